@@ -1,0 +1,216 @@
+//! What a node wants done.
+
+use alloc::vec::Vec;
+
+use twinsan_wire::{BlobKind, Epoch, Incarnation, Lba, Mailbox, NodeMsg, PeerMsg, Seq, Superblock};
+
+use crate::event::{ConnId, LinkId};
+
+/// Names one read from its resolution to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadToken(pub u64);
+
+/// One thing to do. Drivers carry actions out in order; disk actions may overlap each other unless the machine waits
+/// for the answer, which it does wherever order matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read both slots.
+    ReadSuperblock,
+    /// Write both slots, the older first, mending what differs; then the disk's cache.
+    WriteSuperblock(Superblock),
+    /// Write the own heartbeat block.
+    WriteHeartbeat {
+        /// The counter.
+        beat: u64,
+    },
+    /// Read the other node's heartbeat block.
+    ReadHeartbeat,
+
+    /// Rule 8: take the host's exclusive claim and register, so that this incarnation may become a member.
+    Admit,
+    /// Section 5: make it impossible for any other incarnation's writes to reach the disk, those in flight included.
+    Fence,
+    /// Let the claim go: no I/O of ours is in flight and none will be issued.
+    ReleaseFence,
+    /// Is the own registration still there?
+    CheckFence,
+
+    /// Write these ranges to the disk; then its cache. No two ranges overlap; sorted by block.
+    Flush {
+        /// Answered by this number.
+        batch: u64,
+        /// What goes where.
+        writes: Vec<WriteRange>,
+    },
+    /// Read the pieces that come from the disk into the read's buffer.
+    ReadDisk {
+        /// The read; `AnswerRead` or `DropRead` follows.
+        token: ReadToken,
+        /// Its pieces of kind [`PieceSource::Disk`].
+        pieces: Vec<Piece>,
+    },
+    /// Write all pieces into the client's buffer `slot`, then send [`NodeMsg::ReadDone`] with these values. Answered
+    /// by `ReadAnswered`.
+    AnswerRead {
+        /// The read.
+        token: ReadToken,
+        /// Where to.
+        conn: ConnId,
+        /// The client's number.
+        id: u64,
+        /// The client's buffer.
+        slot: u32,
+        /// What it consists of, in block order.
+        pieces: Vec<Piece>,
+        /// For ReadDone.
+        epoch: Epoch,
+        /// For ReadDone.
+        durable: Seq,
+    },
+    /// The read is void; free its buffer. Not answered.
+    DropRead {
+        /// The read.
+        token: ReadToken,
+    },
+
+    /// Connect to the other node to see who is there; on the node that dials (B), a link to a live one follows by
+    /// itself as `LinkUp`.
+    Probe,
+    /// Send to the other node.
+    SendPeer {
+        /// By this link.
+        link: LinkId,
+        /// The message.
+        msg: PeerMsg,
+    },
+    /// Write the other node's mailbox; a newer one of the same kind may replace one not yet sent.
+    PeerMailbox {
+        /// By this link.
+        link: LinkId,
+        /// The contents.
+        mailbox: Mailbox,
+    },
+    /// Destroy the link; nothing comes from it any more, `LinkDown` neither.
+    CloseLink {
+        /// Which.
+        link: LinkId,
+    },
+
+    /// Send to a client. [`NodeMsg::Attached`] and [`NodeMsg::Resumed`] carry the lane's keys: the driver opens the
+    /// lane's memory to this connection first.
+    SendClient {
+        /// To whom.
+        conn: ConnId,
+        /// The message.
+        msg: NodeMsg,
+    },
+    /// Write a client's mailbox; a newer one may replace one not yet sent.
+    ClientMailbox {
+        /// Whose.
+        conn: ConnId,
+        /// The contents.
+        mailbox: Mailbox,
+    },
+    /// Destroy a client's connection: when this has been carried out, nothing from it can land. `ClientDown` does not
+    /// follow.
+    CloseClient {
+        /// Which.
+        conn: ConnId,
+    },
+
+    /// The incarnation has changed: new connections say this one.
+    Incarnation(Incarnation),
+    /// Something that an operator should know.
+    Notice(Notice),
+    /// The work is done: end the process.
+    Exit,
+}
+
+/// One contiguous write of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteRange {
+    /// First block.
+    pub lba: Lba,
+    /// Number of blocks.
+    pub blocks: u64,
+    /// Which blob it comes from.
+    pub seq: Seq,
+    /// With what.
+    pub source: Source,
+}
+
+/// Where a write's bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The data ring, from this position (byte offset = position mod ring size; it does not wrap).
+    Staged {
+        /// The position.
+        data_pos: u64,
+    },
+    /// Zeros; `Discard` may give the space back.
+    Zeros(BlobKind),
+}
+
+/// A part of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// First block.
+    pub lba: Lba,
+    /// Number of blocks.
+    pub blocks: u32,
+    /// Where it comes from.
+    pub source: PieceSource,
+}
+
+/// Where a part of a read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PieceSource {
+    /// The disk.
+    Disk,
+    /// A staged blob's payload.
+    Staged {
+        /// The blob.
+        seq: Seq,
+        /// The position in the data ring.
+        data_pos: u64,
+    },
+    /// A staged blob without payload.
+    Zeros {
+        /// The blob.
+        seq: Seq,
+    },
+}
+
+/// What an operator should know; the driver words it and logs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A new epoch is in force.
+    EpochEntered(Superblock),
+    /// Taking over begins.
+    TakingOver {
+        /// By rule 5 (a member), else rule 6.
+        member: bool,
+    },
+    /// Takeover has ended: serving.
+    Serving,
+    /// The secondary is being dropped (rule 7).
+    DroppingSecondary,
+    /// The secondary has joined (rule 8).
+    Joined,
+    /// A join was thrown away.
+    JoinThrownAway,
+    /// A new session.
+    SessionAttached,
+    /// Fenced out (rule 9).
+    Fenced,
+    /// Rule 12: refusing to serve.
+    NeedsRecovery(Superblock),
+    /// The disk fails: nothing completes until it works again.
+    DiskTrouble,
+    /// The disk works again.
+    DiskWell,
+    /// A client broke the protocol; its connection was destroyed.
+    ClientViolation(&'static str),
+    /// The superblock can't be read in either slot.
+    SuperblockCorrupt,
+}

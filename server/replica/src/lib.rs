@@ -1,0 +1,14 @@
+//! The replication machine of one volume on one node: rules 1 to 15 of `docs/protocol.md`, without I/O.
+//!
+//! Everything that happens enters as one [`Event`]; everything to be done leaves as [`Action`]s, in order. The driver
+//! (and the simulator) carries actions out and decides nothing.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod action;
+mod event;
+
+pub use action::{Action, Notice, Piece, PieceSource, ReadToken, Source, WriteRange};
+pub use event::{ConnId, DiskError, Event, FenceError, LinkId, Probe, SlotRead};

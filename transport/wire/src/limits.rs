@@ -1,0 +1,23 @@
+//! Sizes that every host agrees on, and their relations.
+
+/// A descriptor, and a descriptor ring's stride.
+pub const DESCRIPTOR_BYTES: usize = 64;
+/// A mailbox.
+pub const MAILBOX_BYTES: usize = 64;
+/// The longest payload of one blob.
+pub const MAX_PAYLOAD_BYTES: u32 = 1 << 20;
+/// The most blocks that one payload-free blob covers; a longer request is several blobs.
+pub const MAX_ZERO_BLOCKS: u32 = 1 << 20;
+/// The longest read that one request carries.
+pub const MAX_READ_BYTES: u32 = 1 << 20;
+/// Reads that one session may have open at a node.
+pub const MAX_OPEN_READS: usize = 64;
+/// The longest small message, its header included.
+pub const MAX_MESSAGE_BYTES: usize = 512;
+/// Descriptor ring slots of a lane: the most blobs staged and not released.
+pub const LANE_SLOTS: u32 = 1024;
+/// The least data ring: two longest payloads, so that one that skips to the wrap still fits.
+pub const MIN_RING_BYTES: u64 = 4 * MAX_PAYLOAD_BYTES as u64;
+
+const _: () = assert!(LANE_SLOTS.is_power_of_two());
+const _: () = assert!(MIN_RING_BYTES >= 2 * MAX_PAYLOAD_BYTES as u64);
