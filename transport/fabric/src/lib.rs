@@ -271,8 +271,8 @@ pub trait Fabric {
     /// Destroys the connection (contract 5). Unknown ones are ignored.
     fn disconnect(&mut self, conn: ConnId);
 
-    /// Reports [`Event::Ready`] with `token` whenever `fd` is readable (level-triggered). The caller unwatches it
-    /// before it closes it.
+    /// Reports [`Event::Ready`] with `token` whenever `fd` is ready for `interest` (level-triggered), or broken. The
+    /// caller unwatches it before it closes it.
     ///
     /// # Errors
     /// If the system refuses.
@@ -291,6 +291,8 @@ pub trait Fabric {
 pub enum Interest {
     /// Bytes to read.
     Readable,
+    /// Room to write: the watcher does not want to read now, however much there is.
+    Writable,
     /// Bytes to read, or room to write.
     ReadableWritable,
 }
