@@ -1,0 +1,144 @@
+//! What a node tells about itself. Field names are the JSON's: `twinsan status --json` prints them as they are, so a
+//! rename is a change that users see.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name in the configuration.
+    pub node: String,
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since it started.
+    pub uptime_ms: u64,
+    /// In configuration order.
+    pub volumes: Vec<VolumeStatus>,
+}
+
+/// One volume on one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its UUID, from `twinsan format`.
+    pub uuid: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its logical block.
+    pub block_bytes: u32,
+    /// What this node does for it: one of [`twinsan_wire::Role::name`].
+    pub role: String,
+    /// This node's incarnation for it, as 16 hex digits.
+    pub incarnation: String,
+    /// The superblock as this node last knew it to be on the disk: the epoch.
+    pub epoch: u64,
+    /// Who serves.
+    pub primary: Option<String>,
+    /// Whose RAM counts.
+    pub members: Vec<MemberStatus>,
+    /// Two members: a completed write is in two RAMs.
+    pub dual: bool,
+    /// Nothing is staged anywhere (rule 12).
+    pub clean: bool,
+    /// The session in the superblock; zero: never attached.
+    pub generation: u64,
+    /// The client connected here.
+    pub session: Option<SessionStatus>,
+    /// The link to the other node.
+    pub peer: PeerStatus,
+    /// What is staged here.
+    pub lane: LaneStatus,
+    /// The staging memory.
+    pub memory: MemoryStatus,
+    /// The shared disk.
+    pub disk: DiskStatus,
+    /// What has happened since the start, by name; they only grow.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One of the volume's members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its node's name.
+    pub node: String,
+    /// Its incarnation, as 16 hex digits.
+    pub incarnation: String,
+}
+
+/// The client that is connected to this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Its generation.
+    pub generation: u64,
+    /// Since it connected to this node.
+    pub connected_ms: u64,
+}
+
+/// The link to the other node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The other node's name.
+    pub node: String,
+    /// Whether the link is up.
+    pub connected: bool,
+    /// Who is at its other end, as 16 hex digits.
+    pub incarnation: Option<String>,
+    /// Since the link came up.
+    pub connected_ms: Option<u64>,
+}
+
+/// What a node has staged for a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// The data ring.
+    pub ring_bytes: u64,
+    /// The descriptor ring.
+    pub slots: u32,
+    /// The last blob received.
+    pub received: u64,
+    /// The last blob that may be completed (rule 1).
+    pub durable: u64,
+    /// Every blob up to here is on the disk.
+    pub flushed: u64,
+    /// Every blob up to here has given its space back.
+    pub released: u64,
+    /// Blobs received and not yet released.
+    pub staged_blobs: u64,
+    /// Their payload bytes: what a takeover would have to flush.
+    pub staged_bytes: u64,
+    /// Since the oldest of them has been there; zero without any.
+    pub staged_age_ms: u64,
+}
+
+/// The staging memory of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// How much.
+    pub bytes: u64,
+    /// In what pages: `hugetlb`, `transparent-huge` or `small`.
+    pub pages: String,
+    /// Whether the kernel can't swap it out.
+    pub locked: bool,
+    /// What was not to be had, what that costs, and how to get it.
+    pub advice: Vec<String>,
+}
+
+/// The shared disk as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Its path.
+    pub path: String,
+    /// What is known about how it is written: caches, direct I/O, registered buffers.
+    pub facts: Vec<String>,
+    /// Whether its last operation worked.
+    pub well: bool,
+    /// The last error, with the system's words; it stays after the disk is well again.
+    pub last_error: Option<String>,
+    /// Operations that failed.
+    pub errors: u64,
+}

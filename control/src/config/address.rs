@@ -1,0 +1,100 @@
+//! Where a node is reached.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// A path longer than this does not fit a `sockaddr_un` with its final zero (unix(7)).
+pub(super) const MAX_UNIX_PATH: usize = 107;
+
+/// One address; `Display` gives the fabric's form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `tcp://host:port`, `tcp://[v6]:port`.
+    Tcp {
+        /// A name or a literal; IPv6 without its brackets.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// `unix:///absolute/path`.
+    Unix(PathBuf),
+}
+
+/// Why a text is no [`Address`]: what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AddressError(pub(super) String);
+
+impl Address {
+    /// From its text; a relative path counts from `base`.
+    ///
+    /// # Errors
+    /// [`AddressError`] says what would be right.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, AddressError> {
+        if let Some(rest) = text.strip_prefix("tcp://") {
+            return Self::parse_tcp(rest);
+        }
+        if let Some(rest) = text.strip_prefix("unix://") {
+            return Self::parse_unix(rest, base);
+        }
+        Err(AddressError("write \"tcp://host:port\" or \"unix:///path\"".to_owned()))
+    }
+
+    fn parse_tcp(rest: &str) -> Result<Self, AddressError> {
+        let wrong = || AddressError("write \"tcp://host:port\", an IPv6 address in brackets".to_owned());
+        let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(v6) => v6,
+            None if host.contains(':') => return Err(wrong()),
+            None => host,
+        };
+        if host.is_empty() || host.contains(['/', '[', ']']) || host.contains(char::is_whitespace) {
+            return Err(wrong());
+        }
+        let port = match port.parse::<u16>() {
+            Ok(0) | Err(_) => return Err(AddressError(format!("\"{port}\" is no port: write 1 to 65535"))),
+            Ok(port) => port,
+        };
+        if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+            return Err(AddressError(format!(
+                "{host} is every address of this host; name the one that the other node and the clients dial"
+            )));
+        }
+        Ok(Self::Tcp { host: host.to_owned(), port })
+    }
+
+    fn parse_unix(rest: &str, base: &Path) -> Result<Self, AddressError> {
+        if rest.is_empty() {
+            return Err(AddressError("write \"unix:///path\"".to_owned()));
+        }
+        let path = base.join(rest);
+        let len = path.as_os_str().len();
+        if len > MAX_UNIX_PATH {
+            return Err(AddressError(format!(
+                "{} has {len} bytes, a socket's path has at most {MAX_UNIX_PATH}",
+                path.display()
+            )));
+        }
+        Ok(Self::Unix(path))
+    }
+
+    /// Whether only this host can reach it. A name is not looked up: only `localhost` counts.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}

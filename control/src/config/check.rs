@@ -1,0 +1,204 @@
+//! What a well-formed file may still get wrong.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use twinsan_wire::limits::MIN_RING_BYTES;
+use twinsan_wire::message::VolumeName;
+
+use super::address::MAX_UNIX_PATH;
+use super::{Address, Config, ConfigError, Node, Timing, Volume, raw};
+use crate::Size;
+
+/// More would not be mapped by any host that we know; it catches a unit typed wrong.
+const MAX_STAGING: Size = Size(1 << 40);
+/// The ring is exposed and mapped in whole pages.
+const STAGING_UNIT: Size = Size(4096);
+/// The reactor's tick: nothing finer can be kept.
+const MIN_HEARTBEAT_MS: u64 = 10;
+/// Ten minutes: catches a unit typed wrong, and keeps sums far from overflow.
+const MAX_MS: u64 = 600_000;
+/// Longer than a tick would hold up the tick.
+const MAX_SPIN_US: u64 = 10_000;
+
+const NAME_RULE: &str = "write 1 to 63 of a-z A-Z 0-9 . _ -";
+
+/// One file being checked.
+struct Checker<'a> {
+    path: &'a Path,
+    /// Relative paths count from here.
+    base: &'a Path,
+}
+
+pub(super) fn checked(raw: raw::File, path: &Path) -> Result<Config, ConfigError> {
+    let base = path.parent().unwrap_or(Path::new("/"));
+    let checker = Checker { path, base };
+    let nodes = checker.nodes(raw.node)?;
+    let volumes = checker.volumes(raw.volume)?;
+    checker.no_open_door(&nodes, &volumes)?;
+    checker.timing(&raw.timing)?;
+    Ok(Config { path: path.to_owned(), nodes, volumes, timing: raw.timing })
+}
+
+impl Checker<'_> {
+    fn nodes(&self, raw: Vec<raw::Node>) -> Result<[Node; 2], ConfigError> {
+        let mut nodes = Vec::with_capacity(raw.len());
+        for node in raw {
+            nodes.push(self.node(node)?);
+        }
+        let [a, b]: [Node; 2] = nodes.try_into().map_err(|nodes: Vec<Node>| ConfigError::Tables {
+            path: self.path.to_owned(),
+            why: format!("{} [[node]] tables; write exactly two", nodes.len()),
+        })?;
+        if a.name == b.name {
+            return Err(self.node_error(&b, "name", &b.name, "the other node has this name too; give each its own"));
+        }
+        if a.admin == b.admin {
+            let why = format!("node \"{}\" has this socket too; give each its own", a.name);
+            return Err(self.node_error(&b, "admin", &a.admin.display(), why));
+        }
+        let admins = [Address::Unix(a.admin.clone()), Address::Unix(b.admin.clone())];
+        let mut seen: Vec<&Address> = admins.iter().collect();
+        for node in [&a, &b] {
+            for address in &node.listen {
+                if seen.contains(&address) {
+                    return Err(self.node_error(node, "listen", address, "this address stands here twice"));
+                }
+                seen.push(address);
+            }
+        }
+        Ok([a, b])
+    }
+
+    fn node(&self, raw: raw::Node) -> Result<Node, ConfigError> {
+        let raw::Node { name, listen, admin } = raw;
+        let mut node = Node { name, listen: Vec::with_capacity(listen.len()), admin: self.base.join(admin) };
+        if VolumeName::new(&node.name).is_none() {
+            return Err(self.node_error(&node, "name", &node.name, NAME_RULE));
+        }
+        if listen.is_empty() {
+            let why = "name at least one address, like \"tcp://127.0.0.1:7401\"";
+            return Err(self.value(format!("node \"{}\"", node.name), "listen", "[]".to_owned(), why));
+        }
+        for text in &listen {
+            match Address::parse(text, self.base) {
+                Ok(address) => node.listen.push(address),
+                Err(why) => return Err(self.node_error(&node, "listen", text, why.0)),
+            }
+        }
+        let len = node.admin.as_os_str().len();
+        if len > MAX_UNIX_PATH {
+            let why = format!("{len} bytes; a socket's path has at most {MAX_UNIX_PATH}");
+            return Err(self.node_error(&node, "admin", &node.admin.display(), why));
+        }
+        Ok(node)
+    }
+
+    fn volumes(&self, raw: Vec<raw::Volume>) -> Result<Vec<Volume>, ConfigError> {
+        if raw.is_empty() {
+            return Err(ConfigError::Tables {
+                path: self.path.to_owned(),
+                why: "no [[volume]] table; write at least one".to_owned(),
+            });
+        }
+        let mut volumes: Vec<Volume> = Vec::with_capacity(raw.len());
+        for volume in raw {
+            let volume = self.volume(volume)?;
+            if volumes.iter().any(|other| other.name == volume.name) {
+                let why = "another volume has this name; give each its own";
+                return Err(self.volume_error(&volume, "name", &volume.name.as_str(), why));
+            }
+            if let Some(other) = volumes.iter().find(|other| other.disk == volume.disk) {
+                let why = format!("volume \"{}\" has this disk too; give each its own", other.name.as_str());
+                return Err(self.volume_error(&volume, "disk", &volume.disk.display(), why));
+            }
+            volumes.push(volume);
+        }
+        Ok(volumes)
+    }
+
+    fn volume(&self, raw: raw::Volume) -> Result<Volume, ConfigError> {
+        let Some(name) = VolumeName::new(&raw.name) else {
+            return Err(self.value(format!("volume \"{}\"", raw.name), "name", quoted(&raw.name), NAME_RULE));
+        };
+        let volume = Volume {
+            name,
+            disk: self.base.join(raw.disk),
+            fence: raw.fence,
+            key_file: raw.key_file.map(|file| self.base.join(file)),
+            staging: raw.staging,
+            integrity: raw.integrity,
+        };
+        let least = Size(MIN_RING_BYTES);
+        if volume.staging < least || volume.staging > MAX_STAGING || !volume.staging.0.is_multiple_of(STAGING_UNIT.0) {
+            let why = format!("write a multiple of {STAGING_UNIT} from {least} to {MAX_STAGING}");
+            return Err(self.volume_error(&volume, "staging", &volume.staging, why));
+        }
+        Ok(volume)
+    }
+
+    /// Beyond this host, nobody may come in without a key.
+    fn no_open_door(&self, nodes: &[Node; 2], volumes: &[Volume]) -> Result<(), ConfigError> {
+        let Some(open) = volumes.iter().find(|volume| volume.key_file.is_none()) else {
+            return Ok(());
+        };
+        for node in nodes {
+            if let Some(address) = node.listen.iter().find(|address| !address.is_local()) {
+                let why = format!(
+                    "reaches beyond this host, and volume \"{}\" has no key_file: give every volume one, or listen \
+                     on loopback or unix: only",
+                    open.name.as_str()
+                );
+                return Err(self.node_error(node, "listen", address, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn timing(&self, timing: &Timing) -> Result<(), ConfigError> {
+        let wrong = |key, value: u64, why: String| Err(self.value("[timing]".to_owned(), key, value.to_string(), why));
+        let heartbeat = timing.heartbeat_ms;
+        if !(MIN_HEARTBEAT_MS..=MAX_MS).contains(&heartbeat) {
+            return wrong("heartbeat_ms", heartbeat, format!("write {MIN_HEARTBEAT_MS} to {MAX_MS}"));
+        }
+        let silences = [("takeover_ms", timing.takeover_ms), ("drop_ms", timing.drop_ms), ("join_ms", timing.join_ms)];
+        for (key, value) in silences {
+            if value <= 2 * heartbeat {
+                let least = 2 * heartbeat + 1;
+                let why = format!(
+                    "one late heartbeat (heartbeat_ms = {heartbeat}) must not look like a death; write at least {least}"
+                );
+                return wrong(key, value, why);
+            }
+            if value > MAX_MS {
+                return wrong(key, value, format!("write at most {MAX_MS}"));
+            }
+        }
+        if timing.spin_us > MAX_SPIN_US {
+            return wrong("spin_us", timing.spin_us, format!("write 0 to {MAX_SPIN_US}"));
+        }
+        Ok(())
+    }
+
+    fn value(&self, place: String, key: &'static str, value: String, why: impl Into<String>) -> ConfigError {
+        ConfigError::Value { path: PathBuf::from(self.path), place, key, value, why: why.into() }
+    }
+
+    fn node_error(&self, node: &Node, key: &'static str, value: &dyn Display, why: impl Into<String>) -> ConfigError {
+        self.value(format!("node \"{}\"", node.name), key, quoted(value), why)
+    }
+
+    fn volume_error(
+        &self,
+        volume: &Volume,
+        key: &'static str,
+        value: &dyn Display,
+        why: impl Into<String>,
+    ) -> ConfigError {
+        self.value(format!("volume \"{}\"", volume.name.as_str()), key, quoted(value), why)
+    }
+}
+
+fn quoted(text: &(impl Display + ?Sized)) -> String {
+    format!("\"{text}\"")
+}
