@@ -23,7 +23,7 @@
 //! heartbeat_ms = 50
 //! takeover_ms = 1000
 //! drop_ms = 500
-//! join_ms = 5000
+//! join_ms = 2000
 //! spin_us = 0
 //! ```
 //!
@@ -122,7 +122,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 5000, spin_us: 0 }
+        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, spin_us: 0 }
     }
 }
 
