@@ -1,5 +1,8 @@
 //! Sizes that every host agrees on, and their relations.
 
+/// The version of every encoding in this crate and of the rules behind them. Both ends must have the same.
+pub const PROTOCOL_VERSION: u8 = 1;
+
 /// A descriptor, and a descriptor ring's stride.
 pub const DESCRIPTOR_BYTES: usize = 64;
 /// A mailbox.
@@ -18,6 +21,13 @@ pub const MAX_MESSAGE_BYTES: usize = 512;
 pub const LANE_SLOTS: u32 = 1024;
 /// The least data ring: two longest payloads, so that one that skips to the wrap still fits.
 pub const MIN_RING_BYTES: u64 = 4 * MAX_PAYLOAD_BYTES as u64;
+/// The smallest logical block.
+pub const MIN_BLOCK_BYTES: u32 = 512;
+/// The largest logical block.
+pub const MAX_BLOCK_BYTES: u32 = 4096;
 
 const _: () = assert!(LANE_SLOTS.is_power_of_two());
 const _: () = assert!(MIN_RING_BYTES >= 2 * MAX_PAYLOAD_BYTES as u64);
+const _: () =
+    assert!(MAX_PAYLOAD_BYTES.is_multiple_of(MAX_BLOCK_BYTES) && MAX_READ_BYTES.is_multiple_of(MAX_BLOCK_BYTES));
+const _: () = assert!(MIN_BLOCK_BYTES <= MAX_BLOCK_BYTES);

@@ -3,6 +3,8 @@
 //! Between nodes: [`PeerMsg`]. From a client to a node: [`ClientMsg`]; back: [`NodeMsg`].
 
 use crate::cluster::{Members, Role, Superblock};
+use crate::codec::parts::bad;
+use crate::error::DecodeError;
 use crate::ids::{Epoch, Generation, Incarnation, Lba, NodeId, Seq};
 
 /// A message between the two nodes. Whatever does not fit the receiver's epoch or incarnation is ignored; the bodies
@@ -204,7 +206,7 @@ pub enum SetupMsg {
         incarnation: Incarnation,
         /// The volume, its shape and where the connector writes its mailboxes.
         volume: VolumeShape,
-        /// Mailbox region of the listener.
+        /// Mailbox region of the listener, for the other node. A client or a probe writes none: any value, unused.
         mailbox: RemoteKey,
     },
     /// The connector's own side of the same.
@@ -280,7 +282,8 @@ pub struct VolumeShape {
     pub ring_bytes: u64,
 }
 
-/// A volume's name: 1 to 63 bytes of `a-z A-Z 0-9 . _ -`, zero-padded.
+/// A volume's name: 1 to 63 bytes of `a-z A-Z 0-9 . _ -`, the first a letter or digit (so that it is never a hidden
+/// file, `..` or an option), zero-padded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VolumeName([u8; 64]);
 
@@ -288,13 +291,32 @@ impl VolumeName {
     /// From its text; `None` if it is empty, too long or has other characters.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
-        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
+        if name.len() > 63 {
             return None;
         }
         let mut bytes = [0; 64];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
-        Some(Self(bytes))
+        Self::from_wire("", &bytes).ok().filter(|made| made.as_str() == name)
+    }
+
+    /// From the wire's form, as it stands in `field`.
+    ///
+    /// # Errors
+    /// If it is no legal name, zero-padded.
+    pub fn from_wire(field: &'static str, bytes: &[u8; 64]) -> Result<Self, DecodeError> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let end = bytes.iter().position(|&b| b == 0).unwrap_or(64);
+        let (name, padding) = bytes.split_at(end);
+        let wrong = match (name.first(), padding) {
+            (None, _) => Some(0),
+            (_, []) => Some(bytes[63]),
+            (Some(&first), _) if !first.is_ascii_alphanumeric() => Some(first),
+            _ => name.iter().find(|&&b| !legal(b)).or(padding.iter().find(|&&b| b != 0)).copied(),
+        };
+        match wrong {
+            None => Ok(Self(*bytes)),
+            Some(byte) => Err(bad(field, byte, "1 to 63 of a-z A-Z 0-9 . _ -, a letter or digit first, then zeros")),
+        }
     }
 
     /// The text.
