@@ -1,0 +1,166 @@
+//! Getting the memory: the best pages first, one step down at a time, prefaulted, and locked if asked.
+
+use std::io;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::process::{Resource, getrlimit};
+
+use crate::report::{Downgrade, Pages, Report};
+use crate::{ArenaError, ArenaOptions, PagePolicy, host, racy};
+
+/// The huge page that we ask for; every x86-64 and most arm64 hosts have it.
+pub(crate) const HUGE_PAGE_BYTES: usize = 1 << HUGE_PAGE_BITS;
+const HUGE_PAGE_BITS: u8 = 21;
+/// Touching every so many bytes touches every page of any host.
+const LEAST_PAGE_BYTES: usize = 4096;
+
+/// A mapping, and the part of it that is used: transparent huge pages need an aligned start.
+pub(crate) struct Backing {
+    map: MmapRaw,
+    /// Bytes before the base.
+    skip: usize,
+    /// Bytes from the base on.
+    len: usize,
+}
+
+impl Backing {
+    fn anonymous(options: &mut MmapOptions, len: usize, align: usize) -> io::Result<Self> {
+        // `align` may be 1 (any page will do); else as much more is mapped as the worst start wastes.
+        let total = len.checked_add(align - 1).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = MmapRaw::from(options.len(total).map_anon()?);
+        let skip = map.as_ptr().addr().next_multiple_of(align) - map.as_ptr().addr();
+        let backing = Self { map, skip, len };
+        // A child between fork and exec would share the pages copy-on-write, and the next write here would then leave
+        // the copy that a NIC or the kernel has pinned. What was not inherited can't be copied. Best effort: an old
+        // kernel's refusal costs nothing, as this program does not fork on its own.
+        drop(backing.map.advise(Advice::DontFork));
+        Ok(backing)
+    }
+
+    /// The first used byte; `len` bytes from here on are mapped until this is dropped.
+    pub(crate) fn base(&self) -> *mut u8 {
+        // SAFETY: `skip + len` is at most the mapping's length, by `anonymous`.
+        unsafe { self.map.as_mut_ptr().add(self.skip) }
+    }
+
+    fn advise(&self, advice: Advice) -> io::Result<()> {
+        self.map.advise_range(advice, self.skip, self.len)
+    }
+
+    /// Has the kernel find every page now, so that no fault waits in the data path, and a lack of memory is an error
+    /// here rather than a SIGBUS later.
+    fn prefault(&self) -> io::Result<()> {
+        match self.advise(Advice::PopulateWrite) {
+            // Before Linux 5.14 there was no such advice: touch the pages.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                for offset in (0..self.len).step_by(LEAST_PAGE_BYTES) {
+                    // SAFETY: `offset` is less than `len`, so the byte is mapped.
+                    let byte = unsafe { self.base().add(offset) };
+                    // SAFETY: the byte is mapped, and nobody else knows of it yet.
+                    unsafe { racy::fill_zero(byte, 1) }
+                }
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        // SAFETY: `len` bytes from the base are mapped; locking changes no byte of them.
+        let locked = unsafe { libc::mlock(self.base().cast(), self.len) };
+        if locked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// Maps what `options` asks for.
+pub(crate) fn map(options: &ArenaOptions) -> Result<(Backing, Report), ArenaError> {
+    if options.bytes == 0 {
+        return Err(ArenaError::Empty { name: options.name.clone() });
+    }
+    let mut downgrades = Vec::new();
+    let (backing, pages) = map_best(options, &mut downgrades)?;
+    let locked = options.lock && (pages == Pages::Huge || lock(&backing, &mut downgrades));
+    let report = Report {
+        name: options.name.clone(),
+        bytes: options.bytes,
+        mapped: backing.len,
+        pages,
+        locked: locked || pages == Pages::Huge,
+        downgrades,
+    };
+    Ok((backing, report))
+}
+
+fn map_best(options: &ArenaOptions, downgrades: &mut Vec<Downgrade>) -> Result<(Backing, Pages), ArenaError> {
+    let worth_it = options.bytes >= HUGE_PAGE_BYTES / 2;
+    if options.pages == PagePolicy::Auto && worth_it {
+        match map_huge(options.bytes) {
+            Ok(backing) => return Ok((backing, Pages::Huge)),
+            Err(downgrade) => downgrades.push(downgrade),
+        }
+    }
+    if options.pages != PagePolicy::Small && worth_it {
+        return map_transparent(options, downgrades);
+    }
+    let backing = map_ordinary(options, 1, None)?;
+    Ok((backing, Pages::Small))
+}
+
+fn map_huge(bytes: usize) -> Result<Backing, Downgrade> {
+    let pool = host::huge_pool();
+    let wanted = bytes.div_ceil(HUGE_PAGE_BYTES);
+    let map = || {
+        let len = wanted.checked_mul(HUGE_PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
+        let backing = Backing::anonymous(MmapOptions::new().huge(Some(HUGE_PAGE_BITS)), len, 1)?;
+        // Not MAP_POPULATE, which keeps quiet where a cgroup's limit leaves the pages out.
+        backing.prefault()?;
+        Ok(backing)
+    };
+    map().map_err(|why| Downgrade::no_huge_pages(wanted, pool, &why))
+}
+
+fn map_transparent(options: &ArenaOptions, downgrades: &mut Vec<Downgrade>) -> Result<(Backing, Pages), ArenaError> {
+    let backing = map_ordinary(options, HUGE_PAGE_BYTES, Some(Advice::HugePage))?;
+    let base = backing.base().addr();
+    let huge_bytes = host::transparent_bytes(&(base..base + backing.len)).unwrap_or(0);
+    if huge_bytes >= backing.len / 2 {
+        return Ok((backing, Pages::Transparent { huge_bytes }));
+    }
+    downgrades.push(Downgrade::NoTransparentPages {
+        huge_bytes,
+        bytes: backing.len,
+        setting: host::transparent_setting(),
+    });
+    Ok((backing, Pages::Small))
+}
+
+/// Ordinary memory from a start aligned to `align`, with advice that may be refused.
+fn map_ordinary(options: &ArenaOptions, align: usize, advice: Option<Advice>) -> Result<Backing, ArenaError> {
+    let name = || options.name.clone();
+    let bytes = options.bytes;
+    // Prefaulting more than there is would have the kernel kill somebody, most likely us.
+    if let Some(available) = host::available_bytes()
+        && bytes > available
+    {
+        return Err(ArenaError::NoMemory { name: name(), bytes, available });
+    }
+    let failed = |what| move |source| ArenaError::System { name: name(), bytes, what, source };
+    let len = bytes.checked_next_multiple_of(align.max(LEAST_PAGE_BYTES)).unwrap_or(usize::MAX);
+    let backing = Backing::anonymous(&mut MmapOptions::new(), len, align).map_err(failed("mmap"))?;
+    if let Some(advice) = advice {
+        // A refusal shows in what was got.
+        drop(backing.advise(advice));
+    }
+    backing.prefault().map_err(failed("prefaulting"))?;
+    Ok(backing)
+}
+
+fn lock(backing: &Backing, downgrades: &mut Vec<Downgrade>) -> bool {
+    let Err(why) = backing.lock() else { return true };
+    downgrades.push(Downgrade::NotLocked {
+        bytes: backing.len,
+        limit: getrlimit(Resource::Memlock).current,
+        why: why.to_string(),
+    });
+    false
+}

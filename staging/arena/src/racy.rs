@@ -1,0 +1,124 @@
+//! Plain operations on memory that somebody else may write at the same time.
+//!
+//! `memcpy` over such memory is a data race, which the language leaves undefined. Here every access is a relaxed atomic
+//! one, of a word where the address allows: a race then gives some mixture of old and new bytes, which is what the
+//! callers expect of memory that a peer writes. Compiled, they are the plain moves of the machine.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU64};
+
+const WORD: usize = size_of::<u64>();
+
+/// Splits `len` bytes at `ptr` into the bytes before the first aligned word, whole words, and the bytes after them.
+fn split(ptr: *const u8, len: usize) -> (usize, usize, usize) {
+    let head = ptr.align_offset(WORD).min(len);
+    let words = (len - head) / WORD;
+    (head, words, len - head - words * WORD)
+}
+
+/// One byte as an atomic.
+///
+/// # Safety
+/// The byte is mapped, readable and writable for `'a`, and is accessed only by the functions of this file, by other
+/// processes or by hardware.
+unsafe fn byte<'a>(ptr: *mut u8) -> &'a AtomicU8 {
+    // SAFETY: by the caller's promise; a byte needs no alignment.
+    unsafe { AtomicU8::from_ptr(ptr) }
+}
+
+/// One word as an atomic.
+///
+/// # Safety
+/// As [`byte`], for eight bytes; and `ptr` is aligned to eight.
+unsafe fn word<'a>(ptr: *mut u8) -> &'a AtomicU64 {
+    // SAFETY: by the caller's promise.
+    unsafe { AtomicU64::from_ptr(ptr.cast()) }
+}
+
+/// Copies `dst.len()` bytes from `src`.
+///
+/// # Safety
+/// The bytes at `src` are as [`byte`] wants them, for the call's duration.
+pub(crate) unsafe fn copy_out(src: *mut u8, dst: &mut [u8]) {
+    let (head, words, _) = split(src, dst.len());
+    let (dst_head, rest) = dst.split_at_mut(head);
+    let (dst_words, dst_tail) = rest.split_at_mut(words * WORD);
+    for (i, to) in dst_head.iter_mut().enumerate() {
+        // SAFETY: within the bytes that the caller vouches for.
+        *to = unsafe { byte(src.wrapping_add(i)) }.load(Relaxed);
+    }
+    let src = src.wrapping_add(head);
+    for (i, to) in dst_words.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
+        // SAFETY: within the bytes that the caller vouches for; `split` has found the first aligned address.
+        *to = unsafe { word(src.wrapping_add(i * WORD)) }.load(Relaxed).to_ne_bytes();
+    }
+    let src = src.wrapping_add(words * WORD);
+    for (i, to) in dst_tail.iter_mut().enumerate() {
+        // SAFETY: within the bytes that the caller vouches for.
+        *to = unsafe { byte(src.wrapping_add(i)) }.load(Relaxed);
+    }
+}
+
+/// Copies `src` to `dst`.
+///
+/// # Safety
+/// `src.len()` bytes at `dst` are as [`byte`] wants them, for the call's duration.
+pub(crate) unsafe fn copy_in(dst: *mut u8, src: &[u8]) {
+    let (head, words, _) = split(dst, src.len());
+    let (src_head, rest) = src.split_at(head);
+    let (src_words, src_tail) = rest.split_at(words * WORD);
+    for (i, &from) in src_head.iter().enumerate() {
+        // SAFETY: within the bytes that the caller vouches for.
+        unsafe { byte(dst.wrapping_add(i)) }.store(from, Relaxed);
+    }
+    let dst = dst.wrapping_add(head);
+    for (i, &from) in src_words.as_chunks::<WORD>().0.iter().enumerate() {
+        // SAFETY: within the bytes that the caller vouches for; `split` has found the first aligned address.
+        unsafe { word(dst.wrapping_add(i * WORD)) }.store(u64::from_ne_bytes(from), Relaxed);
+    }
+    let dst = dst.wrapping_add(words * WORD);
+    for (i, &from) in src_tail.iter().enumerate() {
+        // SAFETY: within the bytes that the caller vouches for.
+        unsafe { byte(dst.wrapping_add(i)) }.store(from, Relaxed);
+    }
+}
+
+/// Zeroes `len` bytes at `dst`.
+///
+/// # Safety
+/// The bytes are as [`byte`] wants them, for the call's duration.
+pub(crate) unsafe fn fill_zero(dst: *mut u8, len: usize) {
+    let (head, words, tail) = split(dst, len);
+    let end = dst.wrapping_add(head + words * WORD);
+    for i in 0..head {
+        // SAFETY: within the bytes that the caller vouches for.
+        unsafe { byte(dst.wrapping_add(i)) }.store(0, Relaxed);
+    }
+    for i in 0..words {
+        // SAFETY: within the bytes that the caller vouches for; `split` has found the first aligned address.
+        unsafe { word(dst.wrapping_add(head + i * WORD)) }.store(0, Relaxed);
+    }
+    for i in 0..tail {
+        // SAFETY: within the bytes that the caller vouches for.
+        unsafe { byte(end.wrapping_add(i)) }.store(0, Relaxed);
+    }
+}
+
+/// Whether `len` bytes at `src` are all zero.
+///
+/// # Safety
+/// The bytes are as [`byte`] wants them, for the call's duration.
+pub(crate) unsafe fn is_zero(src: *mut u8, len: usize) -> bool {
+    let (head, words, tail) = split(src, len);
+    let end = src.wrapping_add(head + words * WORD);
+    // SAFETY: within the bytes that the caller vouches for.
+    let zero_byte = |ptr| unsafe { byte(ptr) }.load(Relaxed) == 0;
+    // SAFETY: within the bytes that the caller vouches for; `split` has found the first aligned address.
+    let zero_word = |ptr| unsafe { word(ptr) }.load(Relaxed) == 0;
+    (0..head).all(|i| zero_byte(src.wrapping_add(i)))
+        && (0..words).all(|i| zero_word(src.wrapping_add(head + i * WORD)))
+        && (0..tail).all(|i| zero_byte(end.wrapping_add(i)))
+}
+
+#[cfg(test)]
+mod tests;
