@@ -9,7 +9,7 @@ use twinsan_wire::limits::{LANE_SLOTS, MAX_PAYLOAD_BYTES, MIN_RING_BYTES};
 ///
 /// A volume's lanes come from [`Geometry::for_volume`]. The simulator makes far smaller ones, so that they fill and
 /// wrap all the time; that is all that [`Geometry::new`] is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Geometry {
     slots: u32,
     ring_bytes: u64,

@@ -7,7 +7,7 @@ use core::ops::RangeInclusive;
 use twinsan_wire::{Blob, Seq};
 
 /// Blobs `released + 1 ..= last`, without gaps. Allocates its slots once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Held {
     blobs: VecDeque<Blob>,
     slots: usize,

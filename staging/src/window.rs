@@ -12,7 +12,7 @@ use crate::held::Held;
 use crate::ring;
 
 /// The blobs that a session keeps, and the place of the next one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     geometry: Geometry,
     held: Held,

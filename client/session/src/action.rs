@@ -48,14 +48,15 @@ pub enum Action {
         /// The session.
         generation: Generation,
     },
-    /// The session has ended; nothing more will complete.
+    /// The session has ended; nothing more will complete. After [`Ended::Detached`] the driver closes what connections
+    /// are left once everything sent has gone; otherwise they have been closed.
     Ended(Ended),
     /// Something that the operator should know.
     Notice(Notice),
 }
 
 /// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ended {
     /// As asked.
     Detached,
@@ -88,6 +89,11 @@ pub enum Notice {
         node: NodeId,
         /// The blobs sent again.
         resent: u64,
+    },
+    /// The node refuses to serve until an operator accepts the loss of data (rule 12); it is asked on and on.
+    NeedsRecovery {
+        /// Which.
+        node: NodeId,
     },
     /// A node said what it may not say; its connection was destroyed.
     NodeViolation(&'static str),

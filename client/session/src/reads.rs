@@ -1,0 +1,101 @@
+//! The reads that have not been answered.
+//!
+//! A read is sent to the primary once per connection and epoch: the node ignores a read of another epoch, and answers
+//! none that it took in an earlier one, so an answer that fits is the only one. Two answers to one read would write
+//! into a buffer that the caller may have given to the next.
+
+use alloc::vec::Vec;
+
+use twinsan_wire::limits::MAX_OPEN_READS;
+use twinsan_wire::{ClientMsg, Epoch, Lba, Seq};
+
+use crate::event::ConnId;
+
+/// The open reads, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Reads {
+    open: Vec<Read>,
+    next_id: u64,
+    /// Where all of them have been sent: the connection, and the epoch that they named.
+    sent: Option<(ConnId, Epoch)>,
+}
+
+/// One read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Read {
+    pub(crate) id: u64,
+    pub(crate) lba: Lba,
+    pub(crate) blocks: u32,
+    pub(crate) slot: u32,
+}
+
+impl Read {
+    pub(crate) const fn message(&self, epoch: Epoch, after: Seq) -> ClientMsg {
+        ClientMsg::Read { id: self.id, epoch, after, lba: self.lba, blocks: self.blocks, slot: self.slot }
+    }
+}
+
+impl Reads {
+    pub(crate) fn new() -> Self {
+        Self { open: Vec::with_capacity(MAX_OPEN_READS), next_id: 1, sent: None }
+    }
+
+    /// Opens a read.
+    ///
+    /// # Panics
+    /// If there are [`MAX_OPEN_READS`], or one of them uses the buffer: the caller's mistakes.
+    pub(crate) fn open(&mut self, lba: Lba, blocks: u32, slot: u32) -> Read {
+        assert!(self.open.len() < MAX_OPEN_READS, "{MAX_OPEN_READS} reads are open: wait for one to complete");
+        let taken = self.open.iter().find(|read| read.slot == slot);
+        assert!(taken.is_none(), "read buffer {slot} is in use by {taken:?}");
+        let read = Read { id: self.next_id, lba, blocks, slot };
+        self.next_id += 1;
+        self.open.push(read);
+        read
+    }
+
+    /// Whether all open reads have been sent there.
+    pub(crate) fn are_sent(&self, conn: ConnId, epoch: Epoch) -> bool {
+        self.sent == Some((conn, epoch))
+    }
+
+    /// The caller sends them all there now.
+    pub(crate) fn mark_sent(&mut self, conn: ConnId, epoch: Epoch) {
+        self.sent = Some((conn, epoch));
+    }
+
+    /// The connection on which reads may still be answered.
+    pub(crate) fn sent_by(&self) -> Option<ConnId> {
+        self.sent.map(|(conn, _)| conn)
+    }
+
+    /// That connection is gone: nothing is on its way to a buffer any more.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        if self.sent_by() == Some(conn) {
+            self.sent = None;
+        }
+    }
+
+    /// They must be sent again, wherever they are.
+    pub(crate) fn unsend(&mut self) {
+        self.sent = None;
+    }
+
+    /// Takes an answered read out; `None`: it is not open.
+    pub(crate) fn close(&mut self, id: u64) -> Option<Read> {
+        let at = self.open.iter().position(|read| read.id == id)?;
+        Some(self.open.remove(at))
+    }
+
+    pub(crate) fn iter(&self) -> core::slice::Iter<'_, Read> {
+        self.open.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+}
