@@ -58,6 +58,9 @@ impl Cover {
     /// The newest of the blobs that cover any of the blocks `start..end`; `None`: all of them are free.
     #[must_use]
     pub fn covered_by(&self, start: Lba, end: Lba) -> Option<Seq> {
+        if start >= end {
+            return None;
+        }
         let from = self.first_after(start.0);
         let over = self.parts[from..].iter().take_while(|part| part.start < end.0);
         over.map(|part| part.owner).max()

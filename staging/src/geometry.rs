@@ -157,3 +157,48 @@ impl fmt::Display for GeometryError {
 }
 
 impl core::error::Error for GeometryError {}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_takes_the_longest_payload_and_a_tiny_ring_half_of_itself() {
+        let volume = Geometry::for_volume(64 << 20, 4096).unwrap();
+        assert_eq!((volume.slots(), volume.max_payload()), (LANE_SLOTS, MAX_PAYLOAD_BYTES));
+        assert_eq!(volume.max_payload_blocks(), 256);
+        for (ring_blocks, max_blocks) in [(2, 1), (3, 1), (4, 2), (7, 3), (8, 4)] {
+            let tiny = Geometry::new(8, ring_blocks * 512, 512).unwrap();
+            assert_eq!(tiny.max_payload_blocks(), max_blocks, "ring of {ring_blocks} blocks");
+        }
+    }
+
+    #[test]
+    fn slots_and_offsets_go_round() {
+        let tiny = Geometry::new(8, 5 * 512, 512).unwrap();
+        assert_eq!([1, 7, 8, 9].map(|seq| tiny.slot(Seq(seq))), [1, 7, 0, 1]);
+        assert_eq!([0, 2559, 2560, 5632].map(|pos| tiny.offset(pos)), [0, 2559, 0, 512]);
+    }
+
+    #[test]
+    fn a_bad_shape_is_named() {
+        let cases = [
+            (Geometry::new(6, 4096, 512), "6 descriptor slots: must be a power of two"),
+            (Geometry::new(0, 4096, 512), "0 descriptor slots: must be a power of two"),
+            (Geometry::new(8, 4096, 0), "logical blocks of 0 bytes: must be a power of two up to 1048576"),
+            (Geometry::new(8, 4096, 520), "logical blocks of 520 bytes: must be a power of two up to 1048576"),
+            (Geometry::new(8, 4096, 2 << 20), "logical blocks of 2097152 bytes: must be a power of two up to 1048576"),
+            (
+                Geometry::new(8, 4100, 512),
+                "a data ring of 4100 bytes: must be a multiple of the logical block, 512 bytes",
+            ),
+            (Geometry::new(8, 512, 512), "a data ring of 512 bytes: must have at least 1024"),
+            (Geometry::for_volume(1 << 20, 512), "a data ring of 1048576 bytes: must have at least 4194304"),
+        ];
+        for (got, expected) in cases {
+            assert_eq!(got.unwrap_err().to_string(), expected);
+        }
+    }
+}

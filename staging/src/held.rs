@@ -16,9 +16,15 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new(slots: u32, released: Seq) -> Self {
+    pub(crate) fn new(slots: u32) -> Self {
         let slots = usize::try_from(slots).expect("a slot count fits an address");
-        Self { blobs: VecDeque::with_capacity(slots), slots, released }
+        Self { blobs: VecDeque::with_capacity(slots), slots, released: Seq::ZERO }
+    }
+
+    /// Begins after `released`, before anything is put in.
+    pub(crate) fn begin_after(&mut self, released: Seq) {
+        assert_eq!(self.last(), Seq::ZERO, "something is held already");
+        self.released = released;
     }
 
     pub(crate) fn released(&self) -> Seq {

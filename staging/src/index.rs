@@ -49,8 +49,8 @@ impl Index {
         assert!(seq > self.newest, "{seq} is inserted after {}", self.newest);
         self.newest = seq;
         let (start, end) = bounds(lba, blocks);
-        self.cut(start, end, |_| true);
         if start < end {
+            self.cut(start, end, |_| true);
             self.extents.insert(start, Extent { end, seq });
         }
     }
@@ -58,7 +58,9 @@ impl Index {
     /// Forgets `seq` in `blocks` blocks from `lba`, where it is still the newest: it has been released.
     pub fn remove(&mut self, lba: Lba, blocks: u32, seq: Seq) {
         let (start, end) = bounds(lba, blocks);
-        self.cut(start, end, |held| held == seq);
+        if start < end {
+            self.cut(start, end, |held| held == seq);
+        }
     }
 
     /// The newest blob over each part of a range: the whole range, in block order, without gaps.
@@ -80,7 +82,7 @@ impl Index {
         self.newest = Seq::ZERO;
     }
 
-    /// Takes the blocks `start..end` out of every extent whose seq `which` names.
+    /// Takes the blocks `start..end`, at least one, out of every extent whose seq `which` names.
     fn cut(&mut self, start: u64, end: u64, which: impl Fn(Seq) -> bool) {
         // Backwards: so the next one to look at is always the last that begins before what is done.
         let mut before = end;

@@ -42,8 +42,7 @@ impl Lane {
     /// An empty lane. `first`: the seq that it begins with; `None`: the client has yet to say it, see [`Lane::begin`].
     #[must_use]
     pub fn new(geometry: Geometry, generation: Generation, first: Option<Seq>) -> Self {
-        let held = Held::new(geometry.slots(), Seq::ZERO);
-        let mut lane = Self { geometry, generation, first: None, held, cursor: None };
+        let mut lane = Self { geometry, generation, first: None, held: Held::new(geometry.slots()), cursor: None };
         if let Some(first) = first {
             lane.begin(first);
         }
@@ -59,7 +58,7 @@ impl Lane {
         assert_eq!(self.first, None, "the lane has begun");
         let first = first.max(Seq(1));
         self.first = Some(first);
-        self.held = Held::new(self.geometry.slots(), first.prev());
+        self.held.begin_after(first.prev());
     }
 
     /// Takes a blob whose descriptor and payload lie in the rings. The caller has checked its block range against the
@@ -309,3 +308,6 @@ impl fmt::Display for LaneError {
 }
 
 impl core::error::Error for LaneError {}
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ impl Window {
     /// A new session's: the first blob is seq 1.
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {
-        Self { geometry, held: Held::new(geometry.slots(), Seq::ZERO), cursor: 0 }
+        Self { geometry, held: Held::new(geometry.slots()), cursor: 0 }
     }
 
     /// The data position that the next payload of `payload_len` bytes gets (0: a blob without payload), or `None`
@@ -126,3 +126,6 @@ impl<'a> IntoIterator for &'a Window {
         self.iter()
     }
 }
+
+#[cfg(test)]
+mod tests;
