@@ -79,12 +79,12 @@ impl Address {
         Ok(Self::Unix(path))
     }
 
-    /// Whether only this host can reach it. A name is not looked up: only `localhost` counts.
+    /// Whether only this host can reach it. What a name stands for is not known here, so `localhost` does not count.
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
-            Self::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+            Self::Tcp { host, .. } => host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback()),
         }
     }
 }

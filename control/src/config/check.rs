@@ -145,8 +145,8 @@ impl Checker<'_> {
         for node in nodes {
             if let Some(address) = node.listen.iter().find(|address| !address.is_local()) {
                 let why = format!(
-                    "reaches beyond this host, and volume \"{}\" has no key_file: give every volume one, or listen \
-                     on loopback or unix: only",
+                    "may reach beyond this host, and volume \"{}\" has no key_file: give every volume one, or listen \
+                     on loopback (127.0.0.1, [::1]) or unix: only",
                     open.name.as_str()
                 );
                 return Err(self.node_error(node, "listen", address, why));

@@ -209,9 +209,11 @@ fn addresses_are_checked() {
 
 #[test]
 fn beyond_this_host_every_volume_needs_a_key() {
-    let why = "reaches beyond this host, and volume \"db\" has no key_file: give every volume one, or listen on \
-               loopback or unix: only";
-    for address in ["tcp://192.0.2.7:7402", "tcp://san2.example:7402", "tcp://[2001:db8::7]:7402"] {
+    let why = "may reach beyond this host, and volume \"db\" has no key_file: give every volume one, or listen on \
+               loopback (127.0.0.1, [::1]) or unix: only";
+    let beyond =
+        ["tcp://192.0.2.7:7402", "tcp://san2.example:7402", "tcp://[2001:db8::7]:7402", "tcp://localhost:7402"];
+    for address in beyond {
         let text = with("tcp://[::1]:7402", address);
         refused(&text, &format!("node \"san2\": listen = \"{address}\": {why}"));
         parse(&format!("{text}key_file = \"db.key\"")).expect("with a key it may");
@@ -220,7 +222,9 @@ fn beyond_this_host_every_volume_needs_a_key() {
         let message = refusal(&format!("{text}key_file = \"db.key\"\n{open}"));
         assert!(message.contains("volume \"web\" has no key_file"), "{message}");
     }
-    parse(&with("tcp://[::1]:7402", "tcp://localhost:7402")).expect("localhost is this host");
+    for address in ["tcp://127.8.9.10:7402", "tcp://[::ffff:127.0.0.1]:7402", "unix://san2.fabric"] {
+        parse(&with("tcp://[::1]:7402", address)).expect("this host only");
+    }
 }
 
 #[test]
