@@ -1,0 +1,279 @@
+//! [`TcpFabric`]: the trait, over the parts.
+
+mod making;
+mod polling;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use twinsan_arena::Arena;
+use twinsan_fabric::{
+    ConnId, Event, Fabric, FabricError, Interest, Limits, LocalSlice, Payload, PostError, RegionId, RemoteAddr,
+    RemoteKey, WaitPolicy, WorkId,
+};
+use twinsan_wire::limits::MAX_MESSAGE_BYTES;
+
+use crate::address::Address;
+use crate::connection::Connection;
+use crate::dial::Dial;
+use crate::frame::Op;
+use crate::inbox::SCRATCH;
+use crate::listener::Listener;
+use crate::outbox::{Body, MAX_INLINE, Span};
+use crate::poller::{Poller, Token};
+use crate::resolver::Resolver;
+
+/// How a [`TcpFabric`] behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpOptions {
+    /// How [`Fabric::poll`] waits.
+    pub wait: WaitPolicy,
+    /// Posts outstanding on one connection, at least 1; each takes about 200 bytes once used.
+    pub send_depth: usize,
+    /// How long [`Fabric::connect`] may take before the peer is unreachable.
+    pub connect_timeout: Duration,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self { wait: WaitPolicy::default(), send_depth: 512, connect_timeout: Duration::from_secs(2) }
+    }
+}
+
+/// A connection in the making.
+#[derive(Debug)]
+enum Making {
+    /// Its name is being resolved.
+    Resolving { deadline: Instant },
+    /// Its socket is connecting, or waits to try again.
+    Dialling { dial: Dial, socket: Option<OwnedFd> },
+}
+
+/// A listener that rests.
+#[derive(Debug)]
+struct Resting {
+    listener: u32,
+    until: Instant,
+}
+
+/// The fabric over sockets; see the crate.
+#[derive(Debug)]
+pub struct TcpFabric {
+    options: TcpOptions,
+    poller: Poller,
+    resolver: Option<Resolver>,
+    regions: Vec<Arc<Arena>>,
+    connections: BTreeMap<ConnId, Connection>,
+    making: BTreeMap<ConnId, Making>,
+    listeners: Vec<Listener>,
+    resting: Vec<Resting>,
+    watched: BTreeMap<RawFd, u64>,
+    next_conn: u64,
+    /// Events that came up outside of poll.
+    pending: Vec<Event>,
+    /// Connections with completions, or broken ones.
+    news: Vec<ConnId>,
+    scratch: Box<[u8]>,
+}
+
+impl TcpFabric {
+    /// A fabric without regions, connections and listeners.
+    ///
+    /// # Errors
+    /// If the system gives no epoll.
+    pub fn new(options: TcpOptions) -> Result<Self, FabricError> {
+        let poller = Poller::new().map_err(|source| FabricError::Io { what: "make an epoll".into(), source })?;
+        Ok(Self {
+            options,
+            poller,
+            resolver: None,
+            regions: Vec::new(),
+            connections: BTreeMap::new(),
+            making: BTreeMap::new(),
+            listeners: Vec::new(),
+            resting: Vec::new(),
+            watched: BTreeMap::new(),
+            next_conn: 0,
+            pending: Vec::new(),
+            news: Vec::new(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+        })
+    }
+
+    fn new_conn(&mut self) -> ConnId {
+        self.next_conn += 1;
+        ConnId(self.next_conn)
+    }
+
+    /// Checks a payload against the limits and its region, and posts it.
+    fn post_write(
+        &mut self,
+        conn: ConnId,
+        payload: Payload<'_>,
+        op: Op,
+        signal: Option<WorkId>,
+    ) -> Result<(), PostError> {
+        let (inline, body) = match payload {
+            Payload::Inline(bytes) => {
+                within(bytes.len(), MAX_INLINE)?;
+                (bytes, Body::Inline)
+            }
+            Payload::Region(slice) => (&[][..], Body::Region(self.span(slice)?)),
+        };
+        self.open_slot(conn)?.outbox.post(op, inline, body, signal);
+        Ok(())
+    }
+
+    /// The connection, if it has a free slot.
+    fn open_slot(&mut self, conn: ConnId) -> Result<&mut Connection, PostError> {
+        let depth = self.options.send_depth;
+        let connection = self.connections.get_mut(&conn).filter(|c| c.is_open()).ok_or(PostError::NotConnected)?;
+        if connection.outbox.outstanding() >= depth { Err(PostError::Full) } else { Ok(connection) }
+    }
+
+    fn span(&self, slice: LocalSlice) -> Result<Span, PostError> {
+        let region = slice.region.0 as usize;
+        let size = self.regions.get(region).ok_or(PostError::OutOfRegion)?.len();
+        let offset = usize::try_from(slice.offset).map_err(|_| PostError::OutOfRegion)?;
+        let len = slice.len as usize;
+        match offset.checked_add(len) {
+            Some(end) if end <= size => Ok(Span { region, offset, len }),
+            _ => Err(PostError::OutOfRegion),
+        }
+    }
+
+    /// Puts a connection on the list that the next poll goes through, if there is a reason.
+    fn note_news(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn)
+            && connection.has_news()
+            && !std::mem::replace(&mut connection.listed, true)
+        {
+            self.news.push(conn);
+        }
+    }
+}
+
+impl Fabric for TcpFabric {
+    fn limits(&self) -> Limits {
+        Limits { max_inline: MAX_INLINE, max_message: MAX_MESSAGE_BYTES, send_depth: self.options.send_depth }
+    }
+
+    fn register(&mut self, arena: Arc<Arena>) -> Result<RegionId, FabricError> {
+        let id = u32::try_from(self.regions.len()).map_err(|_| FabricError::Invalid("too many regions"))?;
+        self.regions.push(arena);
+        Ok(RegionId(id))
+    }
+
+    fn expose(&mut self, conn: ConnId, region: RegionId, offset: u64, len: u64) -> Result<RemoteKey, FabricError> {
+        let arena = self.regions.get(region.0 as usize).ok_or(FabricError::Invalid("no such region"))?;
+        let inside = offset.checked_add(len).is_some_and(|end| end <= arena.len() as u64);
+        if !inside {
+            return Err(FabricError::Invalid("the range to expose is outside of its region"));
+        }
+        let connection = self.connections.get_mut(&conn).ok_or(FabricError::Invalid("no such connection"))?;
+        connection.exposures.open(region.0 as usize, offset, len)
+    }
+
+    fn listen(&mut self, address: &str) -> Result<String, FabricError> {
+        let listener = Listener::open(address)?;
+        let index = u32::try_from(self.listeners.len()).map_err(|_| FabricError::Invalid("too many listeners"))?;
+        self.poller
+            .add(listener.socket.as_fd(), Token::Listener(index), Interest::Readable)
+            .map_err(|source| FabricError::Io { what: format!("watch the listener at {address}"), source })?;
+        let bound = listener.address.clone();
+        self.listeners.push(listener);
+        Ok(bound)
+    }
+
+    fn connect(&mut self, address: &str) -> Result<ConnId, FabricError> {
+        self.begin_connect(Address::parse(address)?)
+    }
+
+    fn write(
+        &mut self,
+        conn: ConnId,
+        payload: Payload<'_>,
+        to: RemoteAddr,
+        signal: Option<WorkId>,
+    ) -> Result<(), PostError> {
+        self.post_write(conn, payload, Op::Write { key: to.key.0, offset: to.offset }, signal)
+    }
+
+    fn write_imm(
+        &mut self,
+        conn: ConnId,
+        payload: Payload<'_>,
+        to: RemoteAddr,
+        imm: u32,
+        signal: Option<WorkId>,
+    ) -> Result<(), PostError> {
+        self.post_write(conn, payload, Op::WriteImm { key: to.key.0, offset: to.offset, imm }, signal)
+    }
+
+    fn send(&mut self, conn: ConnId, message: &[u8]) -> Result<(), PostError> {
+        within(message.len(), MAX_MESSAGE_BYTES)?;
+        let outbox = &mut self.open_slot(conn)?.outbox;
+        if message.len() <= MAX_INLINE {
+            outbox.post(Op::Message, message, Body::Inline, None);
+        } else {
+            outbox.post(Op::Message, &[], Body::Owned(message.into()), None);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.outbox.ring();
+            connection.flush(&self.regions, &self.poller);
+            self.note_news(conn);
+        }
+    }
+
+    fn disconnect(&mut self, conn: ConnId) {
+        // All receiving happens in poll, on this thread: with the socket gone, nothing can land (contract 5).
+        self.connections.remove(&conn);
+        self.making.remove(&conn);
+        self.pending.retain(|event| event_conn(event) != Some(conn));
+    }
+
+    fn watch(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), FabricError> {
+        let own = Token::Watch(fd.as_raw_fd());
+        let known = self.watched.contains_key(&fd.as_raw_fd());
+        let outcome = if known { self.poller.modify(fd, own, interest) } else { self.poller.add(fd, own, interest) };
+        outcome.map_err(|source| FabricError::Io { what: format!("watch descriptor {}", fd.as_raw_fd()), source })?;
+        self.watched.insert(fd.as_raw_fd(), token);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, fd: BorrowedFd<'_>) {
+        if self.watched.remove(&fd.as_raw_fd()).is_some()
+            && let Err(error) = self.poller.remove(fd)
+        {
+            tracing::warn!(fd = fd.as_raw_fd(), %error, "unwatched a descriptor that epoll did not know");
+        }
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
+        let before = events.len();
+        self.poll_until(events, timeout);
+        events.len() - before
+    }
+}
+
+fn within(len: usize, limit: usize) -> Result<(), PostError> {
+    if len > limit { Err(PostError::TooLong { len, limit }) } else { Ok(()) }
+}
+
+fn event_conn(event: &Event) -> Option<ConnId> {
+    match event {
+        Event::Accepted { conn }
+        | Event::Connected { conn }
+        | Event::Message { conn, .. }
+        | Event::Immediate { conn, .. }
+        | Event::Sent { conn, .. }
+        | Event::Closed { conn, .. } => Some(*conn),
+        Event::Ready { .. } => None,
+    }
+}

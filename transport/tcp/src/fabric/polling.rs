@@ -1,0 +1,121 @@
+//! Waiting, and what there is to do when something is ready.
+//!
+//! A poll that finds one short transfer makes two system calls: epoll_wait(2) and recv(2).
+
+use std::time::{Duration, Instant};
+
+use twinsan_fabric::{CloseReason, ConnId, Event};
+use twinsan_wire::limits::MAX_MESSAGE_BYTES;
+
+use super::TcpFabric;
+use crate::connection::Connection;
+use crate::poller::{Readiness, Token, Wait};
+
+impl TcpFabric {
+    /// [`twinsan_fabric::Fabric::poll`].
+    pub(super) fn poll_until(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) {
+        let before = events.len();
+        self.collect(events);
+        let timeout = timeout.filter(|_| events.len() == before);
+        let Some(timeout) = timeout else {
+            self.look(events, Wait::Not);
+            return;
+        };
+        // Without a spin and without timers of our own, the first wait is the whole of it.
+        let spin = self.options.wait.spin;
+        let simple = spin.is_zero() && self.making.is_empty() && self.resting.is_empty();
+        let start = Instant::now();
+        let end = start.checked_add(timeout);
+        self.look(events, if simple { Wait::For(timeout) } else { Wait::Not });
+        while events.len() == before {
+            let now = Instant::now();
+            if end.is_some_and(|end| now >= end) {
+                return;
+            }
+            if now.duration_since(start) < spin {
+                std::thread::yield_now();
+                self.look(events, Wait::Not);
+                continue;
+            }
+            let until = [end, self.next_timer()].into_iter().flatten().min();
+            self.look(events, until.map_or(Wait::Forever, |until| Wait::For(until.duration_since(now))));
+        }
+    }
+
+    /// One epoll_wait, and all that follows from it.
+    fn look(&mut self, events: &mut Vec<Event>, wait: Wait) {
+        let count = self.poller.wait(wait);
+        for index in 0..count {
+            if let Some(ready) = self.poller.ready(index) {
+                self.dispatch(ready, events);
+            }
+        }
+        if !self.making.is_empty() || !self.resting.is_empty() {
+            self.timers(Instant::now(), events);
+        }
+        self.collect(events);
+    }
+
+    fn dispatch(&mut self, ready: Readiness, events: &mut Vec<Event>) {
+        match ready.token {
+            Token::Conn(conn) if self.connections.contains_key(&conn) => self.serve(conn, ready, events),
+            Token::Conn(conn) => self.dialled(conn),
+            Token::Listener(index) => self.accept(index, events),
+            Token::Watch(fd) => events.extend(self.watched.get(&fd).map(|&token| Event::Ready { token })),
+            Token::Resolver => self.resolved(events),
+        }
+    }
+
+    /// A connection has bytes, or room.
+    fn serve(&mut self, conn: ConnId, ready: Readiness, events: &mut Vec<Event>) {
+        if ready.writable
+            && let Some(connection) = self.connections.get_mut(&conn)
+        {
+            connection.room(&self.regions, &self.poller);
+        }
+        if ready.readable {
+            self.receive(conn, events);
+        }
+        self.note_news(conn);
+    }
+
+    /// Receives from a connection; the end of it is reported.
+    fn receive(&mut self, conn: ConnId, events: &mut Vec<Event>) {
+        let max_message = MAX_MESSAGE_BYTES;
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let received = connection.receive(&self.regions, &self.poller, max_message, &mut self.scratch, events);
+        if let Err(why) = received {
+            self.close(conn, why, events);
+        }
+    }
+
+    /// Reports what has come up: events of set-up, completions, broken connections.
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        events.append(&mut self.pending);
+        for conn in std::mem::take(&mut self.news) {
+            let Some(connection) = self.connections.get_mut(&conn) else { continue };
+            connection.listed = false;
+            events.extend(connection.outbox.reap().map(|work| Event::Sent { conn, work }));
+            if connection.broken().is_some() {
+                self.read_out(conn, events);
+            }
+        }
+    }
+
+    /// Sending has failed: what the peer said before it closed is still worth reading.
+    fn read_out(&mut self, conn: ConnId, events: &mut Vec<Event>) {
+        let why = self.connections.get(&conn).and_then(Connection::broken);
+        self.receive(conn, events);
+        if let Some(why) = why.filter(|_| self.connections.contains_key(&conn)) {
+            self.close(conn, why, events);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, why: CloseReason, events: &mut Vec<Event>) {
+        if let Some(mut connection) = self.connections.remove(&conn) {
+            events.extend(connection.outbox.reap().map(|work| Event::Sent { conn, work }));
+            tracing::debug!(conn = conn.0, %why, "connection closed");
+            events.push(Event::Closed { conn, why });
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Host names, resolved on threads of their own: the system's resolver blocks for seconds when its servers are silent.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use rustix::event::{EventfdFlags, eventfd};
+use twinsan_fabric::ConnId;
+
+use crate::address::{Address, Endpoint};
+
+/// Questions that may be open. A driver that goes on connecting while the name servers are silent must not pile up
+/// threads.
+const MAX_OPEN: usize = 8;
+
+/// What came of one question.
+type Answer = (ConnId, Result<Vec<Endpoint>, String>);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    wake: Arc<OwnedFd>,
+    answers: Receiver<Answer>,
+    answer: Sender<Answer>,
+    open: BTreeSet<ConnId>,
+}
+
+impl Resolver {
+    /// Without questions.
+    pub(crate) fn new() -> io::Result<Self> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+        let (answer, answers) = channel();
+        Ok(Self { wake, answers, answer, open: BTreeSet::new() })
+    }
+
+    /// Readable when there are answers.
+    pub(crate) fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// Asks; the answer comes for sure, though it may be that there is none.
+    pub(crate) fn ask(&mut self, conn: ConnId, address: Address) {
+        let (answer, wake) = (self.answer.clone(), Arc::clone(&self.wake));
+        let tell = move |result| {
+            // Neither fails while the fabric lives, and after that nobody wants to know.
+            let _ = answer.send((conn, result));
+            let _ = rustix::io::write(&wake, &1_u64.to_ne_bytes());
+        };
+        self.open.insert(conn);
+        if self.open.len() > MAX_OPEN {
+            tell(Err(format!("{MAX_OPEN} host names are being resolved already")));
+            return;
+        }
+        let refused = tell.clone();
+        let spawned = thread::Builder::new().name("resolve".into()).spawn(move || tell(address.resolve()));
+        if let Err(e) = spawned {
+            refused(Err(format!("no thread to resolve a host name: {e}")));
+        }
+    }
+
+    /// The answers so far.
+    pub(crate) fn answers(&mut self) -> Vec<Answer> {
+        let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
+        let answers: Vec<_> = self.answers.try_iter().collect();
+        for (conn, _) in &answers {
+            self.open.remove(conn);
+        }
+        answers
+    }
+}
