@@ -13,7 +13,7 @@ pub struct ConnId(pub u64);
 pub struct LinkId(pub u64);
 
 /// One thing that happened. Each event that answers an action comes exactly once per action.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Time has passed. At least every [`crate::Timing::tick_ms`].
     Tick,

@@ -8,7 +8,23 @@
 extern crate alloc;
 
 mod action;
+mod config;
+mod disk;
 mod event;
+mod flush;
+mod machine;
+mod pair;
+mod peer;
+mod random;
+mod reads;
+mod serve;
+mod sessions;
+mod state;
+mod status;
+mod takeover;
 
 pub use action::{Action, Notice, Piece, PieceSource, ReadToken, Source, WriteRange};
+pub use config::{ReplicaConfig, Timing, Weakness};
 pub use event::{ConnId, DiskError, Event, FenceError, LinkId, Probe, SlotRead};
+pub use machine::Replica;
+pub use status::Status;

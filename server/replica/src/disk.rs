@@ -1,0 +1,208 @@
+//! The disk's side: superblock, heartbeats, batches, and being fenced (rules 2, 4, 9).
+
+use twinsan_wire::{Seq, Superblock};
+
+use crate::action::{Action, Notice};
+use crate::config::Weakness;
+use crate::event::{DiskError, SlotRead};
+use crate::flush::Batching;
+use crate::machine::{Failing, Replica};
+use crate::state::{Admission, Phase, Purpose, State, SuperblockWrite, TakeOver};
+
+impl Replica {
+    pub(crate) fn read_superblock(&mut self) {
+        if !self.reading_superblock {
+            self.reading_superblock = true;
+            self.out(Action::ReadSuperblock);
+        }
+    }
+
+    pub(crate) fn superblock_read(&mut self, result: Result<SlotRead, DiskError>) {
+        self.reading_superblock = false;
+        self.timers.reread_at = self.now + self.cfg.timing.retry_ms;
+        let read = match result {
+            Ok(read) => read,
+            Err(error) => {
+                if error == DiskError::Corrupt {
+                    self.notice(Notice::SuperblockCorrupt);
+                } else {
+                    self.disk_result(Err(error), |failing| &mut failing.superblock);
+                }
+                return;
+            }
+        };
+        self.disk_result(Ok(()), |failing| &mut failing.superblock);
+        match self.state {
+            State::Inspecting => {
+                self.superblock = read.superblock;
+                self.state = State::Waiting(Admission::None);
+            }
+            State::Waiting(_) if read.superblock.counter >= self.superblock.counter => {
+                self.superblock = read.superblock;
+            }
+            State::TakingOver(TakeOver::Reading(standing)) => self.read_under_fence(read.superblock, standing),
+            State::Fenced { .. } => self.read_when_fenced(read),
+            _ => {}
+        }
+    }
+
+    /// Rule 9. Without the fence only a settled superblock counts: a slot written half-way may still be taken back by
+    /// its rotting, and would then name us.
+    fn read_when_fenced(&mut self, read: SlotRead) {
+        let settled = read.settled || self.cfg.weak(Weakness::ActUnfenced);
+        if !settled || read.superblock.counter < self.superblock.counter {
+            return;
+        }
+        if read.superblock.members.contains(self.member()) {
+            self.superblock = read.superblock;
+            self.state = State::Fenced { member: true };
+        } else {
+            self.superblock = read.superblock;
+            self.stand_outside();
+        }
+    }
+
+    /// Issues a superblock write (rule 4).
+    pub(crate) fn write_superblock(&mut self, mut next: Superblock, purpose: Purpose) {
+        assert!(self.holds_fence(), "I1: superblock write without the fence");
+        assert!(self.superblock_write.is_none(), "I2: two superblock writes");
+        next.counter = self.superblock.counter + 1;
+        self.superblock_write = Some(SuperblockWrite { next, purpose, retry_at: None });
+        self.out(Action::WriteSuperblock(next));
+    }
+
+    /// The superblock with the epoch after this one, not clean.
+    pub(crate) fn next_epoch(&self) -> Superblock {
+        Superblock { epoch: self.superblock.epoch.next(), clean: false, ..self.superblock }
+    }
+
+    pub(crate) fn superblock_written(&mut self, result: Result<(), DiskError>) {
+        let write = self.superblock_write.as_mut().expect("a superblock write ends once");
+        if let Err(error) = result {
+            if write.purpose == Purpose::Void {
+                self.superblock_write = None;
+                return;
+            }
+            write.retry_at = Some(self.now + self.cfg.timing.retry_ms);
+            self.disk_result(Err(error), |failing| &mut failing.superblock);
+            return;
+        }
+        let SuperblockWrite { next, purpose, .. } = *write;
+        self.superblock_write = None;
+        if purpose == Purpose::Void {
+            return;
+        }
+        self.disk_result(Ok(()), |failing| &mut failing.superblock);
+        let entered = next.epoch != self.superblock.epoch;
+        self.superblock = next;
+        match purpose {
+            Purpose::TakeOver => self.taken_over(),
+            Purpose::Drop => self.dropped(),
+            Purpose::Join => self.joined(),
+            Purpose::Attach => self.attached(),
+            Purpose::Clean => {}
+            Purpose::End => self.ended(),
+            Purpose::Void => unreachable!("handled above"),
+        }
+        if entered {
+            self.entered_epoch();
+        }
+    }
+
+    pub(crate) fn batch_ended(&mut self, batch: u64, result: Result<(), DiskError>) {
+        self.flusher.ended(batch, result.is_ok());
+        if result.is_err() {
+            self.flusher.retry_at = Some(self.now + self.cfg.timing.retry_ms);
+        }
+        self.disk_result(result, |failing| &mut failing.flush);
+    }
+
+    /// Keeps account of what fails: it is tried again, and until it works nothing completes.
+    pub(crate) fn disk_result(&mut self, result: Result<(), DiskError>, kind: fn(&mut Failing) -> &mut bool) {
+        if result == Err(DiskError::Conflict) {
+            self.conflict();
+            return;
+        }
+        let before = self.failing.any();
+        *kind(&mut self.failing) = result.is_err();
+        let after = self.failing.any();
+        if before != after {
+            self.notice(if after { Notice::DiskTrouble } else { Notice::DiskWell });
+        }
+    }
+
+    /// A reservation conflict counts only if the own key is gone (rule 9).
+    pub(crate) fn conflict(&mut self) {
+        if self.cfg.weak(Weakness::ConflictMeansFenced) && self.holds_fence() {
+            self.fenced();
+        } else if !self.timers.checking_fence {
+            self.timers.checking_fence = true;
+            self.out(Action::CheckFence);
+        }
+    }
+
+    pub(crate) fn fence_checked(&mut self, own: bool) {
+        self.timers.checking_fence = false;
+        if !own && (self.holds_fence() || self.is_leaving_dual()) {
+            self.fenced();
+        }
+    }
+
+    /// Rule 9: stop at once, keep the lanes, find out what the superblock says.
+    fn fenced(&mut self) {
+        self.notice(Notice::Fenced);
+        self.give_up_serving();
+        self.state = State::Fenced { member: false };
+        self.turned_away();
+        self.read_superblock();
+    }
+
+    /// Whatever only a primary does ends here; the lane stays.
+    pub(crate) fn give_up_serving(&mut self) {
+        self.cancel_reads();
+        self.attach = None;
+        self.failing = Failing::default();
+        match &mut self.superblock_write {
+            Some(write) if write.retry_at.is_none() => write.purpose = Purpose::Void,
+            write => *write = None,
+        }
+        self.flusher.retry_at = None;
+    }
+
+    /// Issues what is due (rules 2, 3).
+    pub(crate) fn pump_flush(&mut self) {
+        let Some(limit) = self.flush_limit() else { return };
+        let how = Batching {
+            max_bytes: self.cfg.max_batch_bytes,
+            block_bytes: self.cfg.geometry.block_bytes(),
+            overlapping: self.cfg.weak(Weakness::OverlappingBatches),
+            oldest_first: self.cfg.weak(Weakness::OldestFirst),
+        };
+        while let Some(lane) = &self.lane {
+            let Some((batch, writes)) = self.flusher.next_batch(lane, limit, how) else { return };
+            assert!(self.holds_fence(), "I1: data write without the fence");
+            if !writes.is_empty() {
+                self.out(Action::Flush { batch, writes });
+            }
+        }
+    }
+
+    /// Up to where the disk may be written; `None`: not at all.
+    fn flush_limit(&self) -> Option<Seq> {
+        let received = self.received();
+        match self.state {
+            State::TakingOver(TakeOver::Draining { .. }) => Some(received),
+            State::Primary(phase) => match phase {
+                Phase::Solo | Phase::Dropping { .. } => Some(received),
+                Phase::Join(join) => {
+                    let gated = self.join_gate(join);
+                    Some(if gated { received.min(join.acked.unwrap_or(Seq::ZERO)) } else { received })
+                }
+                Phase::Dual { .. } if self.attach.is_some() => Some(received),
+                Phase::Dual { .. } if self.cfg.weak(Weakness::FlushBeforeDurable) => Some(received),
+                Phase::Dual { .. } => Some(self.durable()),
+            },
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The machine: its state, and the one door by which events come in.
+//!
+//! Invariants (rule numbers of `docs/protocol.md`), asserted in release builds:
+//! - I1 (3): flush batches and superblock writes are issued only while the fence is held.
+//! - I2 (4): at most one superblock write is in flight; `superblock` changes only when one has ended or its writer
+//!   has told us.
+//! - I3 (1): `completed` never goes back and never passes what `durable` allows.
+//! - I4 (2): no blob is released that a read answer or a disk write in flight still uses.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use twinsan_staging::Index;
+use twinsan_staging::Lane;
+use twinsan_wire::{Incarnation, Member, NodeId, Role, Seq, Superblock};
+
+use crate::action::{Action, Notice};
+use crate::config::ReplicaConfig;
+use crate::event::{ConnId, DiskError, Event};
+use crate::flush::Flusher;
+use crate::peer::Peer;
+use crate::random::Random;
+use crate::reads::Reads;
+use crate::state::{Attach, State, SuperblockWrite, TakeOver};
+
+/// One volume on one node.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub(crate) cfg: ReplicaConfig,
+    pub(crate) random: Random,
+    pub(crate) now: u64,
+    pub(crate) me: Incarnation,
+    pub(crate) state: State,
+    /// The last that was read, written or told; what it means depends on the state.
+    pub(crate) superblock: Superblock,
+    pub(crate) superblock_write: Option<SuperblockWrite>,
+    pub(crate) reading_superblock: bool,
+    pub(crate) peer: Peer,
+    /// The session's blobs; none where no session's blobs count here.
+    pub(crate) lane: Option<Lane>,
+    pub(crate) index: Index,
+    pub(crate) flusher: Flusher,
+    pub(crate) reads: Reads,
+    /// All clients' connections.
+    pub(crate) clients: BTreeMap<ConnId, Client>,
+    /// The one that may put blobs into the lane (rule 14).
+    pub(crate) session: Option<ConnId>,
+    /// What the client has been told to complete.
+    pub(crate) completed: Seq,
+    pub(crate) attach: Option<Attach>,
+    /// What of the disk fails: as long as anything does, nothing completes.
+    pub(crate) failing: Failing,
+    /// Orders from the operator.
+    pub(crate) leaving_since: Option<u64>,
+    pub(crate) recover: bool,
+    /// The unrecoverable state has been told.
+    pub(crate) told_refusing: bool,
+    pub(crate) timers: Timers,
+    pub(crate) out: Vec<Action>,
+}
+
+/// A client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Client {
+    pub(crate) heard_at: u64,
+}
+
+/// The kinds of disk work of which the last try failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Failing {
+    pub(crate) superblock: bool,
+    pub(crate) flush: bool,
+    pub(crate) read: bool,
+}
+
+impl Failing {
+    pub(crate) fn any(self) -> bool {
+        self.superblock || self.flush || self.read
+    }
+}
+
+/// When what is due next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Timers {
+    pub(crate) heartbeat_at: u64,
+    pub(crate) beat: u64,
+    pub(crate) disk_heartbeat_at: u64,
+    pub(crate) disk_beat: u64,
+    pub(crate) writing_heartbeat: bool,
+    pub(crate) checking_fence: bool,
+    /// The superblock is read again at this time, where that helps.
+    pub(crate) reread_at: u64,
+    /// Rule 15: who was fenced or turned away waits.
+    pub(crate) try_not_before: u64,
+    pub(crate) turned_away: u32,
+    pub(crate) join_not_before: u64,
+    pub(crate) joins_thrown_away: u32,
+    /// When the joiner asks again.
+    pub(crate) ask_at: u64,
+    /// When something was last staged.
+    pub(crate) staged_at: u64,
+}
+
+impl Replica {
+    /// A node's machine for one volume, as its process starts. `seed`: fresh random bits.
+    #[must_use]
+    pub fn new(cfg: ReplicaConfig, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let me = Incarnation::from_random(random.next());
+        Self {
+            cfg,
+            random,
+            now: 0,
+            me,
+            state: State::Inspecting,
+            superblock: Superblock::default(),
+            superblock_write: None,
+            reading_superblock: false,
+            peer: Peer::new(0),
+            lane: None,
+            index: Index::new(),
+            flusher: Flusher::new(Seq::ZERO),
+            reads: Reads::default(),
+            clients: BTreeMap::new(),
+            session: None,
+            completed: Seq::ZERO,
+            attach: None,
+            failing: Failing::default(),
+            leaving_since: None,
+            recover: false,
+            told_refusing: false,
+            timers: Timers::default(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Begins. Times are milliseconds of a clock that only grows.
+    pub fn start(&mut self, now: u64, out: &mut Vec<Action>) {
+        self.now = now;
+        self.peer = Peer::new(now);
+        self.timers.staged_at = now;
+        self.out(Action::Incarnation(self.me));
+        self.read_superblock();
+        self.probe();
+        self.advance();
+        out.append(&mut self.out);
+    }
+
+    /// Takes in one event; adds what is to be done to `out`, in order.
+    pub fn handle(&mut self, event: Event, now: u64, out: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        if self.state != State::Stopped {
+            self.dispatch(event);
+            self.advance();
+        }
+        out.append(&mut self.out);
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Tick => self.tick(),
+            Event::Shutdown => self.shutdown(),
+            Event::Recover => self.recover = matches!(self.state, State::Waiting(_)),
+            Event::SuperblockRead(result) => self.superblock_read(result),
+            Event::SuperblockWritten(result) => self.superblock_written(result),
+            Event::HeartbeatWritten(result) => {
+                self.timers.writing_heartbeat = false;
+                if result == Err(DiskError::Conflict) {
+                    self.conflict();
+                }
+            }
+            Event::HeartbeatRead(result) => self.heartbeat_read(result),
+            Event::Flushed { batch, result } => self.batch_ended(batch, result),
+            Event::DiskRead { token, result } => self.disk_read(token, result),
+            Event::Admitted(result) => self.admitted(result),
+            Event::FenceHeld(result) => self.fence_held(result),
+            Event::FenceChecked { own } => self.fence_checked(own),
+            Event::FenceReleased => self.fence_released(),
+            Event::LinkUp { link, peer } => self.link_up(link, peer),
+            Event::LinkDown { link } => self.link_down(link),
+            Event::Probed(probe) => self.probed(probe),
+            Event::Peer { link, msg } => self.peer_message(link, msg),
+            Event::PeerMailbox { link, mailbox } => self.peer_mailbox(link, mailbox),
+            Event::ClientUp { conn } => self.client_up(conn),
+            Event::ClientDown { conn } => self.client_down(conn),
+            Event::Client { conn, msg } => self.client_message(conn, msg),
+            Event::Blob { conn, blob } => self.blob(conn, blob),
+            Event::ReadAnswered { token } => {
+                self.reads.open.remove(&token);
+            }
+        }
+    }
+
+    /// What follows from where things stand, whatever the event was.
+    fn advance(&mut self) {
+        self.advance_waiting();
+        self.advance_takeover();
+        self.advance_primary();
+        self.advance_attach();
+        self.advance_clean();
+        self.advance_leaving();
+        self.pump_reads();
+        self.pump_release();
+        self.pump_completion();
+        self.pump_flush();
+    }
+
+    pub(crate) fn out(&mut self, action: Action) {
+        self.out.push(action);
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.out(Action::Notice(notice));
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.cfg.node
+    }
+
+    pub(crate) fn member(&self) -> Member {
+        Member { node: self.cfg.node, incarnation: self.me }
+    }
+
+    pub(crate) fn is_member(&self) -> bool {
+        self.superblock.members.contains(self.member())
+    }
+
+    /// The other node's incarnation in the superblock.
+    pub(crate) fn other_member(&self) -> Option<Incarnation> {
+        self.superblock.members.of(self.node().other())
+    }
+
+    pub(crate) fn received(&self) -> Seq {
+        self.lane.as_ref().map_or(Seq::ZERO, Lane::received)
+    }
+
+    pub(crate) fn released(&self) -> Seq {
+        self.lane.as_ref().map_or(Seq::ZERO, Lane::released)
+    }
+
+    /// The one word for what this node does.
+    pub(crate) fn role(&self) -> Role {
+        match self.state {
+            State::Waiting(_) if self.told_refusing => Role::Refusing,
+            State::Inspecting | State::Waiting(_) => Role::Waiting,
+            State::Joining => Role::Joining,
+            State::Secondary => Role::Secondary,
+            State::TakingOver(_) => Role::TakingOver,
+            State::Primary(_) => Role::Primary,
+            State::Fenced { .. } => Role::Fenced,
+            State::Leaving(_) | State::Stopped => Role::Leaving,
+        }
+    }
+
+    /// No I/O of ours that could change the disk is in flight.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let writing = self.superblock_write.is_some_and(|w| w.retry_at.is_none());
+        self.flusher.is_quiet() && !writing && !self.timers.writing_heartbeat
+    }
+
+    /// The fence is held, as far as is known (I1).
+    pub(crate) fn holds_fence(&self) -> bool {
+        matches!(
+            self.state,
+            State::Primary(_) | State::TakingOver(TakeOver::Reading(_) | TakeOver::Draining { .. } | TakeOver::Writing)
+        )
+    }
+
+    /// A random wait that grows with every time (rule 15).
+    pub(crate) fn backoff(&mut self, times: u32) -> u64 {
+        let timing = self.cfg.timing;
+        let ceiling = (timing.retry_ms << times.min(10)).min(timing.backoff_max_ms).max(1);
+        timing.retry_ms / 2 + self.random.below(ceiling)
+    }
+}

@@ -1,0 +1,414 @@
+//! The other node: the link, its words, and what a primary does with it (rules 7, 8).
+
+use twinsan_staging::Lane;
+use twinsan_wire::Superblock;
+use twinsan_wire::{Epoch, Generation, Incarnation, Mailbox, Member, Members, NodeMsg, PeerBody, PeerMsg, Role, Seq};
+
+use crate::action::{Action, Notice};
+use crate::config::Weakness;
+use crate::event::LinkId;
+use crate::machine::Replica;
+use crate::state::{AttachStep, Join, Phase, Purpose, State};
+
+impl Replica {
+    // ---- link -----------------------------------------------------------------------------------------------------
+
+    pub(crate) fn link_up(&mut self, link: LinkId, peer: Incarnation) {
+        if let Some(old) = self.peer.link.replace(link) {
+            self.out(Action::CloseLink { link: old });
+        }
+        self.peer.beat = 0;
+        self.peer.role = None;
+        self.peer.hear(peer, self.now);
+        if let State::Primary(Phase::Dual { lost_at, .. }) = &mut self.state {
+            *lost_at = None;
+        }
+        self.tell_status();
+        self.greet();
+    }
+
+    pub(crate) fn link_down(&mut self, link: LinkId) {
+        if self.peer.link != Some(link) {
+            return;
+        }
+        self.peer.link = None;
+        self.peer.role = None;
+        self.peer.asked = false;
+        self.probe();
+        match &mut self.state {
+            State::Primary(Phase::Dual { lost_at, .. }) => *lost_at = Some(self.now),
+            State::Primary(Phase::Join(_)) => self.throw_join_away(),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn send_peer(&mut self, body: PeerBody) {
+        let Some(link) = self.peer.link else { return };
+        let to = self.peer.incarnation;
+        let msg = PeerMsg { epoch: self.superblock.epoch, from: self.me, to, body };
+        self.out(Action::SendPeer { link, msg });
+    }
+
+    pub(crate) fn tell_status(&mut self) {
+        self.timers.beat += 1;
+        self.send_peer(PeerBody::Status { role: self.role(), beat: self.timers.beat });
+    }
+
+    /// Says where this node stands: to one that has just connected, or that is behind.
+    fn greet(&mut self) {
+        match self.state {
+            State::Primary(_) => {
+                self.send_peer(PeerBody::Announce { superblock: self.superblock });
+                self.tell_peer_released();
+                if let Some(attach) = self.attach {
+                    self.repeat_attach(attach.step);
+                }
+            }
+            State::Secondary | State::Joining => self.ack(),
+            _ => {}
+        }
+    }
+
+    // ---- words ----------------------------------------------------------------------------------------------------
+
+    pub(crate) fn peer_message(&mut self, link: LinkId, msg: PeerMsg) {
+        if self.peer.link != Some(link) {
+            return;
+        }
+        match msg.body {
+            PeerBody::Status { role, beat } => self.peer_status(msg, role, beat),
+            PeerBody::Announce { superblock } => self.announced(msg.from, superblock),
+            body if self.fits(msg.epoch, msg.from, msg.to) => self.peer_says(msg.from, body),
+            _ => {}
+        }
+    }
+
+    /// A message or mailbox fits if it names this epoch and both present incarnations.
+    fn fits(&self, epoch: Epoch, from: Incarnation, to: Option<Incarnation>) -> bool {
+        let fits = epoch == self.superblock.epoch && Some(from) == self.peer.incarnation && to == Some(self.me);
+        fits || self.cfg.weak(Weakness::BelieveEveryEpoch)
+    }
+
+    fn peer_status(&mut self, msg: PeerMsg, role: Role, beat: u64) {
+        if beat <= self.peer.beat {
+            return;
+        }
+        self.peer.beat = beat;
+        self.peer.hear(msg.from, self.now);
+        if self.peer.role != Some(role) {
+            self.peer.role = Some(role);
+            self.peer.role_since = self.now;
+        }
+        let behind = msg.epoch < self.superblock.epoch;
+        if behind && matches!(self.state, State::Primary(_)) && !self.cfg.weak(Weakness::SilentEpoch) {
+            self.send_peer(PeerBody::Announce { superblock: self.superblock });
+        }
+    }
+
+    fn peer_says(&mut self, from: Incarnation, body: PeerBody) {
+        match body {
+            PeerBody::JoinRequest => self.join_requested(from),
+            PeerBody::JoinAccept { generation, first } => self.join_accepted(generation, first),
+            PeerBody::JoinAbort => match self.state {
+                State::Joining => self.stand_outside(),
+                State::Primary(Phase::Join(join)) if join.incarnation == from => self.throw_join_away(),
+                _ => {}
+            },
+            PeerBody::CloseSession { generation } => {
+                if self.state == State::Secondary && self.lane_is(generation) {
+                    self.close_session();
+                }
+            }
+            PeerBody::DropLane { generation } => self.drop_lane_for_attach(generation),
+            PeerBody::LaneDropped { generation } => self.lane_dropped(generation),
+            PeerBody::Leave => {
+                if matches!(self.state, State::Primary(Phase::Dual { .. })) && self.other_member() == Some(from) {
+                    self.start_drop();
+                }
+            }
+            PeerBody::TakeOver => {
+                if self.superblock.primary_member() == Some(self.other(from)) {
+                    self.peer.asked = true;
+                }
+            }
+            PeerBody::Status { .. } | PeerBody::Announce { .. } => unreachable!("sorted out before"),
+        }
+    }
+
+    fn other(&self, incarnation: Incarnation) -> Member {
+        Member { node: self.node().other(), incarnation }
+    }
+
+    fn lane_is(&self, generation: Generation) -> bool {
+        self.lane.as_ref().is_some_and(|l| l.generation() == generation)
+    }
+
+    pub(crate) fn peer_mailbox(&mut self, link: LinkId, mailbox: Mailbox) {
+        if self.peer.link != Some(link) {
+            return;
+        }
+        match mailbox {
+            Mailbox::Ack { epoch, from, to, generation, first, received } => {
+                let lane = self.lane_is(generation) || (self.lane.is_none() && first.is_none());
+                if self.fits(epoch, from, Some(to)) && lane {
+                    self.acked(from, first, received);
+                }
+            }
+            Mailbox::Released { epoch, from, to, generation, released } => {
+                let mirrors = matches!(self.state, State::Secondary | State::Joining);
+                if mirrors && self.fits(epoch, from, Some(to)) && self.lane_is(generation) {
+                    self.release(released);
+                }
+            }
+            Mailbox::Completion { .. } => {}
+        }
+    }
+
+    /// The announcement of a newer epoch by its writer always fits (section 3).
+    fn announced(&mut self, from: Incarnation, superblock: Superblock) {
+        if superblock.primary_member() != Some(self.other(from)) {
+            return;
+        }
+        let joins_no_more = self.state == State::Joining && superblock.epoch == self.superblock.epoch;
+        if superblock.epoch <= self.superblock.epoch && !joins_no_more {
+            if superblock.epoch == self.superblock.epoch {
+                self.ack();
+            }
+            return;
+        }
+        if matches!(self.state, State::TakingOver(_) | State::Inspecting) {
+            return; // What the superblock says under the fence counts; the writer says it again if that fails.
+        }
+        self.peer.hear(from, self.now);
+        let generation_before = self.superblock.generation;
+        self.superblock = superblock;
+        self.told_refusing = false;
+        if superblock.members.contains(self.member()) {
+            self.enter_as_secondary(generation_before);
+        } else if matches!(self.state, State::Waiting(_)) {
+            self.tell_view();
+        } else if self.leaving_since.is_some() {
+            self.stop();
+        } else {
+            self.stand_outside();
+        }
+    }
+
+    fn enter_as_secondary(&mut self, generation_before: Generation) {
+        self.give_up_serving();
+        self.timers.turned_away = 0;
+        self.state = State::Secondary;
+        self.completed = Seq::ZERO;
+        let generation = self.superblock.generation;
+        if generation != generation_before {
+            self.close_session();
+            self.open_lane(Lane::new(self.cfg.geometry, generation, Some(Seq(1))));
+        }
+        self.entered_epoch();
+        if self.leaving_since.is_some() {
+            self.send_peer(PeerBody::Leave);
+        }
+    }
+
+    /// Who enters an epoch says so, and writes its mailboxes again (section 3).
+    pub(crate) fn entered_epoch(&mut self) {
+        self.notice(Notice::EpochEntered(self.superblock));
+        self.cancel_reads();
+        self.tell_status();
+        if matches!(self.state, State::Primary(_)) {
+            self.send_peer(PeerBody::Announce { superblock: self.superblock });
+        }
+        self.tell_view();
+        if self.cfg.weak(Weakness::SilentEpoch) {
+            return;
+        }
+        self.ack();
+        self.tell_session();
+        if matches!(self.state, State::Primary(_)) {
+            self.tell_peer_released();
+        }
+    }
+
+    /// The mirror's word to the primary: what it holds.
+    pub(crate) fn ack(&mut self) {
+        if !matches!(self.state, State::Secondary | State::Joining) {
+            return;
+        }
+        let (Some(link), Some(to)) = (self.peer.link, self.other_member()) else { return };
+        let mailbox = Mailbox::Ack {
+            epoch: self.superblock.epoch,
+            from: self.me,
+            to,
+            generation: self.lane.as_ref().map_or(self.superblock.generation, Lane::generation),
+            first: self.lane.as_ref().and_then(Lane::first),
+            received: self.received(),
+        };
+        self.out(Action::PeerMailbox { link, mailbox });
+    }
+
+    /// The primary's word to the mirror: what it may forget.
+    pub(crate) fn tell_peer_released(&mut self) {
+        let to = match self.state {
+            State::Primary(Phase::Dual { .. }) => self.other_member(),
+            State::Primary(Phase::Join(join)) => Some(join.incarnation),
+            _ => None,
+        };
+        let (Some(link), Some(to), Some(lane)) = (self.peer.link, to, &self.lane) else { return };
+        let mailbox = Mailbox::Released {
+            epoch: self.superblock.epoch,
+            from: self.me,
+            to,
+            generation: lane.generation(),
+            released: lane.released(),
+        };
+        self.out(Action::PeerMailbox { link, mailbox });
+    }
+
+    fn acked(&mut self, from: Incarnation, first: Option<Seq>, received: Seq) {
+        let member = self.other_member();
+        match &mut self.state {
+            State::Primary(Phase::Dual { acked, .. }) if member == Some(from) => *acked = (*acked).max(received),
+            State::Primary(Phase::Join(join)) if join.incarnation == from => {
+                if join.acked.is_none_or(|a| received > a) || join.first != first {
+                    join.progress_at = self.now;
+                }
+                join.first = first;
+                join.acked = Some(received);
+            }
+            _ => {}
+        }
+    }
+
+    // ---- rule 7 -----------------------------------------------------------------------------------------------------
+
+    pub(crate) fn start_drop(&mut self) {
+        self.notice(Notice::DroppingSecondary);
+        self.cancel_reads();
+        self.state = State::Primary(Phase::Dropping { target: self.received() });
+        if let Some(attach) = self.attach.as_mut().filter(|a| a.step == AttachStep::Confirming) {
+            attach.step = AttachStep::Flushing;
+        }
+    }
+
+    /// The superblock names this node alone.
+    pub(crate) fn dropped(&mut self) {
+        self.state = State::Primary(Phase::Solo);
+        let wait = self.backoff(self.timers.joins_thrown_away);
+        self.timers.join_not_before = self.now + wait;
+    }
+
+    // ---- rule 8, the primary's side -----------------------------------------------------------------------------------
+
+    fn join_requested(&mut self, from: Incarnation) {
+        let free = self.attach.is_none() && self.superblock_write.is_none() && self.leaving_since.is_none();
+        if self.state != State::Primary(Phase::Solo) || !free || self.now < self.timers.join_not_before {
+            return;
+        }
+        let join = Join { incarnation: from, first: None, acked: None, progress_at: self.now };
+        self.state = State::Primary(Phase::Join(join));
+        let client = self.session.is_some();
+        let lane = self.lane.as_ref().filter(|l| l.first().is_some());
+        let first = if client { None } else { lane.map(|l| l.received().next()) };
+        self.send_peer(PeerBody::JoinAccept { generation: self.superblock.generation, first });
+        self.tell_peer_released();
+        self.tell_view();
+    }
+
+    /// Rule 8: everything below the joiner's first is on the disk, so nothing that it has not ACKed is flushed or
+    /// completed.
+    pub(crate) fn join_gate(&self, join: Join) -> bool {
+        let first_known = join.first.is_some_and(|n| self.flusher.flushed() >= n.prev());
+        first_known && !self.cfg.weak(Weakness::JoinTooEarly)
+    }
+
+    /// The joiner holds all that counts.
+    fn join_covers(&self, join: Join) -> bool {
+        let Some(acked) = join.acked else { return false };
+        let Some(lane) = self.lane.as_ref().filter(|l| l.first().is_some()) else { return join.first.is_none() };
+        let Some(first) = join.first else { return false };
+        if self.cfg.weak(Weakness::JoinTooEarly) {
+            return acked >= first.prev();
+        }
+        let floor = first.prev().max(self.flusher.issued()).max(self.completed).max(lane.released());
+        self.join_gate(join) && acked >= floor
+    }
+
+    /// A frozen joiner must not stall the service.
+    pub(crate) fn throw_join_away(&mut self) {
+        let State::Primary(Phase::Join(_)) = self.state else { return };
+        if self.superblock_write.is_some_and(|w| w.purpose == Purpose::Join) {
+            return; // Too late: its outcome decides.
+        }
+        self.notice(Notice::JoinThrownAway);
+        self.send_peer(PeerBody::JoinAbort);
+        let wait = self.backoff(self.timers.joins_thrown_away);
+        self.timers.joins_thrown_away += 1;
+        self.timers.join_not_before = self.now + wait;
+        self.state = State::Primary(Phase::Solo);
+        self.tell_view();
+    }
+
+    pub(crate) fn joined(&mut self) {
+        let State::Primary(Phase::Join(join)) = self.state else {
+            unreachable!("a join is thrown away before its write")
+        };
+        let lost_at = self.peer.link.is_none().then_some(self.now);
+        self.timers.joins_thrown_away = 0;
+        self.state = State::Primary(Phase::Dual { acked: join.acked.unwrap_or(Seq::ZERO), lost_at });
+        self.notice(Notice::Joined);
+    }
+
+    /// Moves what a primary has begun with the other node.
+    pub(crate) fn advance_primary(&mut self) {
+        let State::Primary(phase) = self.state else { return };
+        let timing = self.cfg.timing;
+        match phase {
+            Phase::Solo => {}
+            Phase::Join(join) => {
+                let writing = self.superblock_write.is_some();
+                let gone = self.peer.incarnation != Some(join.incarnation);
+                let stuck = self.now.saturating_sub(join.progress_at) >= timing.join_ms;
+                if !writing && (gone || stuck || self.peer.link.is_none()) {
+                    self.throw_join_away();
+                } else if !writing && self.join_covers(join) {
+                    let other = self.other(join.incarnation);
+                    let members = Members::solo(self.member()).with(other);
+                    self.write_superblock(Superblock { members, ..self.next_epoch() }, Purpose::Join);
+                }
+            }
+            Phase::Dual { lost_at, .. } => {
+                let member = self.other_member().expect("dual");
+                let lost = lost_at.is_some_and(|at| self.now.saturating_sub(at) >= timing.drop_ms);
+                if lost || self.peer.is_gone(member) || self.peer.is_silent(self.now, timing.drop_ms) {
+                    self.start_drop();
+                }
+            }
+            Phase::Dropping { target } => {
+                if self.flusher.flushed() >= target && self.superblock_write.is_none() {
+                    let members = Members::solo(self.member());
+                    self.write_superblock(Superblock { members, ..self.next_epoch() }, Purpose::Drop);
+                }
+            }
+        }
+    }
+
+    // ---- rule 8, the joiner's side --------------------------------------------------------------------------------------
+
+    fn join_accepted(&mut self, generation: Generation, first: Option<Seq>) {
+        if !matches!(self.state, State::Waiting(crate::state::Admission::Granted)) || self.leaving_since.is_some() {
+            return;
+        }
+        self.state = State::Joining;
+        if generation.0 > 0 {
+            self.open_lane(Lane::new(self.cfg.geometry, generation, first));
+        }
+        self.tell_status();
+        self.tell_view();
+        self.ack();
+    }
+
+    /// Shows a client why it must try elsewhere.
+    pub(crate) fn refuse(&mut self, conn: crate::event::ConnId, why: twinsan_wire::Refusal) {
+        self.out(Action::SendClient { conn, msg: NodeMsg::Refused { why } });
+    }
+}

@@ -1,0 +1,88 @@
+//! What is known of the other node: its link, its life signs, its words (rule 15's evidence).
+
+use twinsan_wire::{Incarnation, Role};
+
+use crate::event::LinkId;
+
+/// The other node, as seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    /// The link that is up.
+    pub(crate) link: Option<LinkId>,
+    /// Who was last heard there.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// What it last said of itself.
+    pub(crate) role: Option<Role>,
+    /// Since when it says so.
+    pub(crate) role_since: u64,
+    /// Its last fabric heartbeat.
+    pub(crate) beat: u64,
+    /// When a sign of life last came over the fabric.
+    pub(crate) heard_at: u64,
+    /// Nobody listens there: its process is not running. Void as soon as it is heard.
+    pub(crate) refused: bool,
+    /// A probe is on its way.
+    pub(crate) probing: bool,
+    /// When to probe again.
+    pub(crate) probe_at: u64,
+    /// Its counter on the disk as last read.
+    pub(crate) disk_beat: Option<u64>,
+    /// When that counter was last seen to move.
+    pub(crate) disk_moved_at: u64,
+    /// Its heartbeat block is being read.
+    pub(crate) reading_beat: bool,
+    /// When to read it again.
+    pub(crate) read_beat_at: u64,
+    /// When a client last said that it can't reach it.
+    pub(crate) client_misses_it_at: Option<u64>,
+    /// It has asked us to take over.
+    pub(crate) asked: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(now: u64) -> Self {
+        Self {
+            link: None,
+            incarnation: None,
+            role: None,
+            role_since: now,
+            beat: 0,
+            heard_at: now,
+            refused: false,
+            probing: false,
+            probe_at: now,
+            disk_beat: None,
+            disk_moved_at: now,
+            reading_beat: false,
+            read_beat_at: now,
+            client_misses_it_at: None,
+            asked: false,
+        }
+    }
+
+    /// A sign of life from `incarnation`.
+    pub(crate) fn hear(&mut self, incarnation: Incarnation, now: u64) {
+        if self.incarnation != Some(incarnation) {
+            self.role = None;
+            self.asked = false;
+        }
+        self.incarnation = Some(incarnation);
+        self.heard_at = now;
+        self.refused = false;
+    }
+
+    /// Its process is not running, or is not `incarnation` any more (rule 15: at once).
+    pub(crate) fn is_gone(&self, incarnation: Incarnation) -> bool {
+        self.refused || self.incarnation.is_some_and(|now| now != incarnation)
+    }
+
+    /// Its fabric heartbeat has stood still for `timeout`.
+    pub(crate) fn is_silent(&self, now: u64, timeout: u64) -> bool {
+        now.saturating_sub(self.heard_at) >= timeout
+    }
+
+    /// Its disk heartbeat has been watched standing still for `timeout`.
+    pub(crate) fn disk_stands_still(&self, now: u64, timeout: u64) -> bool {
+        self.disk_beat.is_some() && now.saturating_sub(self.disk_moved_at) >= timeout
+    }
+}

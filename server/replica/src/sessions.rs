@@ -1,0 +1,267 @@
+//! Clients: who may put blobs into the lane (rules 10, 14), and what it says.
+
+use twinsan_staging::{Accept, Lane};
+use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
+use twinsan_wire::{Blob, ClientMsg, Generation, NodeId, NodeMsg, PeerBody, Refusal, Seq};
+
+use crate::action::{Action, Notice};
+use crate::config::Weakness;
+use crate::event::ConnId;
+use crate::machine::{Client, Replica};
+use crate::serve::ReadRequest;
+use crate::state::{Attach, AttachStep, Phase, Purpose, State};
+
+impl Replica {
+    pub(crate) fn client_up(&mut self, conn: ConnId) {
+        self.clients.insert(conn, Client { heard_at: self.now });
+        self.tell_view_to(conn);
+    }
+
+    pub(crate) fn client_down(&mut self, conn: ConnId) {
+        if self.clients.remove(&conn).is_none() {
+            return;
+        }
+        self.cancel_reads_of(conn);
+        if self.session == Some(conn) {
+            self.session = None;
+        }
+    }
+
+    /// Destroys a connection: nothing lands from it any more.
+    pub(crate) fn close_client(&mut self, conn: ConnId) {
+        self.client_down(conn);
+        self.out(Action::CloseClient { conn });
+    }
+
+    pub(crate) fn close_session(&mut self) {
+        if let Some(conn) = self.session {
+            self.close_client(conn);
+        }
+    }
+
+    fn violation(&mut self, conn: ConnId, what: &'static str) {
+        self.notice(Notice::ClientViolation(what));
+        self.close_client(conn);
+    }
+
+    pub(crate) fn client_message(&mut self, conn: ConnId, msg: ClientMsg) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.heard_at = self.now;
+        match msg {
+            ClientMsg::Attach => self.attach_requested(conn),
+            ClientMsg::Resume { generation, first } => self.resume(conn, generation, first),
+            ClientMsg::Read { id, epoch, after, lba, blocks, slot } => {
+                let bytes = u64::from(blocks) * u64::from(self.cfg.geometry.block_bytes());
+                let in_volume = lba.0.checked_add(u64::from(blocks)).is_some_and(|end| end <= self.cfg.volume_blocks);
+                if self.session != Some(conn) {
+                    return; // Its session has gone on by another connection, or ended.
+                }
+                if blocks == 0 || !in_volume || bytes > u64::from(MAX_READ_BYTES) {
+                    self.violation(conn, "a read outside of the volume, or too long");
+                } else if slot as usize >= MAX_OPEN_READS || self.reads.open.len() >= 2 * MAX_OPEN_READS {
+                    self.violation(conn, "too many open reads");
+                } else if after > self.received() {
+                    self.violation(conn, "a read that follows a blob which was never sent");
+                } else {
+                    self.read(ReadRequest { conn, id, epoch, lba, blocks, slot });
+                }
+            }
+            ClientMsg::Heartbeat => {}
+            ClientMsg::Unreachable { node, epoch } => {
+                if self.session == Some(conn) && epoch == self.superblock.epoch {
+                    self.unreachable(node);
+                }
+            }
+            ClientMsg::Detach => {
+                if self.session == Some(conn) {
+                    self.close_session();
+                }
+            }
+        }
+    }
+
+    /// The client's word on the links that only it can see (rule 15).
+    fn unreachable(&mut self, node: NodeId) {
+        if node == self.node() {
+            return;
+        }
+        self.peer.client_misses_it_at = Some(self.now);
+        match self.state {
+            State::Primary(Phase::Join(_)) => self.throw_join_away(),
+            State::Primary(Phase::Dual { .. }) => {
+                // Without a relay the secondary can't be fed: a rejoin would end the same way, so it waits longer.
+                self.timers.joins_thrown_away += 1;
+                self.start_drop();
+            }
+            _ => {}
+        }
+    }
+
+    // ---- rule 14 ------------------------------------------------------------------------------------------------------
+
+    fn resume(&mut self, conn: ConnId, generation: Generation, first: Seq) {
+        let known = self.superblock.generation;
+        let holds = self.lane.as_ref().is_some_and(|l| l.generation() == generation);
+        let takes = matches!(self.state, State::Primary(_) | State::Secondary | State::Joining | State::TakingOver(_));
+        if generation < known {
+            self.refuse(conn, Refusal::Superseded);
+            return;
+        }
+        if !holds || !takes || generation != known || self.attach.is_some() || self.leaving_since.is_some() {
+            self.refuse(conn, Refusal::NotReady);
+            return;
+        }
+        if self.session != Some(conn) {
+            self.close_session(); // One connection at a time, the earlier one destroyed before the answer.
+            self.session = Some(conn);
+        }
+        let lane = self.lane.as_mut().expect("it holds the session's lane");
+        if lane.first().is_none() {
+            lane.begin(first);
+            let begun = lane.released();
+            self.flusher.forget(begun);
+            self.completed = begun;
+        }
+        let received = self.received();
+        self.out(Action::SendClient { conn, msg: NodeMsg::Resumed { generation, from: self.me, received } });
+        self.tell_view_to(conn);
+        self.tell_session();
+        self.ack();
+    }
+
+    pub(crate) fn blob(&mut self, conn: ConnId, blob: Blob) {
+        if self.session != Some(conn) {
+            return;
+        }
+        let in_volume = blob.lba.0.checked_add(u64::from(blob.blocks)).is_some_and(|end| end <= self.cfg.volume_blocks);
+        if !in_volume {
+            self.violation(conn, "a blob outside of the volume");
+            return;
+        }
+        let lane = self.lane.as_mut().expect("a session has a lane");
+        match lane.accept(blob) {
+            Ok(Accept::New) => {
+                self.index.insert(blob.lba, blob.blocks, blob.seq);
+                self.timers.staged_at = self.now;
+                self.ack();
+            }
+            Ok(Accept::Duplicate) => {}
+            Err(_) => self.violation(conn, "a blob that does not fit its lane"),
+        }
+    }
+
+    // ---- rule 10 ------------------------------------------------------------------------------------------------------
+
+    /// A session is live if its client is connected and has been heard.
+    fn session_is_live(&self) -> bool {
+        let heard = self.session.and_then(|conn| self.clients.get(&conn)).map(|c| c.heard_at);
+        heard.is_some_and(|at| self.now.saturating_sub(at) < self.cfg.timing.client_dead_ms)
+    }
+
+    fn attach_requested(&mut self, conn: ConnId) {
+        if self.told_refusing {
+            self.refuse(conn, Refusal::NeedsRecovery);
+            return;
+        }
+        let State::Primary(phase) = self.state else {
+            self.refuse(conn, Refusal::NotReady);
+            return;
+        };
+        if self.attach.is_some() || self.leaving_since.is_some() {
+            self.refuse(conn, Refusal::NotReady);
+            return;
+        }
+        if self.session_is_live() {
+            self.refuse(conn, Refusal::Busy);
+            return;
+        }
+        if let Phase::Join(_) = phase {
+            self.throw_join_away();
+        }
+        self.cancel_reads();
+        self.close_session();
+        self.attach = Some(Attach { conn, step: AttachStep::Flushing });
+        self.send_peer(PeerBody::CloseSession { generation: self.superblock.generation });
+    }
+
+    /// What a broken link may have swallowed.
+    pub(crate) fn repeat_attach(&mut self, step: AttachStep) {
+        let generation = self.superblock.generation;
+        match step {
+            AttachStep::Flushing => self.send_peer(PeerBody::CloseSession { generation }),
+            AttachStep::Confirming => self.send_peer(PeerBody::DropLane { generation }),
+            AttachStep::Writing => {}
+        }
+    }
+
+    pub(crate) fn advance_attach(&mut self) {
+        let (Some(attach), State::Primary(phase)) = (self.attach, self.state) else { return };
+        if attach.step != AttachStep::Flushing || self.flusher.flushed() < self.received() {
+            return;
+        }
+        match phase {
+            Phase::Dual { .. } => {
+                self.attach = Some(Attach { step: AttachStep::Confirming, ..attach });
+                self.send_peer(PeerBody::DropLane { generation: self.superblock.generation });
+            }
+            Phase::Solo if self.superblock_write.is_none() => self.write_generation(attach),
+            Phase::Solo | Phase::Join(_) | Phase::Dropping { .. } => {}
+        }
+    }
+
+    /// The secondary: connections first, then the lane. The incarnation stays: what it held is on the disk.
+    pub(crate) fn drop_lane_for_attach(&mut self, generation: Generation) {
+        if self.state != State::Secondary || self.superblock.generation != generation {
+            return;
+        }
+        self.close_session();
+        self.lane = None;
+        self.index.clear();
+        self.flusher.forget(Seq::ZERO);
+        self.send_peer(PeerBody::LaneDropped { generation });
+    }
+
+    pub(crate) fn lane_dropped(&mut self, generation: Generation) {
+        let Some(attach) = self.attach.filter(|a| a.step == AttachStep::Confirming) else { return };
+        let dual = matches!(self.state, State::Primary(Phase::Dual { .. }));
+        if dual && generation == self.superblock.generation && self.superblock_write.is_none() {
+            self.write_generation(attach);
+        }
+    }
+
+    fn write_generation(&mut self, attach: Attach) {
+        self.attach = Some(Attach { step: AttachStep::Writing, ..attach });
+        let mut next = self.next_epoch();
+        if !self.cfg.weak(Weakness::GenerationInRam) {
+            next.generation = self.superblock.generation.next();
+        }
+        self.write_superblock(next, Purpose::Attach);
+    }
+
+    /// The generation is on the disk: the new session begins.
+    pub(crate) fn attached(&mut self) {
+        let Some(Attach { conn, .. }) = self.attach.take() else { return };
+        if self.cfg.weak(Weakness::GenerationInRam) {
+            self.superblock.generation = self.superblock.generation.next();
+        }
+        let generation = self.superblock.generation;
+        self.open_lane(Lane::new(self.cfg.geometry, generation, Some(Seq(1))));
+        if let State::Primary(Phase::Dual { acked: seq, .. } | Phase::Dropping { target: seq }) = &mut self.state {
+            *seq = Seq::ZERO;
+        }
+        self.notice(Notice::SessionAttached);
+        if self.clients.contains_key(&conn) {
+            self.session = Some(conn);
+            self.tell_view_to(conn);
+            self.out(Action::SendClient { conn, msg: NodeMsg::Attached { generation } });
+        }
+    }
+
+    /// A lane without blobs, for the session that the superblock names.
+    pub(crate) fn open_lane(&mut self, lane: Lane) {
+        self.index.clear();
+        self.flusher.forget(lane.released());
+        self.completed = lane.released();
+        self.lane = Some(lane);
+    }
+}

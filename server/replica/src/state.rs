@@ -1,0 +1,189 @@
+//! What a node may be doing, and what holds while it does.
+//!
+//! ```text
+//!               ┌────────────────────────── fence lost to another ──────────────┐
+//!               ▼                                                               │
+//!  Inspecting ─▶ Waiting ──rule 8──▶ Joining ──announced──▶ Secondary           │
+//!      ▲           │ rule 6            │ rule 5/6              │ rule 5         │
+//!      │           └───────────────────┴───────────┬───────────┘                │
+//!      │                                           ▼                            │
+//!      │                     TakingOver: Fencing ▶ Reading ▶ Draining ▶ Writing ┘
+//!      │                                                           │
+//!      └── Fenced ◀── own key gone (rule 9) ── Primary ◀───────────┘
+//!                                               Solo ⇄ Join ▶ Dual ▶ Dropping ▶ Solo
+//! ```
+//!
+//! | state | lane | fence | superblock |
+//! | --- | --- | --- | --- |
+//! | Inspecting, Waiting | none that counts | no | a hint |
+//! | Joining | filling, does not count yet | admitted | told by the primary |
+//! | Secondary | counts | admitted | told by its writer |
+//! | TakingOver | as before, until Reading says | being taken, held from Reading on | authoritative from Draining on |
+//! | Primary | counts | held | ours |
+//! | Fenced | may count | gone | unknown until read |
+
+use twinsan_wire::{Incarnation, Seq, Superblock};
+
+use crate::event::ConnId;
+
+/// What the node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum State {
+    /// The superblock is being read for the first time.
+    Inspecting,
+    /// Outside: waits for a primary to join, or for the right to take over (rules 6, 8, 12).
+    Waiting(Admission),
+    /// The primary has accepted; the lane fills (rule 8).
+    Joining,
+    /// A member that mirrors.
+    Secondary,
+    /// On the way to serve.
+    TakingOver(TakeOver),
+    /// Serves.
+    Primary(Phase),
+    /// The own key is gone (rule 9); what the superblock says is being found out.
+    Fenced {
+        /// A settled superblock still names this incarnation.
+        member: bool,
+    },
+    /// A dual primary that ends in order: it has stopped, and the other is to take over.
+    Leaving(Leaving),
+    /// Nothing more is done.
+    Stopped,
+}
+
+/// Whether this host may be let in (rule 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Admission {
+    /// Not asked for.
+    None,
+    /// Asked for.
+    Asked,
+    /// No earlier write of this host can land, and it is registered.
+    Granted,
+}
+
+/// Where a node stood when it began to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Standing {
+    /// With nothing.
+    Outside,
+    /// With a lane that may have become a member's without our knowing.
+    Joiner,
+    /// With a lane that counts.
+    Member,
+    /// Fenced, and a member as far as is known.
+    Fenced,
+}
+
+/// The steps of rules 5 and 6, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TakeOver {
+    /// Fencing all others.
+    Fencing(Standing),
+    /// Fenced; the superblock is read again.
+    Reading(Standing),
+    /// Rule 5: everything unreleased goes to the disk, up to `target`.
+    Draining {
+        /// The last seq received when the drain began.
+        target: Seq,
+    },
+    /// The superblock that makes it the primary is being written.
+    Writing,
+}
+
+/// What a primary is with respect to the other node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// Alone: a blob completes when it is flushed.
+    Solo,
+    /// The other one is joining (rule 8).
+    Join(Join),
+    /// Both count: a blob completes when both hold it.
+    Dual {
+        /// The last seq that the member has ACKed.
+        acked: Seq,
+        /// Since when there is no link to it.
+        lost_at: Option<u64>,
+    },
+    /// Rule 7: nothing completes until everything up to `target` is on the disk and the superblock names one member.
+    Dropping {
+        /// The last seq received when it began.
+        target: Seq,
+    },
+}
+
+/// A join in progress, as the primary sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Join {
+    /// Who joins.
+    pub(crate) incarnation: Incarnation,
+    /// Where its lane begins; `None`: not heard yet, or no client has said.
+    pub(crate) first: Option<Seq>,
+    /// What it has ACKed; `None`: nothing heard yet.
+    pub(crate) acked: Option<Seq>,
+    /// When it last made progress.
+    pub(crate) progress_at: u64,
+}
+
+/// The steps of a dual primary's orderly end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Leaving {
+    /// Its disk I/O in flight ends.
+    Quieting,
+    /// The claim is being let go.
+    Releasing,
+    /// Asked the other one; waits for its announcement.
+    Asked,
+}
+
+/// A superblock write that has been issued: until its outcome is known both the old and the new one must allow what
+/// is done (rule 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SuperblockWrite {
+    /// What is being written.
+    pub(crate) next: Superblock,
+    /// Why.
+    pub(crate) purpose: Purpose,
+    /// The action is out; else it failed and is tried again at this time.
+    pub(crate) retry_at: Option<u64>,
+}
+
+/// Why a superblock is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// Rules 5 and 6.
+    TakeOver,
+    /// Rule 7.
+    Drop,
+    /// Rule 8.
+    Join,
+    /// Rule 10.
+    Attach,
+    /// Rule 12: the clean flag comes or goes.
+    Clean,
+    /// Rule 12: an orderly end.
+    End,
+    /// Overtaken by events: only its end matters.
+    Void,
+}
+
+/// A new session on its way (rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Attach {
+    /// Who asked.
+    pub(crate) conn: ConnId,
+    /// How far it is.
+    pub(crate) step: AttachStep,
+}
+
+/// The steps of rule 10, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum AttachStep {
+    /// The old session's blobs go to the disk.
+    Flushing,
+    /// The member drops the old lane.
+    Confirming,
+    /// The generation is being written.
+    Writing,
+}

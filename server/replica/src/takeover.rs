@@ -1,0 +1,411 @@
+//! When to try (rule 15), and how to become the primary (rules 5, 6, 12); what waits outside (rule 8, the joiner's
+//! side, rule 9).
+
+use twinsan_staging::Lane;
+use twinsan_wire::{Incarnation, Members, NodeId, PeerBody, Role, Seq, Superblock};
+
+use crate::action::{Action, Notice};
+use crate::config::Weakness;
+use crate::event::{DiskError, FenceError, Probe};
+use crate::machine::Replica;
+use crate::state::{Admission, Leaving, Phase, Purpose, Standing, State, TakeOver};
+
+impl Replica {
+    // ---- evidence -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn probe(&mut self) {
+        if !self.peer.probing {
+            self.peer.probing = true;
+            self.peer.probe_at = self.now + self.cfg.timing.heartbeat_ms;
+            self.out(Action::Probe);
+        }
+    }
+
+    pub(crate) fn probed(&mut self, probe: Probe) {
+        self.peer.probing = false;
+        match probe {
+            Probe::Refused => self.peer.refused = self.peer.link.is_none(),
+            Probe::Alive(incarnation) => self.peer.hear(incarnation, self.now),
+            Probe::Silent => {}
+        }
+    }
+
+    pub(crate) fn heartbeat_read(&mut self, result: Result<u64, DiskError>) {
+        self.peer.reading_beat = false;
+        self.peer.read_beat_at = self.now + self.cfg.timing.disk_heartbeat_ms / 2;
+        let Ok(beat) = result else { return };
+        if self.peer.disk_beat != Some(beat) {
+            self.peer.disk_beat = Some(beat);
+            self.peer.disk_moved_at = self.now;
+        }
+    }
+
+    /// Keeps the evidence fresh: probes while there is no link, watches the disk heartbeat while the fabric is silent.
+    pub(crate) fn gather_evidence(&mut self) {
+        let timing = self.cfg.timing;
+        if self.peer.link.is_none() && self.now >= self.peer.probe_at {
+            self.probe();
+        }
+        let silent = self.peer.is_silent(self.now, timing.heartbeat_ms * 2);
+        if !silent {
+            self.peer.disk_beat = None;
+        } else if !self.holds_fence() && !self.peer.reading_beat && self.now >= self.peer.read_beat_at {
+            self.peer.reading_beat = true;
+            self.out(Action::ReadHeartbeat);
+        }
+    }
+
+    /// Rule 15: whether `incarnation` on the other node has ceased to serve, as far as that can be told from here.
+    fn should_take_over_from(&self, incarnation: Incarnation) -> bool {
+        let timeout = self.cfg.timing.takeover_ms;
+        let fabric_still = self.peer.is_silent(self.now, timeout);
+        let client_word = self.peer.client_misses_it_at.is_some_and(|at| self.now.saturating_sub(at) < timeout)
+            && !self.cfg.weak(Weakness::DeafToClients);
+        self.peer.is_gone(incarnation)
+            || self.peer.asked
+            || (fabric_still && (client_word || self.peer.disk_stands_still(self.now, timeout)))
+    }
+
+    /// Rule 15 for a node without a lane: nobody who could serve, or who has the better right to try, is alive.
+    fn should_take_over_as_outsider(&self) -> bool {
+        let timeout = self.cfg.timing.takeover_ms;
+        if let Some(serving) = self.other_member() {
+            // It counts as long as it lives; if it has ended, so has its claim.
+            if !self.should_take_over_from(serving) {
+                return false;
+            }
+        }
+        // The other node is alive and a member of nothing, as we are: A goes first, B when A does nothing.
+        let alive = !self.peer.refused && !self.peer.is_silent(self.now, timeout);
+        if !alive {
+            return self.peer.refused || self.peer.disk_stands_still(self.now, timeout);
+        }
+        match self.peer.role {
+            Some(Role::Waiting | Role::Refusing | Role::Leaving) if self.peer.link.is_some() => {
+                self.node() == NodeId::A || self.now.saturating_sub(self.peer.role_since) >= timeout
+            }
+            _ => false,
+        }
+    }
+
+    /// Rules 6 and 12: whether one that is not a member may take over, as `superblock` stands.
+    pub(crate) fn may_take_without_members(&self, superblock: Superblock) -> bool {
+        superblock.clean || !superblock.members.is_dual()
+    }
+
+    /// A dual volume's members are gone with their RAM (rule 12).
+    fn members_are_lost(&self) -> bool {
+        let gone = |node: NodeId| match self.superblock.members.of(node) {
+            None => true,
+            Some(incarnation) if node == self.node() => incarnation != self.me,
+            Some(incarnation) => self.peer.is_gone(incarnation),
+        };
+        !self.may_take_without_members(self.superblock) && NodeId::BOTH.into_iter().all(gone)
+    }
+
+    // ---- outside ------------------------------------------------------------------------------------------------
+
+    /// What one outside does: join a primary, take over what nobody serves, or say that it can't.
+    pub(crate) fn advance_waiting(&mut self) {
+        match self.state {
+            State::Inspecting if !self.reading_superblock && self.now >= self.timers.reread_at => {
+                self.read_superblock();
+            }
+            State::Waiting(admission) => self.advance_outside(admission),
+            State::Joining | State::Secondary => self.advance_mirror(),
+            State::Fenced { member } => self.advance_fenced(member),
+            _ => {}
+        }
+    }
+
+    fn advance_outside(&mut self, admission: Admission) {
+        if self.leaving_since.is_some() {
+            return;
+        }
+        let primary_there = self.peer.link.is_some()
+            && self.peer.role == Some(Role::Primary)
+            && !self.peer.is_silent(self.now, self.cfg.timing.takeover_ms);
+        if primary_there {
+            self.told_refusing = false;
+            self.ask_to_join(admission);
+            return;
+        }
+        if !self.reading_superblock && self.now >= self.timers.reread_at {
+            self.timers.reread_at = self.now + self.cfg.timing.retry_ms;
+            self.read_superblock();
+        }
+        if self.now < self.timers.try_not_before || !self.is_quiet() || admission == Admission::Asked {
+            return;
+        }
+        let lost = self.members_are_lost();
+        if lost && !self.recover && !self.told_refusing {
+            self.told_refusing = true;
+            self.notice(Notice::NeedsRecovery(self.superblock));
+        }
+        if !lost {
+            self.told_refusing = false;
+        }
+        let by_right = self.may_take_without_members(self.superblock) && self.should_take_over_as_outsider();
+        let by_order = self.recover && self.other_member().is_none_or(|m| self.peer.incarnation != Some(m));
+        if by_right || by_order {
+            self.begin_takeover(Standing::Outside);
+        }
+    }
+
+    fn ask_to_join(&mut self, admission: Admission) {
+        match admission {
+            Admission::None if self.is_quiet() => {
+                self.state = State::Waiting(Admission::Asked);
+                self.out(Action::Admit);
+            }
+            Admission::Granted if self.now >= self.timers.ask_at => {
+                self.timers.ask_at = self.now + self.cfg.timing.retry_ms;
+                self.send_peer(PeerBody::JoinRequest);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn admitted(&mut self, result: Result<(), FenceError>) {
+        if self.state == State::Waiting(Admission::Asked) {
+            self.state = State::Waiting(if result.is_ok() { Admission::Granted } else { Admission::None });
+        }
+    }
+
+    /// A joiner or a secondary watches its primary.
+    fn advance_mirror(&mut self) {
+        let Some(primary) = self.other_member() else { return };
+        let ready = self.now >= self.timers.try_not_before && self.is_quiet();
+        if ready && self.leaving_since.is_none() && self.should_take_over_from(primary) {
+            let joining = self.state == State::Joining;
+            self.begin_takeover(if joining { Standing::Joiner } else { Standing::Member });
+        }
+    }
+
+    /// Rule 9: finds out; then, still a member, tries when rule 15 says so.
+    fn advance_fenced(&mut self, member: bool) {
+        if !self.reading_superblock && self.now >= self.timers.reread_at {
+            self.read_superblock();
+        }
+        let ready = self.now >= self.timers.try_not_before && self.is_quiet();
+        let other_gone = match self.other_member() {
+            Some(other) => self.should_take_over_from(other),
+            None => self.peer.refused || self.peer.is_silent(self.now, self.cfg.timing.takeover_ms),
+        };
+        if member && ready && other_gone && self.leaving_since.is_none() {
+            self.begin_takeover(Standing::Fenced);
+        }
+    }
+
+    /// Out of `members`, and nothing held here counts: drop the lanes and wait (rules 8, 9).
+    pub(crate) fn stand_outside(&mut self) {
+        self.drop_lanes();
+        self.state = State::Waiting(Admission::None);
+        self.timers.ask_at = self.now;
+        self.tell_status();
+    }
+
+    /// Drops lanes other than by rule 10: connections first, then the blobs; then it is another incarnation.
+    pub(crate) fn drop_lanes(&mut self) {
+        self.give_up_serving();
+        self.close_session();
+        self.lane = None;
+        self.index.clear();
+        self.flusher.forget(Seq::ZERO);
+        self.completed = Seq::ZERO;
+        if !self.cfg.weak(Weakness::KeepIncarnation) {
+            self.me = Incarnation::from_random(self.random.next());
+            self.out(Action::Incarnation(self.me));
+        }
+    }
+
+    /// Rule 15: who was fenced or turned away waits a random while, growing.
+    pub(crate) fn turned_away(&mut self) {
+        let wait = self.backoff(self.timers.turned_away);
+        self.timers.turned_away += 1;
+        self.timers.try_not_before = self.now + wait;
+    }
+
+    // ---- the takeover -------------------------------------------------------------------------------------------
+
+    fn begin_takeover(&mut self, standing: Standing) {
+        self.notice(Notice::TakingOver { member: matches!(standing, Standing::Member | Standing::Fenced) });
+        self.state = State::TakingOver(TakeOver::Fencing(standing));
+        self.out(Action::Fence);
+        self.tell_status();
+    }
+
+    pub(crate) fn fence_held(&mut self, result: Result<(), FenceError>) {
+        let State::TakingOver(TakeOver::Fencing(standing)) = self.state else {
+            if result.is_ok() && !self.holds_fence() {
+                self.out(Action::ReleaseFence); // Overtaken by events.
+            }
+            return;
+        };
+        if result.is_ok() {
+            self.state = State::TakingOver(TakeOver::Reading(standing));
+            self.read_superblock();
+            return;
+        }
+        self.turned_away();
+        self.state = match standing {
+            Standing::Outside => State::Waiting(Admission::None),
+            Standing::Joiner => State::Joining,
+            Standing::Member => State::Secondary,
+            Standing::Fenced => State::Fenced { member: true },
+        };
+    }
+
+    /// The superblock under the fence: now it counts, whatever was believed before.
+    pub(crate) fn read_under_fence(&mut self, superblock: Superblock, _: Standing) {
+        self.superblock = superblock;
+        if self.is_member() {
+            self.drain(); // Rule 5.
+        } else if self.may_take_without_members(superblock) || self.recover {
+            if self.lane.is_some() {
+                self.drop_lanes();
+            }
+            self.take_over(); // Rule 6.
+        } else {
+            self.out(Action::ReleaseFence);
+            self.turned_away();
+            self.stand_outside();
+        }
+    }
+
+    /// Rule 5: all knowledge of what was flushed is void, everything unreleased goes to the disk.
+    fn drain(&mut self) {
+        if !self.cfg.weak(Weakness::TrustFlushMarks) {
+            self.flusher.forget(self.released());
+        }
+        self.state = State::TakingOver(TakeOver::Draining { target: self.received() });
+    }
+
+    pub(crate) fn advance_takeover(&mut self) {
+        match self.state {
+            State::TakingOver(TakeOver::Draining { target }) if self.flusher.flushed() >= target => self.take_over(),
+            State::TakingOver(TakeOver::Reading(_))
+                if !self.reading_superblock && self.now >= self.timers.reread_at =>
+            {
+                self.read_superblock();
+            }
+            _ => {}
+        }
+        self.retry_superblock_write();
+    }
+
+    fn retry_superblock_write(&mut self) {
+        let now = self.now;
+        let Some(write) = &mut self.superblock_write else { return };
+        if write.retry_at.is_some_and(|at| now >= at) {
+            write.retry_at = None;
+            let next = write.next;
+            self.out(Action::WriteSuperblock(next));
+        }
+    }
+
+    fn take_over(&mut self) {
+        self.state = State::TakingOver(TakeOver::Writing);
+        let members = Members::solo(self.member());
+        let next = Superblock { primary: Some(self.node()), members, ..self.next_epoch() };
+        self.write_superblock(next, Purpose::TakeOver);
+    }
+
+    /// The superblock names this node: it serves.
+    pub(crate) fn taken_over(&mut self) {
+        self.recover = false;
+        self.timers.turned_away = 0;
+        self.timers.joins_thrown_away = 0;
+        self.timers.join_not_before = self.now;
+        self.peer.asked = false;
+        self.state = State::Primary(Phase::Solo);
+        if self.lane.is_none() && self.superblock.generation.0 > 0 {
+            self.open_lane(Lane::new(self.cfg.geometry, self.superblock.generation, None));
+        }
+        self.completed = self.released();
+        self.notice(Notice::Serving);
+    }
+
+    // ---- ending in order ------------------------------------------------------------------------------------------
+
+    pub(crate) fn shutdown(&mut self) {
+        if self.leaving_since.is_some() {
+            return;
+        }
+        self.leaving_since = Some(self.now);
+        match self.state {
+            State::Secondary => self.send_peer(PeerBody::Leave),
+            State::Joining => self.send_peer(PeerBody::JoinAbort),
+            State::Primary(Phase::Dual { lost_at: None, .. }) if self.attach.is_none() => {
+                self.give_up_serving();
+                self.state = State::Leaving(Leaving::Quieting);
+            }
+            State::Primary(Phase::Dual { .. }) => self.start_drop(),
+            State::Primary(Phase::Join(_)) => self.throw_join_away(),
+            _ => {}
+        }
+    }
+
+    /// Moves an orderly end on.
+    pub(crate) fn advance_leaving(&mut self) {
+        let Some(since) = self.leaving_since else { return };
+        let late = self.now.saturating_sub(since) >= self.cfg.timing.leave_ms;
+        match self.state {
+            State::Inspecting | State::Waiting(_) | State::Joining | State::Fenced { .. } => self.stop(),
+            State::Secondary if late || self.peer.link.is_none() => self.stop(),
+            State::Primary(Phase::Solo) => self.end_solo(),
+            State::Leaving(Leaving::Quieting) if self.is_quiet() => {
+                self.state = State::Leaving(Leaving::Releasing);
+                self.out(Action::ReleaseFence);
+            }
+            State::Leaving(Leaving::Asked) => {
+                // The other one has gone too: this is the only copy again, so it takes over and drains before it ends.
+                let other = self.other_member().expect("asked while dual");
+                if self.should_take_over_from(other) {
+                    self.begin_takeover(Standing::Member);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Drains, marks the volume clean.
+    fn end_solo(&mut self) {
+        self.attach = None;
+        if self.session.is_some() {
+            self.cancel_reads();
+            self.close_session();
+        }
+        let drained = self.flusher.flushed() >= self.received() && self.flusher.is_quiet();
+        if drained && self.superblock_write.is_none() {
+            self.write_superblock(Superblock { clean: true, ..self.superblock }, Purpose::End);
+        }
+    }
+
+    /// The clean mark is on the disk.
+    pub(crate) fn ended(&mut self) {
+        self.state = State::Leaving(Leaving::Releasing);
+        self.out(Action::ReleaseFence);
+    }
+
+    pub(crate) fn fence_released(&mut self) {
+        if self.state != State::Leaving(Leaving::Releasing) {
+            return;
+        }
+        if self.superblock.members.is_dual() {
+            self.state = State::Leaving(Leaving::Asked);
+            self.send_peer(PeerBody::TakeOver);
+        } else {
+            self.stop();
+        }
+    }
+
+    pub(crate) fn is_leaving_dual(&self) -> bool {
+        matches!(self.state, State::Leaving(Leaving::Quieting))
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.state = State::Stopped;
+        self.out(Action::Exit);
+    }
+}
