@@ -69,6 +69,9 @@ pub struct Timing {
     pub backoff_max_ms: u64,
     /// Between a refusal and asking again on the same connection.
     pub refused_retry_ms: u64,
+    /// After an Attach whose answer was cut off: how long "busy" may mean that very session, which the nodes take for
+    /// live until its client has been silent for long enough.
+    pub busy_grace_ms: u64,
 }
 
 impl Default for Timing {
@@ -80,6 +83,7 @@ impl Default for Timing {
             backoff_first_ms: 10,
             backoff_max_ms: 500,
             refused_retry_ms: 20,
+            busy_grace_ms: 5000,
         }
     }
 }

@@ -46,7 +46,8 @@ pub enum Event {
         /// What it says.
         mailbox: Mailbox,
     },
-    /// The caller ends the session in order: once every write has completed.
+    /// The caller ends the session in order: once every write and read has completed and the primary has been told. With
+    /// no primary in reach that waits; a driver with a deadline of its own just goes, as if it had been killed.
     Detach,
 }
 

@@ -80,8 +80,8 @@ pub(crate) enum Duty {
     Listening { ask_at: u64 },
     /// Rule 10.
     Attaching,
-    /// Rule 14.
-    Resuming,
+    /// Rule 14. `first_ask`: this incarnation had never been asked before, so if it refuses it has no lane.
+    Resuming { first_ask: bool },
     /// Takes every new blob; `sent` is the last one it has.
     Feeding { sent: Seq },
 }
@@ -198,6 +198,15 @@ impl Link {
         self.state = State::Idle { retry_at };
     }
 
+    /// The node has refused; it is asked again at `ask_at`. A lane that it has never opened needs nothing: if it did
+    /// count, who says "not ready" for long would stall the caller.
+    pub(crate) fn refused(&mut self, ask_at: u64) {
+        if self.up().is_some_and(|up| up.duty == Duty::Resuming { first_ask: true }) {
+            self.lane = None;
+        }
+        self.turn(Duty::Listening { ask_at });
+    }
+
     /// Gives the connection another use.
     pub(crate) fn turn(&mut self, duty: Duty) {
         let from = self.phase();
@@ -239,7 +248,7 @@ impl Duty {
         match self {
             Self::Listening { .. } => LinkPhase::Listening,
             Self::Attaching => LinkPhase::Attaching,
-            Self::Resuming => LinkPhase::Resuming,
+            Self::Resuming { .. } => LinkPhase::Resuming,
             Self::Feeding { .. } => LinkPhase::Feeding,
         }
     }

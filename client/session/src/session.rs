@@ -23,7 +23,7 @@
 use alloc::vec::Vec;
 
 use twinsan_staging::Window;
-use twinsan_wire::limits::{MAX_OPEN_READS, MAX_ZERO_BLOCKS};
+use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES, MAX_ZERO_BLOCKS};
 use twinsan_wire::{Blob, BlobKind, ClientMsg, Generation, Lba, Member, NodeId, Seq};
 
 use crate::action::{Action, Ended, Notice};
@@ -49,6 +49,8 @@ pub struct Session {
     now: u64,
     /// When the next heartbeat is due.
     beat_at: u64,
+    /// When a connection was last lost with an Attach unanswered.
+    pub(crate) attach_cut_off_at: Option<u64>,
 }
 
 impl Session {
@@ -69,6 +71,7 @@ impl Session {
             reads: Reads::new(),
             now: 0,
             beat_at: 0,
+            attach_cut_off_at: None,
         }
     }
 
@@ -187,12 +190,14 @@ impl Session {
     ///
     /// # Panics
     /// If the session is not open, [`MAX_OPEN_READS`] reads are open, the buffer is in use or is none, or the blocks
-    /// are none or not on the volume.
+    /// are none, more than a buffer takes ([`MAX_READ_BYTES`]) or not on the volume.
     pub fn read(&mut self, lba: Lba, blocks: u32, slot: u32, now_ms: u64, out: &mut Vec<Action>) -> u64 {
         self.pass(now_ms);
         assert!(self.is_open(), "a read from a session that is not open");
         assert!((slot as usize) < MAX_OPEN_READS, "read buffer {slot}: there are {MAX_OPEN_READS}");
         self.check_blocks(lba, blocks);
+        let bytes = u64::from(blocks) * u64::from(self.config.geometry.block_bytes());
+        assert!(bytes <= u64::from(MAX_READ_BYTES), "a read of {bytes} bytes: a buffer has {MAX_READ_BYTES}");
         let read = self.reads.open(lba, blocks, slot);
         let known = self.known.as_ref().expect("an open session knows who serves");
         let conn = self.links[known.primary.node.index()].conn();
@@ -323,9 +328,10 @@ impl Session {
     fn resume(&mut self, member: Member, generation: Generation, out: &mut Vec<Action>) {
         let freed = self.window.freed();
         let link = &mut self.links[member.node.index()];
+        let first_ask = link.released(member.incarnation).is_none();
         match link.released(member.incarnation) {
             // It had stopped being a holder, and its space was written over or its missing blobs were forgotten.
-            Some(released) if released < freed => {
+            Some(released) if released < freed && !self.config.weak(Weakness::ForgetWhatCompleted) => {
                 self.violation(member.node, "a lane that was given up is named as a holder again", out);
                 return;
             }
@@ -334,7 +340,7 @@ impl Session {
             None => link.lane = Some(LaneMark { incarnation: member.incarnation, released: self.completed }),
         }
         let conn = link.conn().expect("only a connected node is asked");
-        link.turn(Duty::Resuming);
+        link.turn(Duty::Resuming { first_ask });
         out.push(Action::Send { conn, msg: ClientMsg::Resume { generation, first: self.completed.next() } });
     }
 
@@ -417,13 +423,20 @@ impl Session {
 
     /// The driver says that it is gone.
     fn gone(&mut self, node: NodeId, out: &mut Vec<Action>) {
-        let link = &mut self.links[node.index()];
-        let conn = link.conn().expect("found by its connection");
-        self.reads.forget(conn);
-        if link.feeding().is_some() {
+        if self.links[node.index()].feeding().is_some() {
             out.push(Action::Notice(Notice::NodeLost { node }));
         }
-        link.lost(self.now, &self.config.timing);
+        self.forget(node);
+        self.links[node.index()].lost(self.now, &self.config.timing);
+    }
+
+    /// Nothing more comes by the node's connection.
+    fn forget(&mut self, node: NodeId) {
+        let up = self.links[node.index()].up().expect("only what is up can go");
+        self.reads.forget(up.conn);
+        if up.duty == Duty::Attaching {
+            self.attach_cut_off_at = Some(self.now);
+        }
     }
 
     /// Destroys it; another one will be made.
@@ -434,12 +447,10 @@ impl Session {
 
     /// The node broke the protocol: nothing that it says on this connection counts any more.
     pub(crate) fn violation(&mut self, node: NodeId, what: &'static str, out: &mut Vec<Action>) {
-        let link = &mut self.links[node.index()];
-        let conn = link.conn().expect("only a connected node can say anything");
-        out.push(Action::Close { conn });
+        out.extend(self.links[node.index()].conn().map(|conn| Action::Close { conn }));
         out.push(Action::Notice(Notice::NodeViolation(what)));
-        self.reads.forget(conn);
-        link.distrusted(self.now, &self.config.timing);
+        self.forget(node);
+        self.links[node.index()].distrusted(self.now, &self.config.timing);
     }
 
     // ---- Invariants.

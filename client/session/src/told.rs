@@ -110,7 +110,7 @@ impl Session {
     fn evict(&mut self, known: &Known, out: &mut Vec<Action>) {
         for node in NodeId::BOTH {
             let Some(up) = self.links[node.index()].up() else { continue };
-            let fed = matches!(up.duty, Duty::Resuming | Duty::Feeding { .. });
+            let fed = matches!(up.duty, Duty::Resuming { .. } | Duty::Feeding { .. });
             if fed && !known.holds(Member { node, incarnation: up.incarnation }) {
                 self.break_off(node, out);
             }
@@ -182,7 +182,7 @@ impl Session {
         let ours = self.generation();
         let last = self.last();
         let up = self.up(node);
-        if up.duty != Duty::Resuming {
+        if !matches!(up.duty, Duty::Resuming { .. }) {
             return Err("Resumed to a client that did not ask");
         }
         if ours != Some(generation) || from != up.incarnation {
@@ -199,14 +199,14 @@ impl Session {
     fn refused(&mut self, node: NodeId, why: Refusal, out: &mut Vec<Action>) {
         let (attaching, asked) = match self.up(node).duty {
             Duty::Attaching => (true, true),
-            Duty::Resuming => (false, true),
+            Duty::Resuming { .. } => (false, true),
             Duty::Listening { .. } | Duty::Feeding { .. } => (false, false),
         };
         match why {
             // To a session that is open this may be said unasked: a newer one is tearing it down (rule 10).
             Refusal::Superseded if asked || self.generation().is_some() => self.end(Ended::Superseded, out),
             _ if !asked => self.violation(node, "Refused what was not asked", out),
-            Refusal::Busy if attaching && !self.config.wait_if_busy => self.end(Ended::Refused(why), out),
+            Refusal::Busy if attaching && !self.waits_if_busy() => self.end(Ended::Refused(why), out),
             Refusal::NotReady | Refusal::Busy | Refusal::Superseded => self.ask_later(node),
             Refusal::NeedsRecovery => {
                 out.push(Action::Notice(Notice::NeedsRecovery { node }));
@@ -215,9 +215,15 @@ impl Session {
         }
     }
 
+    /// Busy may be with our own earlier Attach: the nodes opened that session, and nobody told us.
+    fn waits_if_busy(&self) -> bool {
+        let own = |at: u64| self.now().saturating_sub(at) < self.config.timing.busy_grace_ms;
+        self.config.wait_if_busy || self.attach_cut_off_at.is_some_and(own)
+    }
+
     fn ask_later(&mut self, node: NodeId) {
         let ask_at = self.now() + self.config.timing.refused_retry_ms;
-        self.links[node.index()].turn(Duty::Listening { ask_at });
+        self.links[node.index()].refused(ask_at);
     }
 
     // ---- What has completed.
