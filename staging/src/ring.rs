@@ -36,9 +36,8 @@ pub(crate) fn is_placeable(geometry: &Geometry, pos: u64, len: u32) -> bool {
     pos.is_multiple_of(u64::from(geometry.block_bytes())) && place(geometry, pos, len) == Some(pos)
 }
 
-/// Whether a payload at `pos` leaves alone what is live, `oldest` being the position of the oldest unreleased blob.
+/// Whether a payload at `pos` leaves alone what is live, `oldest` being the position of the oldest unreleased blob. One
+/// of no bytes always does, by invariant 2.
 pub(crate) fn fits(geometry: &Geometry, oldest: Option<u64>, pos: u64, len: u32) -> bool {
-    let Some(oldest) = oldest else { return true };
-    // A blob without payload takes no space, whatever is live.
-    len == 0 || pos + u64::from(len) - oldest <= geometry.ring_bytes()
+    oldest.is_none_or(|oldest| pos + u64::from(len) - oldest <= geometry.ring_bytes())
 }
