@@ -13,24 +13,16 @@ pub struct SessionConfig {
     pub timing: Timing,
     /// Another session is live: wait until it has ended, instead of giving up.
     pub wait_if_busy: bool,
-    /// See [`Weakness`]. Not public: the feature, which cargo may switch on for the whole build, must not change what
-    /// it takes to make a configuration.
-    #[cfg(feature = "weaken")]
+    /// See [`Weakness`]. There in every build, as cargo may switch the feature on for all crates of a build, which must
+    /// not change what it takes to make a configuration; but only the feature can set it.
     weakness: Option<Weakness>,
 }
 
 impl SessionConfig {
-    /// With the default timing, and giving up where the volume is busy.
+    /// With the default timing, and giving up where the volume is busy; the public fields may be set after that.
     #[must_use]
     pub fn new(geometry: Geometry, volume_blocks: u64) -> Self {
-        Self {
-            geometry,
-            volume_blocks,
-            timing: Timing::default(),
-            wait_if_busy: false,
-            #[cfg(feature = "weaken")]
-            weakness: None,
-        }
+        Self { geometry, volume_blocks, timing: Timing::default(), wait_if_busy: false, weakness: None }
     }
 
     /// With a wrong wording switched on.
@@ -41,16 +33,8 @@ impl SessionConfig {
     }
 
     /// Whether a wrong wording is switched on; never in a build without the test-only feature.
-    #[cfg(feature = "weaken")]
     pub(crate) fn weak(&self, weakness: Weakness) -> bool {
         self.weakness == Some(weakness)
-    }
-
-    /// Whether a wrong wording is switched on; never in a build without the test-only feature.
-    #[cfg(not(feature = "weaken"))]
-    #[expect(clippy::unused_self, reason = "the same call in both builds")]
-    pub(crate) fn weak(&self, _: Weakness) -> bool {
-        false
     }
 }
 
@@ -97,18 +81,12 @@ pub enum Weakness {
     /// Section 3 †: the old primary's words are ignored, but its connection stays, so that its answers still land in
     /// read buffers that the new primary fills.
     ReuseReadBufferBeforeClose,
-    /// Rule 1 †: a read does not say which blobs were sent before it.
-    ReadAheadOfBlobs,
     /// Rules 8 and 14: a blob is forgotten once it has completed, though a holder of the lane has not released it.
     ForgetWhatCompleted,
 }
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::CompleteFromOlderEpoch,
-        Self::ReuseReadBufferBeforeClose,
-        Self::ReadAheadOfBlobs,
-        Self::ForgetWhatCompleted,
-    ];
+    pub const ALL: [Self; 3] =
+        [Self::CompleteFromOlderEpoch, Self::ReuseReadBufferBeforeClose, Self::ForgetWhatCompleted];
 }

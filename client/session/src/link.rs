@@ -176,6 +176,19 @@ impl Link {
         self.enter(State::Idle { retry_at: now + self.backoff(timing) });
     }
 
+    /// There is reason to think that the node lives (it has just been named as a holder, or it was we who ended the
+    /// connection): it is tried at once, and has the whole time to answer before anybody is told that it can't be reached.
+    pub(crate) fn hope(&mut self, now: u64) {
+        if self.up().is_some() {
+            return;
+        }
+        self.down_since = Some(now);
+        self.attempts = 0;
+        if let State::Idle { retry_at } = &mut self.state {
+            *retry_at = now;
+        }
+    }
+
     /// The connection is gone, or was destroyed. The next attempt is made at once, unless this one did not last.
     pub(crate) fn lost(&mut self, now: u64, timing: &Timing) {
         let up = self.up().expect("only what is up can be lost");

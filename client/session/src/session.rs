@@ -202,14 +202,9 @@ impl Session {
         let known = self.known.as_ref().expect("an open session knows who serves");
         let conn = self.links[known.primary.node.index()].conn();
         if let Some(conn) = conn.filter(|&conn| self.reads.are_sent(conn, known.epoch)) {
-            out.push(Action::Send { conn, msg: read.message(known.epoch, self.after()) });
+            out.push(Action::Send { conn, msg: read.message(known.epoch, self.last()) });
         }
         read.id
-    }
-
-    /// The blobs that a read comes after.
-    fn after(&self) -> Seq {
-        if self.config.weak(Weakness::ReadAheadOfBlobs) { Seq::ZERO } else { self.last() }
     }
 
     /// Whether reads and writes are taken.
@@ -326,12 +321,12 @@ impl Session {
     }
 
     fn resume(&mut self, member: Member, generation: Generation, out: &mut Vec<Action>) {
-        let freed = self.window.freed();
+        let (freed, forgets) = (self.window.freed(), self.forgets());
         let link = &mut self.links[member.node.index()];
         let first_ask = link.released(member.incarnation).is_none();
         match link.released(member.incarnation) {
             // It had stopped being a holder, and its space was written over or its missing blobs were forgotten.
-            Some(released) if released < freed && !self.config.weak(Weakness::ForgetWhatCompleted) => {
+            Some(released) if released < freed && !forgets => {
                 self.violation(member.node, "a lane that was given up is named as a holder again", out);
                 return;
             }
@@ -353,7 +348,7 @@ impl Session {
         if !up.serves(known.epoch) || self.reads.are_sent(conn, known.epoch) {
             return;
         }
-        let after = self.after();
+        let after = self.last();
         out.extend(self.reads.iter().map(|read| Action::Send { conn, msg: read.message(known.epoch, after) }));
         self.reads.mark_sent(conn, known.epoch);
     }

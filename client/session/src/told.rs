@@ -90,6 +90,12 @@ impl Session {
             out.push(Action::Notice(Notice::NewEpoch { epoch, primary, dual }));
         }
         self.evict(&next, out);
+        for node in NodeId::BOTH {
+            let was = before.and_then(|before| before.holder(node));
+            if next.holder(node).is_some_and(|holder| was != Some(holder)) {
+                self.links[node.index()].hope(self.now());
+            }
+        }
         self.free();
     }
 
@@ -103,6 +109,8 @@ impl Session {
             self.demote(old);
         } else {
             self.break_off(old, out);
+            // It did nothing wrong: after a handover it is a member still.
+            self.links[old.index()].hope(self.now());
         }
     }
 
