@@ -1,1 +1,12 @@
-//! Placeholder, replaced by the first working version.
+//! Workloads, a cluster of real processes to run them on, and the race against the disk.
+//!
+//! `tests/system` drives the same [`cluster`] and the same [`nbd`] client.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod demo;
+pub mod nbd;
+pub mod pattern;
+pub mod race;
+pub mod report;
+pub mod workload;
