@@ -6,7 +6,7 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::parts::{
-    RawSuperblock, flag, incarnation, maybe_incarnation, optional, role, role_to_wire, seq_from_one, session, zero,
+    RawSuperblock, flag, incarnation, maybe_incarnation, optional, role, role_to_wire, seq_from_one, zero,
 };
 use crate::error::DecodeError;
 use crate::frame::{Encoded, Message};
@@ -126,10 +126,8 @@ impl PeerMsg {
 }
 
 fn read_body(message: &Message<'_>) -> Result<(Head, PeerBody), DecodeError> {
-    let of_session = |field| -> Result<_, DecodeError> {
-        let raw: OfSession = message.body()?;
-        Ok((raw.head, session(field, raw.generation)?))
-    };
+    // Generation zero is right in these: the first session of all replaces none, a node may join before it.
+    let of_session = || message.body().map(|raw: OfSession| (raw.head, Generation(raw.generation.get())));
     Ok(match message.kind {
         STATUS => {
             let raw: Status = message.body()?;
@@ -148,20 +146,19 @@ fn read_body(message: &Message<'_>) -> Result<(Head, PeerBody), DecodeError> {
             let first = optional("JoinAccept.first", given, raw.first)?
                 .map(|first| seq_from_one("JoinAccept.first", Seq(first)))
                 .transpose()?;
-            // Zero is right here: a node may join before the volume's first session.
             (raw.head, PeerBody::JoinAccept { generation: Generation(raw.generation.get()), first })
         }
         JOIN_ABORT => (message.body()?, PeerBody::JoinAbort),
         CLOSE_SESSION => {
-            let (head, generation) = of_session("CloseSession.generation")?;
+            let (head, generation) = of_session()?;
             (head, PeerBody::CloseSession { generation })
         }
         DROP_LANE => {
-            let (head, generation) = of_session("DropLane.generation")?;
+            let (head, generation) = of_session()?;
             (head, PeerBody::DropLane { generation })
         }
         LANE_DROPPED => {
-            let (head, generation) = of_session("LaneDropped.generation")?;
+            let (head, generation) = of_session()?;
             (head, PeerBody::LaneDropped { generation })
         }
         LEAVE => (message.body()?, PeerBody::Leave),

@@ -29,7 +29,7 @@ pub(crate) fn descriptor() -> impl Strategy<Value = Descriptor> {
 }
 
 pub(crate) fn mailbox() -> impl Strategy<Value = Mailbox> {
-    let head = (epoch(), incarnation(), incarnation(), any::<u64>().prop_map(Generation), seq());
+    let head = (epoch(), incarnation(), incarnation(), any_generation(), seq());
     (head, 0..3, option::of(seq_from_one()), option::of(seq())).prop_map(
         |((epoch, from, to, generation, position), kind, first, durable)| match kind {
             0 => Mailbox::Ack { epoch, from, to, generation, first, received: position },
@@ -53,12 +53,12 @@ pub(crate) fn peer_msg() -> impl Strategy<Value = PeerMsg> {
     ];
     let named = prop_oneof![
         Just(PeerBody::JoinRequest),
-        (any::<u64>().prop_map(Generation), option::of(seq_from_one()))
+        (any_generation(), option::of(seq_from_one()))
             .prop_map(|(generation, first)| PeerBody::JoinAccept { generation, first }),
         Just(PeerBody::JoinAbort),
-        generation().prop_map(|generation| PeerBody::CloseSession { generation }),
-        generation().prop_map(|generation| PeerBody::DropLane { generation }),
-        generation().prop_map(|generation| PeerBody::LaneDropped { generation }),
+        any_generation().prop_map(|generation| PeerBody::CloseSession { generation }),
+        any_generation().prop_map(|generation| PeerBody::DropLane { generation }),
+        any_generation().prop_map(|generation| PeerBody::LaneDropped { generation }),
         Just(PeerBody::Leave),
         Just(PeerBody::TakeOver),
     ];
@@ -178,6 +178,10 @@ fn incarnation() -> impl Strategy<Value = Incarnation> {
 
 fn generation() -> impl Strategy<Value = Generation> {
     (1..=u64::MAX).prop_map(Generation)
+}
+
+fn any_generation() -> impl Strategy<Value = Generation> {
+    prop_oneof![Just(Generation::ZERO), generation()]
 }
 
 fn seq_from_one() -> impl Strategy<Value = Seq> {
