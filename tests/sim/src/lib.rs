@@ -1,1 +1,34 @@
-//! Placeholder, replaced by the first working version.
+//! The whole cluster in one deterministic process: two nodes with the real replica machine, clients with the real
+//! session machine, and everything around them simulated: network, memories, disk, fences, processes' lives.
+//!
+//! A run is decided by its seed alone. [`SimConfig::from_seed`] says what it is made of, [`World::run`] lets faults
+//! strike while the client works, mends everything and looks; [`World::violation`] says what promise was broken.
+//! Scripts drive exact interleavings with [`World::hold_messages`] and [`World::hold_disk`].
+#![forbid(unsafe_code)]
+
+mod check;
+mod client;
+mod config;
+mod counts;
+mod disk;
+mod event;
+mod faults;
+mod fence;
+mod hold;
+mod net;
+mod node;
+mod rng;
+mod stamp;
+mod trace;
+mod weak;
+mod world;
+
+pub use check::Violation;
+pub use config::{FenceKind, SimConfig, Span};
+pub use counts::Counts;
+pub use event::{Answer, Host, Item};
+pub use hold::{DiskAccess, HoldId};
+pub use rng::Rng;
+pub use stamp::Version;
+pub use weak::{DriverWeakness, Weakness};
+pub use world::{Process, World};

@@ -1,0 +1,55 @@
+//! What a run of seeds came to, for people and for programs.
+
+use std::time::Duration;
+
+use serde_json::json;
+use twinsan_sim::{Counts, Weakness};
+
+use crate::{Args, Failure};
+
+/// The options that a replay needs beside the seed.
+pub(crate) fn how_to_replay(args: &Args) -> String {
+    args.weak.map_or_else(String::new, |w| format!(" --weak {}", w.name()))
+}
+
+/// For people.
+pub(crate) fn words(args: &Args, counts: &Counts, failures: &[Failure], short: &[String], took: Duration) {
+    let seconds = took.as_secs_f64();
+    println!("{} seeds from {} in {seconds:.1} s", args.seeds, args.from);
+    for (name, n) in counts.entries() {
+        println!("  {:<24} {n:>12}", name.replace('_', " "));
+    }
+    println!("  {:<24} {:>12}", "faults", counts.faults_total());
+    for (kind, n) in &counts.faults {
+        println!("    {kind:<30} {n:>8}");
+    }
+    for line in short {
+        println!("too few: {line}");
+    }
+    for failure in failures {
+        let how = how_to_replay(args);
+        println!("seed {}: {}: {}", failure.seed, failure.violation.checker, failure.violation.message);
+        println!("  replay: cargo sim -- --seed {} --trace{how}", failure.seed);
+    }
+}
+
+/// For programs.
+pub(crate) fn json(args: &Args, counts: &Counts, failures: &[Failure], short: &[String], took: Duration) {
+    let failures: Vec<_> = failures
+        .iter()
+        .map(|f| json!({"seed": f.seed, "checker": f.violation.checker, "message": f.violation.message}))
+        .collect();
+    let sums: serde_json::Map<String, serde_json::Value> =
+        counts.entries().into_iter().map(|(name, n)| (name.to_owned(), json!(n))).collect();
+    let object = json!({
+        "seeds": args.seeds,
+        "from": args.from,
+        "weak": args.weak.map(Weakness::name),
+        "seconds": took.as_secs_f64(),
+        "counts": sums,
+        "faults": counts.faults,
+        "below_floor": short,
+        "failures": failures,
+    });
+    println!("{object}");
+}

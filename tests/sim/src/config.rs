@@ -1,0 +1,145 @@
+//! What one run is made of: everything that its seed decides before it begins.
+
+use twinsan_replica::Timing;
+use twinsan_staging::Geometry;
+
+use crate::rng::Rng;
+use crate::weak::{DriverWeakness, Weakness};
+
+/// A logical block; its size means nothing here, as no bytes are moved.
+pub(crate) const BLOCK_BYTES: u32 = 512;
+
+/// Which fence provider of section 5 the disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FenceKind {
+    /// Persistent reservations: registered keys may write; a fence removes all others'.
+    Pr,
+    /// The host's exclusive claim: a fence kills its holder and waits for its last write.
+    Lock,
+}
+
+/// The shortest and the usual longest of a random time, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The shortest.
+    pub low: u64,
+    /// The usual longest.
+    pub high: u64,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// The fence provider.
+    pub fence: FenceKind,
+    /// The volume's size in blocks.
+    pub volume_blocks: u64,
+    /// The lane's shape: a few slots and blocks, so that it wraps all the time.
+    pub geometry: Geometry,
+    /// The longest request in blocks.
+    pub max_blocks: u32,
+    /// The machines' timing.
+    pub timing: Timing,
+    /// A message's way.
+    pub net: Span,
+    /// A disk operation.
+    pub disk: Span,
+    /// Between two requests of the client.
+    pub think: Span,
+    /// Writes that the client issues; zero: a script drives it.
+    pub writes: u64,
+    /// Faults that strike meanwhile, at least; zero: a script chooses them.
+    pub faults: u64,
+    /// Kill both nodes at some time (rule 12).
+    pub kill_both: bool,
+    /// A rule switched to its old wording.
+    pub weakness: Option<Weakness>,
+    /// Keep a readable record.
+    pub trace: bool,
+}
+
+impl SimConfig {
+    /// What a seed stands for.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let volume_blocks = rng.between(8, 40);
+        let slots = 8 << rng.below(2);
+        let ring_blocks = rng.between(12, 32);
+        Self {
+            seed,
+            fence: if rng.chance(600) { FenceKind::Pr } else { FenceKind::Lock },
+            volume_blocks,
+            geometry: geometry(slots, ring_blocks),
+            max_blocks: 5,
+            timing: timing(),
+            net: Span { low: 20, high: rng.between(100, 3000) },
+            disk: Span { low: 100, high: rng.between(500, 12_000) },
+            think: Span { low: 10, high: rng.between(500, 16_000) },
+            writes: rng.between(200, 260),
+            faults: rng.between(4, 9),
+            kill_both: rng.chance(40),
+            weakness: None,
+            trace: false,
+        }
+    }
+
+    /// A quiet cluster for a script: nothing happens by itself, and everything that does is quick.
+    #[must_use]
+    pub fn scripted(fence: FenceKind) -> Self {
+        Self {
+            seed: 1,
+            fence,
+            volume_blocks: 16,
+            geometry: geometry(16, 32),
+            max_blocks: 4,
+            timing: timing(),
+            net: Span { low: 20, high: 40 },
+            disk: Span { low: 100, high: 300 },
+            think: Span { low: 10, high: 20 },
+            writes: 0,
+            faults: 0,
+            kill_both: false,
+            weakness: None,
+            trace: true,
+        }
+    }
+
+    /// The same with one rule switched to its old wording.
+    #[must_use]
+    pub fn weakened(mut self, weakness: Option<Weakness>) -> Self {
+        self.weakness = weakness;
+        self
+    }
+
+    pub(crate) fn driver_weak(&self, weakness: DriverWeakness) -> bool {
+        self.weakness == Some(Weakness::Driver(weakness))
+    }
+
+    pub(crate) fn ring_blocks(&self) -> u64 {
+        self.geometry.ring_bytes() / u64::from(BLOCK_BYTES)
+    }
+}
+
+fn geometry(slots: u32, ring_blocks: u64) -> Geometry {
+    Geometry::new(slots, ring_blocks * u64::from(BLOCK_BYTES), BLOCK_BYTES).expect("a small but possible lane")
+}
+
+/// A third of the real times: a run is the same, and over sooner.
+fn timing() -> Timing {
+    Timing {
+        tick_ms: 10,
+        heartbeat_ms: 20,
+        disk_heartbeat_ms: 60,
+        takeover_ms: 300,
+        drop_ms: 150,
+        join_ms: 600,
+        client_dead_ms: 600,
+        leave_ms: 900,
+        clean_ms: 400,
+        retry_ms: 40,
+        backoff_max_ms: 800,
+    }
+}

@@ -1,0 +1,123 @@
+//! What happened in a run, and in many.
+
+use std::collections::BTreeMap;
+
+use twinsan_replica::Notice;
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Sums of what happened.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Faults, by kind.
+            pub faults: BTreeMap<&'static str, u64>,
+        }
+
+        impl Counts {
+            /// All of them, by name; faults are apart.
+            #[must_use]
+            pub fn entries(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+
+            /// Adds another run's.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+                for (kind, n) in &other.faults {
+                    *self.faults.entry(kind).or_default() += n;
+                }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Happenings.
+    events,
+    /// Simulated time, in ms.
+    simulated_ms,
+    /// Writes issued.
+    writes,
+    /// Writes completed.
+    writes_completed,
+    /// Reads issued.
+    reads,
+    /// Reads completed.
+    reads_completed,
+    /// Flush batches.
+    batches,
+    /// Superblocks that both slots have shown.
+    epochs,
+    /// Takeovers by a member (rule 5).
+    takeovers_rule_5,
+    /// Takeovers by another (rule 6).
+    takeovers_rule_6,
+    /// Completed joins (rule 8).
+    joins,
+    /// Joins thrown away (rule 8).
+    joins_thrown_away,
+    /// Secondaries dropped (rule 7).
+    drops,
+    /// Sessions attached (rule 10).
+    attaches,
+    /// Nodes that found themselves fenced (rule 9).
+    fenced,
+    /// Holders of the claim killed by a fence.
+    fence_kills,
+    /// Refusals to serve (rule 12).
+    refusals,
+    /// Orders to recover.
+    recoveries,
+    /// Blocks whose completed writes were lost with both nodes' RAM, as an operator accepted.
+    blocks_lost_legally,
+    /// Sessions that another has replaced.
+    superseded,
+    /// Connections destroyed because a client broke the protocol.
+    client_violations,
+}
+
+impl Counts {
+    pub(crate) fn notice(&mut self, notice: &Notice) {
+        match notice {
+            Notice::TakingOver { member: true } => self.takeovers_rule_5 += 1,
+            Notice::TakingOver { member: false } => self.takeovers_rule_6 += 1,
+            Notice::DroppingSecondary => self.drops += 1,
+            Notice::Joined => self.joins += 1,
+            Notice::JoinThrownAway => self.joins_thrown_away += 1,
+            Notice::SessionAttached => self.attaches += 1,
+            Notice::Fenced => self.fenced += 1,
+            Notice::NeedsRecovery(_) => self.refusals += 1,
+            Notice::ClientViolation(_) => self.client_violations += 1,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn fault(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
+    }
+
+    /// All faults.
+    #[must_use]
+    pub fn faults_total(&self) -> u64 {
+        self.faults.values().sum()
+    }
+
+    /// What is below its floor after this many runs; nothing has been tested that did not happen.
+    #[must_use]
+    pub fn below_floor(&self, runs: u64) -> Vec<String> {
+        let floors = [
+            ("writes", self.writes, 200_000),
+            ("faults", self.faults_total(), 3_000),
+            ("takeovers by rule 5", self.takeovers_rule_5, 1_000),
+            ("takeovers by rule 6", self.takeovers_rule_6, 1_000),
+            ("joins", self.joins, 2_000),
+            ("drops", self.drops, 1_000),
+            ("attaches", self.attaches, 1_500),
+            ("fenced", self.fenced, 150),
+            ("refusals", self.refusals, 20),
+        ];
+        let short = floors.into_iter().filter(|(_, n, per_thousand)| *n * 1000 < per_thousand * runs);
+        short.map(|(what, n, floor)| format!("{what}: {n} in {runs} runs, {floor} per 1000 are the least")).collect()
+    }
+}

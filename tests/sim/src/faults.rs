@@ -1,0 +1,370 @@
+//! What goes wrong, when, and when it is mended: by the seed alone.
+//!
+//! No fault of the ordinary kinds is a second failure that loses RAM: while the superblock names two members, the
+//! last one that is alive is not killed. The plan that kills both is the exception, and only after it may a node
+//! refuse to serve (rule 12).
+
+use twinsan_replica::Event;
+use twinsan_wire::{NodeId, Role};
+
+use crate::config::{FenceKind, SimConfig};
+use crate::event::{Ev, Host};
+use crate::rng::Rng;
+use crate::trace::trace;
+use crate::world::{Process, World};
+
+/// What mends a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    Start(NodeId),
+    Thaw(Host),
+    Mend(Host, Host),
+    DiskWell(NodeId),
+    Client,
+}
+
+/// The faults that are to come.
+pub(crate) struct Plan {
+    left: u64,
+    kill_both: bool,
+    over: bool,
+    fence: FenceKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    CrashPrimary,
+    CrashOther,
+    FreezePrimary,
+    FreezeOther,
+    CutNodes,
+    CutClient,
+    Isolate,
+    DiskFails,
+    DiskFailsForBoth,
+    CrashClient,
+    FreezeClient,
+    Usurp,
+    Stop,
+    StopBoth,
+    SlotRots,
+    PathReturns,
+    FalseConflict,
+    KillBoth,
+}
+
+/// Kinds by weight.
+const WEIGHTS: [(Fault, u64); 17] = [
+    (Fault::CrashPrimary, 14),
+    (Fault::CrashOther, 12),
+    (Fault::FreezePrimary, 10),
+    (Fault::FreezeOther, 7),
+    (Fault::CutNodes, 8),
+    (Fault::CutClient, 8),
+    (Fault::Isolate, 6),
+    (Fault::DiskFails, 6),
+    (Fault::DiskFailsForBoth, 3),
+    (Fault::CrashClient, 9),
+    (Fault::FreezeClient, 4),
+    (Fault::Usurp, 5),
+    (Fault::Stop, 5),
+    (Fault::StopBoth, 3),
+    (Fault::SlotRots, 4),
+    (Fault::PathReturns, 4),
+    (Fault::FalseConflict, 4),
+];
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::CrashPrimary => "primary killed",
+            Self::CrashOther => "other node killed",
+            Self::FreezePrimary => "primary frozen",
+            Self::FreezeOther => "other node frozen",
+            Self::CutNodes => "nodes cut apart",
+            Self::CutClient => "client cut from a node",
+            Self::Isolate => "node isolated",
+            Self::DiskFails => "a node's disk fails",
+            Self::DiskFailsForBoth => "both nodes' disk fails",
+            Self::CrashClient => "client killed",
+            Self::FreezeClient => "client frozen",
+            Self::Usurp => "another client takes over",
+            Self::Stop => "node stopped in order",
+            Self::StopBoth => "both nodes stopped in order",
+            Self::SlotRots => "a superblock slot rots",
+            Self::PathReturns => "a path comes back",
+            Self::FalseConflict => "a conflict with the key there",
+            Self::KillBoth => "both nodes killed",
+        }
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(config: &SimConfig, _: &mut Rng) -> Self {
+        Self { left: config.faults, kill_both: config.kill_both, over: config.faults == 0, fence: config.fence }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.over = true;
+        self.left = 0;
+    }
+
+    fn draw(&mut self, rng: &mut Rng) -> Fault {
+        if self.kill_both && self.left <= 2 {
+            return Fault::KillBoth;
+        }
+        let total = WEIGHTS.iter().map(|(_, w)| w).sum();
+        let mut at = rng.below(total);
+        for (fault, weight) in WEIGHTS {
+            match at.checked_sub(weight) {
+                Some(rest) => at = rest,
+                None => return fault,
+            }
+        }
+        unreachable!("the weights sum up")
+    }
+}
+
+impl World {
+    /// Everything of an ordinary run: boots, lets faults strike, mends, and looks.
+    pub fn run(&mut self) {
+        self.boot();
+        let first = self.rng.between(50_000, 400_000);
+        self.after(first, Ev::Fault);
+        let enough = |w: &Self| w.counts.writes >= w.config.writes && w.plan.left == 0;
+        let progress = self.run_until(90_000, enough);
+        if self.violation().is_some() {
+            return;
+        }
+        if !progress {
+            let (writes, left) = (self.counts.writes, self.plan.left);
+            trace!(self, "check", "no progress: {writes} writes issued, {left} faults to come");
+        }
+        self.finish();
+        self.counts.simulated_ms = self.now_ms();
+    }
+
+    /// Starts both nodes and a client.
+    pub fn boot(&mut self) {
+        let first = if self.rng.coin() { NodeId::A } else { NodeId::B };
+        self.start_node(first);
+        let between = self.rng.below(20);
+        self.run_for(between);
+        self.start_node(first.other());
+        self.start_client();
+    }
+
+    pub(crate) fn strike(&mut self) {
+        if self.plan.left == 0 {
+            return;
+        }
+        for _ in 0..20 {
+            let fault = self.plan.draw(&mut self.rng);
+            if self.apply(fault) {
+                self.counts.fault(fault.name());
+                self.plan.left -= 1;
+                break;
+            }
+        }
+        let gap = match self.rng.below(10) {
+            0..=3 => self.rng.between(500, 60_000),
+            4..=6 => self.rng.between(20_000, 500_000),
+            _ => self.rng.between(400_000, 1_800_000),
+        };
+        self.after(gap, Ev::Fault);
+    }
+
+    fn primary_node(&self) -> Option<NodeId> {
+        NodeId::BOTH.into_iter().find(|n| self.nodes[n.index()].role() == Some(Role::Primary))
+    }
+
+    fn other_node(&self) -> Option<NodeId> {
+        self.primary_node().map(NodeId::other)
+    }
+
+    fn any_node(&mut self) -> NodeId {
+        if self.rng.coin() { NodeId::A } else { NodeId::B }
+    }
+
+    /// A third of the time soon, else later than any timeout.
+    fn mend_after(&mut self, remedy: Remedy) {
+        let delay = if self.rng.below(3) == 0 {
+            self.rng.between(1_000, 100_000)
+        } else {
+            self.rng.between(100_000, 1_500_000)
+        };
+        self.after(delay, Ev::Heal(remedy));
+    }
+
+    fn apply(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::CrashPrimary => self.primary_node().is_some_and(|n| self.crash_unless_last(n)),
+            Fault::CrashOther => self.other_node().is_some_and(|n| self.crash_unless_last(n)),
+            Fault::FreezePrimary => self.primary_node().is_some_and(|n| self.freeze_for_a_while(Host::Node(n))),
+            Fault::FreezeOther => self.other_node().is_some_and(|n| self.freeze_for_a_while(Host::Node(n))),
+            Fault::CutNodes => self.cut_for_a_while(Host::Node(NodeId::A), Host::Node(NodeId::B)),
+            Fault::CutClient => {
+                let node = self.any_node();
+                self.live_client().is_some_and(|c| self.cut_for_a_while(Host::Client(c), Host::Node(node)))
+            }
+            Fault::Isolate => self.isolate(),
+            Fault::DiskFails => {
+                let node = self.any_node();
+                self.fail_disk(node)
+            }
+            Fault::DiskFailsForBoth => self.fail_disk(NodeId::A) & self.fail_disk(NodeId::B),
+            Fault::CrashClient => self.live_client().is_some_and(|c| {
+                self.crash_client(c);
+                self.mend_after(Remedy::Client);
+                true
+            }),
+            Fault::FreezeClient => self.live_client().is_some_and(|c| self.freeze_for_a_while(Host::Client(c))),
+            Fault::Usurp => self.usurp(),
+            Fault::Stop => {
+                let node = self.any_node();
+                self.stop(node)
+            }
+            Fault::StopBoth => self.stop(NodeId::A) | self.stop(NodeId::B),
+            Fault::SlotRots => {
+                let slot = self.rng.index(2);
+                self.rot(slot)
+            }
+            Fault::PathReturns => self.primary_node().is_some_and(|n| self.add_path(n)),
+            Fault::FalseConflict => self.false_conflict(),
+            Fault::KillBoth => self.kill_both(),
+        }
+    }
+
+    fn crash_unless_last(&mut self, node: NodeId) -> bool {
+        if self.process(Host::Node(node)) == Process::Down || self.would_lose_ram(node) {
+            return false;
+        }
+        self.crash_node(node);
+        self.mend_after(Remedy::Start(node));
+        true
+    }
+
+    /// The superblock names two members, or may when a write in flight lands, and only this one is alive.
+    fn would_lose_ram(&self, node: NodeId) -> bool {
+        self.disk.possible_superblocks().iter().any(|superblock| {
+            let alive = |n: NodeId| superblock.members.of(n).and_then(|i| self.life_behind(n, i)).is_some();
+            superblock.members.is_dual() && !superblock.clean && alive(node) && !alive(node.other())
+        })
+    }
+
+    fn freeze_for_a_while(&mut self, host: Host) -> bool {
+        if self.process(host) != Process::Up {
+            return false;
+        }
+        self.freeze(host);
+        self.mend_after(Remedy::Thaw(host));
+        true
+    }
+
+    fn cut_for_a_while(&mut self, a: Host, b: Host) -> bool {
+        if self.net.cut(a, b).is_some() {
+            return false;
+        }
+        self.cut(a, b);
+        self.mend_after(Remedy::Mend(a, b));
+        true
+    }
+
+    /// A node loses all its links at once, or the client does.
+    fn isolate(&mut self) -> bool {
+        let Some(client) = self.live_client() else { return false };
+        let client = Host::Client(client);
+        let node = self.any_node();
+        let (a, b) = (Host::Node(node), Host::Node(node.other()));
+        if self.rng.below(3) == 0 {
+            self.cut_for_a_while(client, a) | self.cut_for_a_while(client, b)
+        } else {
+            self.cut_for_a_while(a, b) | self.cut_for_a_while(client, a)
+        }
+    }
+
+    fn fail_disk(&mut self, node: NodeId) -> bool {
+        if std::mem::replace(&mut self.disk.failing[node.index()], true) {
+            return false;
+        }
+        trace!(self, Host::Node(node), "=== its disk fails");
+        self.mend_after(Remedy::DiskWell(node));
+        true
+    }
+
+    fn false_conflict(&mut self) -> bool {
+        let Some(node) = self.primary_node() else { return false };
+        self.plan.fence == FenceKind::Pr && !std::mem::replace(&mut self.disk.false_conflict[node.index()], true)
+    }
+
+    /// The old client falls silent, a new one attaches, and the old one comes back.
+    fn usurp(&mut self) -> bool {
+        let Some(old) = self.live_client() else { return false };
+        let host = Host::Client(old);
+        if self.rng.coin() {
+            self.freeze_for_a_while(host);
+        }
+        self.cut_for_a_while(host, Host::Node(NodeId::A));
+        self.cut_for_a_while(host, Host::Node(NodeId::B));
+        self.start_client();
+        true
+    }
+
+    fn stop(&mut self, node: NodeId) -> bool {
+        if self.process(Host::Node(node)) != Process::Up {
+            return false;
+        }
+        self.order(node, Event::Shutdown);
+        self.mend_after(Remedy::Start(node));
+        true
+    }
+
+    fn kill_both(&mut self) -> bool {
+        self.check.loss_allowed = true;
+        for node in NodeId::BOTH {
+            self.crash_node(node);
+            self.mend_after(Remedy::Start(node));
+        }
+        self.plan.kill_both = false;
+        true
+    }
+
+    pub(crate) fn remedy(&mut self, remedy: Remedy) {
+        match remedy {
+            Remedy::Start(node) => self.start_node(node),
+            Remedy::Thaw(host) => self.thaw(host),
+            Remedy::Mend(a, b) => self.mend(a, b),
+            Remedy::DiskWell(node) => {
+                trace!(self, Host::Node(node), "=== its disk is well again");
+                self.disk.failing[node.index()] = false;
+                self.poll_fence();
+            }
+            Remedy::Client => self.ensure_client(),
+        }
+    }
+
+    pub(crate) fn mend_everything(&mut self) {
+        self.mend_all();
+        self.disk.false_conflict = [false; 2];
+        for node in NodeId::BOTH {
+            self.remedy(Remedy::DiskWell(node));
+            self.thaw(Host::Node(node));
+            self.start_node(node);
+        }
+        for client in 0..self.clients.len() {
+            self.thaw(Host::Client(client));
+        }
+        self.ensure_client();
+    }
+
+    /// There is a client whose session lives.
+    pub(crate) fn ensure_client(&mut self) {
+        if self.live_client().is_none() {
+            self.start_client();
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A SAN node's host: the process around the real replica machine, its memory, and the driver's work.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use twinsan_replica::{self as replica, Action, Notice, ReadToken, Replica, ReplicaConfig};
+use twinsan_wire::{Blob, Incarnation, NodeId, NodeMsg, Role};
+
+use crate::check::{lane_space_is_not_reused_early, one_authoritative_primary};
+use crate::config::BLOCK_BYTES;
+use crate::event::{Answer, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
+use crate::net::End;
+use crate::stamp::{Cell, Version};
+use crate::trace::trace;
+use crate::weak::Weakness;
+use crate::world::{Process, World};
+
+/// The registered memory of one life: what others write and its own disk writes read, dead or alive.
+pub(crate) struct Life {
+    pub(crate) node: NodeId,
+    pub(crate) ring: Vec<Cell>,
+    pub(crate) slots: Vec<Option<Blob>>,
+}
+
+/// A host, and the process that runs on it.
+pub(crate) struct Node {
+    pub(crate) process: Process,
+    pub(crate) life: Option<LifeIndex>,
+    pub(crate) machine: Option<Replica>,
+    pub(crate) inbox: VecDeque<Inbound>,
+    /// What new connections are told.
+    pub(crate) incarnation: Incarnation,
+    /// Read buffers, filled from the disk.
+    pub(crate) buffers: BTreeMap<ReadToken, Vec<Cell>>,
+    out: Vec<Action>,
+}
+
+impl Node {
+    pub(crate) fn down(_: NodeId) -> Self {
+        Self {
+            process: Process::Down,
+            life: None,
+            machine: None,
+            inbox: VecDeque::new(),
+            incarnation: Incarnation::from_random(1),
+            buffers: BTreeMap::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// What the machine says that it does; nothing runs: `None`.
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.machine.as_ref().map(|m| m.status().role)
+    }
+}
+
+impl World {
+    /// Starts a node's process: a new life with a new seed.
+    pub fn start_node(&mut self, node: NodeId) {
+        let host = Host::Node(node);
+        if self.process(host) != Process::Down {
+            return;
+        }
+        trace!(self, host, "=== starts");
+        let life = self.lives.len();
+        let cells = usize::try_from(self.config.ring_blocks()).expect("a small ring");
+        let slots = self.config.geometry.slots() as usize;
+        self.lives.push(Life { node, ring: vec![Cell::default(); cells], slots: vec![None; slots] });
+        let config = ReplicaConfig {
+            node,
+            geometry: self.config.geometry,
+            volume_blocks: self.config.volume_blocks,
+            timing: self.config.timing,
+            max_batch_bytes: u64::from(BLOCK_BYTES) * 8,
+            weakness: if let Some(Weakness::Replica(w)) = self.config.weakness { Some(w) } else { None },
+        };
+        let seed = self.rng.next();
+        let mut machine = Replica::new(config, seed);
+        let mut out = Vec::new();
+        machine.start(self.now_ms(), &mut out);
+        let n = &mut self.nodes[node.index()];
+        *n = Node { process: Process::Up, life: Some(life), machine: Some(machine), ..Node::down(node) };
+        self.carry_out(node, out);
+        let first = self.rng.below(self.config.timing.tick_ms * 1000);
+        self.after(first, Ev::Tick(host, life));
+    }
+
+    /// Kills a node's process: its memory's contents count no more, its disk writes may still land.
+    pub fn crash_node(&mut self, node: NodeId) {
+        let host = Host::Node(node);
+        if self.process(host) == Process::Down {
+            return;
+        }
+        trace!(self, host, "=== killed");
+        self.end_process(node);
+    }
+
+    fn end_process(&mut self, node: NodeId) {
+        let life = self.nodes[node.index()].life.expect("it runs");
+        self.nodes[node.index()] = Node::down(node);
+        self.close_all_of(Host::Node(node));
+        self.orphan_writes(life);
+        self.check_amnesia();
+    }
+
+    /// An operator's order or a signal.
+    pub fn order(&mut self, node: NodeId, event: replica::Event) {
+        if let Some(life) = self.nodes[node.index()].life {
+            trace!(self, Host::Node(node), "=== {event:?}");
+            self.hand(Host::Node(node), life, Inbound::Replica(event));
+        }
+    }
+
+    pub(crate) fn node_takes(&mut self, node: NodeId, what: Inbound) {
+        let event = match what {
+            Inbound::Tick => replica::Event::Tick,
+            Inbound::Replica(event) => event,
+            Inbound::SecondSlot(op) => return self.write_second_slot(op),
+            Inbound::ByConn(conn, what) => match self.node_conn_event(node, conn, what) {
+                Some(event) => event,
+                None => return,
+            },
+            Inbound::Session(_) => unreachable!("a client's event at a node"),
+        };
+        if !matches!(event, replica::Event::Tick | replica::Event::PeerMailbox { .. }) {
+            trace!(self, Host::Node(node), "<- {event:?}");
+        }
+        let now = self.now_ms();
+        let n = &mut self.nodes[node.index()];
+        let mut out = std::mem::take(&mut n.out);
+        n.machine.as_mut().expect("it runs").handle(event, now, &mut out);
+        self.carry_out(node, out);
+        one_authoritative_primary::check_role(self, node);
+    }
+
+    fn node_conn_event(&mut self, node: NodeId, conn: ConnIndex, what: ByConn) -> Option<replica::Event> {
+        let host = Host::Node(node);
+        let end = self.net.conns[conn].end_at(host);
+        if self.net.conns[conn].state[end] == End::Closed {
+            return None;
+        }
+        match what {
+            ByConn::Replica(event @ replica::Event::LinkUp { .. }) => {
+                // It replaces an earlier one, which is destroyed first.
+                let earlier: Vec<ConnIndex> = self.open_links(node).filter(|&c| c != conn).collect();
+                earlier.into_iter().for_each(|c| self.close_end(c, self.net.conns[c].end_at(host), End::Closed));
+                Some(event)
+            }
+            ByConn::Replica(event) => Some(event),
+            ByConn::MailboxWritten { kind } => {
+                let mailbox = self.read_mailbox(conn, host, kind)?;
+                Some(replica::Event::PeerMailbox { link: replica::LinkId(conn as u64), mailbox })
+            }
+            ByConn::Session(_) => unreachable!("a client's event at a node"),
+        }
+    }
+
+    fn carry_out(&mut self, node: NodeId, mut actions: Vec<Action>) {
+        for action in actions.drain(..) {
+            if !matches!(action, Action::ReadHeartbeat | Action::WriteHeartbeat { .. } | Action::PeerMailbox { .. }) {
+                trace!(self, Host::Node(node), "-> {action:?}");
+            }
+            self.carry_out_one(node, action);
+            if self.nodes[node.index()].process == Process::Down {
+                return;
+            }
+        }
+        self.nodes[node.index()].out = actions;
+    }
+
+    fn carry_out_one(&mut self, node: NodeId, action: Action) {
+        match action {
+            Action::ReadSuperblock => self.begin_read_superblock(node),
+            Action::WriteSuperblock(superblock) => self.begin_superblock(node, superblock),
+            Action::WriteHeartbeat { beat } => self.begin_beat(node, beat),
+            Action::ReadHeartbeat => self.begin_read_beat(node),
+            Action::Admit => self.admit(node),
+            Action::Fence => self.fence(node),
+            Action::ReleaseFence => self.release_fence(node),
+            Action::CheckFence => self.check_fence(node),
+            Action::Flush { batch, writes } => self.begin_flush(node, batch, &writes),
+            Action::ReadDisk { token, pieces } => self.begin_read(node, token, &pieces),
+            Action::AnswerRead { token, conn, id, slot, pieces, epoch, durable } => {
+                let done = NodeMsg::ReadDone { id, epoch, durable };
+                self.answer_read(node, token, conn, slot, pieces, done);
+            }
+            Action::DropRead { token } => {
+                self.nodes[node.index()].buffers.remove(&token);
+            }
+            Action::Probe => self.dial(Host::Node(node), node.other()),
+            Action::SendPeer { link, msg } => self.node_sends(node, link.0, Item::Peer(msg)),
+            Action::PeerMailbox { link, mailbox } => self.node_sends(node, link.0, Item::Mailbox(mailbox)),
+            Action::CloseLink { link } => self.node_closes(node, link.0),
+            Action::SendClient { conn, msg } => {
+                if matches!(msg, NodeMsg::Attached { .. } | NodeMsg::Resumed { .. }) {
+                    self.net.conns[conn_index(conn.0)].lane_open = true;
+                }
+                self.node_sends(node, conn.0, Item::Node(msg));
+            }
+            Action::ClientMailbox { conn, mailbox } => {
+                one_authoritative_primary::check_completion(self, node, &mailbox);
+                self.node_sends(node, conn.0, Item::Mailbox(mailbox));
+            }
+            Action::CloseClient { conn } => self.node_closes(node, conn.0),
+            Action::Incarnation(incarnation) => {
+                self.nodes[node.index()].incarnation = incarnation;
+                self.abort_setups_of(Host::Node(node));
+            }
+            Action::Notice(notice) => self.node_noticed(node, notice),
+            Action::Exit => {
+                trace!(self, Host::Node(node), "=== ends");
+                self.end_process(node);
+            }
+        }
+    }
+
+    fn node_sends(&mut self, node: NodeId, conn: u64, item: Item) {
+        let conn = conn_index(conn);
+        let end = self.net.conns[conn].end_at(Host::Node(node));
+        self.send(conn, end, item);
+    }
+
+    fn node_closes(&mut self, node: NodeId, conn: u64) {
+        let conn = conn_index(conn);
+        let end = self.net.conns[conn].end_at(Host::Node(node));
+        self.close_end(conn, end, End::Closed);
+    }
+
+    fn node_noticed(&mut self, node: NodeId, notice: Notice) {
+        self.counts.notice(&notice);
+        if notice == Notice::Serving {
+            self.serving_begins(node);
+        }
+    }
+
+    /// A client's blob lands in the lane: the payload is fetched from the client's own ring now, as a NIC may.
+    pub(crate) fn blob_lands(&mut self, conn: ConnIndex, life: LifeIndex, blob: &Blob) {
+        let c = &self.net.conns[conn];
+        let (Host::Client(client), host) = (c.ends[0], c.ends[1]) else { unreachable!("only clients post") };
+        if !c.lane_open {
+            let what = format!("C{client} posts {} to {host}, which has not opened its lane to it", blob.seq);
+            return self.fail("lane_space_is_not_reused_early", what);
+        }
+        let block = u64::from(BLOCK_BYTES);
+        let ring = self.config.ring_blocks();
+        for i in 0..u64::from(blob.payload_len) / block {
+            let at = usize::try_from((blob.data_pos / block + i) % ring).expect("a small ring");
+            let cell = self.clients[client].ring[at];
+            let expected = Cell { version: Version::of(blob), lba: blob.lba.0 + i };
+            if cell != expected {
+                let who = Host::Client(client);
+                lane_space_is_not_reused_early::broken(self, who, "a post", expected.lba, blob.seq.0, cell.version);
+            }
+            self.lives[life].ring[at] = cell;
+        }
+        let slot = self.config.geometry.slot(blob.seq) as usize;
+        self.lives[life].slots[slot] = Some(*blob);
+        let event = replica::Event::Blob { conn: replica::ConnId(conn as u64), blob: *blob };
+        self.hand(host, life, Inbound::ByConn(conn, ByConn::Replica(event)));
+    }
+
+    fn answer_read(
+        &mut self,
+        node: NodeId,
+        token: ReadToken,
+        conn: replica::ConnId,
+        slot: u32,
+        pieces: Vec<replica::Piece>,
+        done: NodeMsg,
+    ) {
+        let Host::Client(client) = self.net.conns[conn_index(conn.0)].ends[0] else { unreachable!("clients read") };
+        let generation = self.clients[client].generation.map_or(0, |g| g.0);
+        let n = &mut self.nodes[node.index()];
+        let from_disk = n.buffers.remove(&token).unwrap_or_default();
+        let life = n.life.expect("it runs");
+        let answer = Answer { token, life, slot, pieces, from_disk, generation, done };
+        self.node_sends(node, conn.0, Item::Answer(Box::new(answer)));
+    }
+
+    /// The answer's pieces are in the client's buffer, or never will be.
+    pub(crate) fn read_answered(&mut self, token: ReadToken, life: LifeIndex) {
+        let owner = NodeId::BOTH.into_iter().find(|n| self.nodes[n.index()].life == Some(life));
+        if let Some(node) = owner {
+            let event = replica::Event::ReadAnswered { token };
+            self.hand_after(20, Host::Node(node), life, Inbound::Replica(event));
+        }
+    }
+}
+
+pub(crate) fn conn_index(id: u64) -> ConnIndex {
+    usize::try_from(id).expect("an index")
+}

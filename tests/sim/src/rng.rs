@@ -1,0 +1,62 @@
+//! The one source of chance: a splitmix64 sequence. Same seed, same run, on every host and for ever.
+
+/// A small random generator.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// From a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Self(seed ^ 0x7477_696e_7361_6e00);
+        rng.next();
+        rng
+    }
+
+    /// 64 random bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    ///
+    /// # Panics
+    /// If `n` is zero.
+    pub fn below(&mut self, n: u64) -> u64 {
+        assert!(n > 0, "nothing is below zero");
+        self.next() % n
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
+    }
+
+    /// An index into something of `len` elements.
+    pub fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a usize")
+    }
+
+    /// True `permille` times out of a thousand.
+    pub fn chance(&mut self, permille: u64) -> bool {
+        self.below(1000) < permille
+    }
+
+    /// Coin.
+    pub fn coin(&mut self) -> bool {
+        self.next() >> 63 == 1
+    }
+
+    /// Mostly close to `low`, seldom as long as `high`, and now and then ten times that.
+    pub fn latency(&mut self, low: u64, high: u64) -> u64 {
+        match self.below(100) {
+            0..=69 => self.between(low, low + (high - low) / 4),
+            70..=97 => self.between(low, high),
+            _ => self.between(high, high * 10),
+        }
+    }
+}
