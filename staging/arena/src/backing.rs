@@ -51,17 +51,22 @@ impl Backing {
     /// here rather than a SIGBUS later.
     fn prefault(&self) -> io::Result<()> {
         match self.advise(Advice::PopulateWrite) {
-            // Before Linux 5.14 there was no such advice: touch the pages.
+            // Linux before 5.14 knows no such advice.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                for offset in (0..self.len).step_by(LEAST_PAGE_BYTES) {
-                    // SAFETY: `offset` is less than `len`, so the byte is mapped.
-                    let byte = unsafe { self.base().add(offset) };
-                    // SAFETY: the byte is mapped, and nobody else knows of it yet.
-                    unsafe { racy::fill_zero(byte, 1) }
-                }
+                self.touch();
                 Ok(())
             }
             done => done,
+        }
+    }
+
+    /// Writes to every page: the zeros that it has as long as nobody knows of it.
+    fn touch(&self) {
+        for offset in (0..self.len).step_by(LEAST_PAGE_BYTES) {
+            // SAFETY: `offset` is less than `len`, so the byte is mapped.
+            let byte = unsafe { self.base().add(offset) };
+            // SAFETY: the byte is mapped.
+            unsafe { racy::fill_zero(byte, 1) }
         }
     }
 
@@ -163,4 +168,41 @@ fn lock(backing: &Backing, downgrades: &mut Vec<Downgrade>) -> bool {
         why: why.to_string(),
     });
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of this mapping that have pages, by the kernel's count.
+    fn resident_bytes(backing: &Backing) -> usize {
+        let mut pages = vec![0_u8; backing.len.div_ceil(LEAST_PAGE_BYTES)];
+        // SAFETY: the range is mapped, and `pages` has a byte for each page of it.
+        let done = unsafe { libc::mincore(backing.base().cast(), backing.len, pages.as_mut_ptr()) };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+        pages.iter().filter(|&page| page & 1 == 1).count() * LEAST_PAGE_BYTES
+    }
+
+    #[test]
+    fn both_ways_of_prefaulting_bring_every_page() {
+        let ways: [fn(&Backing); 2] = [Backing::touch, |backing| backing.prefault().expect("memory for a test")];
+        for prefault in ways {
+            // Small pages, so that one touched page does not bring its neighbours.
+            let backing = Backing::anonymous(&mut MmapOptions::new(), 1 << 20, LEAST_PAGE_BYTES).unwrap();
+            // Refused by a kernel that has no large ones, where it is not needed.
+            drop(backing.advise(Advice::NoHugePage));
+            assert_eq!(resident_bytes(&backing), 0);
+            prefault(&backing);
+            assert_eq!(resident_bytes(&backing), 1 << 20);
+        }
+    }
+
+    #[test]
+    fn the_base_is_aligned_as_asked() {
+        for _ in 0..4 {
+            let backing = Backing::anonymous(&mut MmapOptions::new(), 3 << 20, HUGE_PAGE_BYTES).unwrap();
+            assert_eq!(backing.base().addr() % HUGE_PAGE_BYTES, 0);
+            assert!(backing.skip + backing.len <= backing.map.len());
+        }
+    }
 }

@@ -27,6 +27,7 @@ pub use crate::io::{IoPart, writev};
 pub use crate::report::{Downgrade, Pages, Report};
 
 use crate::backing::Backing;
+use crate::racy::CHUNK_BYTES;
 
 /// What kind of pages to ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,9 +73,6 @@ const _: () = {
     const fn shared_between_threads<T: Send + Sync>() {}
     shared_between_threads::<Arena>();
 };
-
-/// What copies between arenas and checksums pass through: a few pages of the first-level cache.
-const CHUNK_BYTES: usize = 8192;
 
 impl Arena {
     /// Maps, prefaults and locks.
@@ -145,12 +143,7 @@ impl Arena {
         let (to, from) = (self.at(offset, len), src.at(src_offset, len));
         let apart = to.addr().abs_diff(from.addr()) >= len;
         assert!(apart, "{len} bytes are copied from {src_offset} to {offset}, over themselves");
-        let mut chunk = [0; CHUNK_BYTES];
-        for at in (0..len).step_by(CHUNK_BYTES) {
-            let chunk = &mut chunk[..CHUNK_BYTES.min(len - at)];
-            src.copy_out(src_offset + at, chunk);
-            self.copy_in(offset + at, chunk);
-        }
+        src.for_each_chunk(src_offset, len, |at, chunk| self.copy_in(offset + at, chunk));
     }
 
     /// Whether `len` bytes at `offset` are all zero.
@@ -165,19 +158,17 @@ impl Arena {
     #[must_use]
     pub fn crc32c(&self, offset: usize, len: usize) -> u32 {
         let mut crc = 0;
-        self.for_each_chunk(offset, len, |chunk| crc = crc32c::crc32c_append(crc, chunk));
+        self.for_each_chunk(offset, len, |_, chunk| crc = crc32c::crc32c_append(crc, chunk));
         crc
     }
 
-    /// Hands `len` bytes at `offset` to `each`, copied out piece by piece.
-    fn for_each_chunk(&self, offset: usize, len: usize, mut each: impl FnMut(&[u8])) {
-        // The whole range is checked before the first piece is used.
-        self.at(offset, len);
-        let mut chunk = [0; CHUNK_BYTES];
+    /// Hands `len` bytes at `offset` to `each`, copied out piece by piece, with each piece's place among them.
+    fn for_each_chunk(&self, offset: usize, len: usize, mut each: impl FnMut(usize, &[u8])) {
+        let from = self.at(offset, len);
         for at in (0..len).step_by(CHUNK_BYTES) {
-            let chunk = &mut chunk[..CHUNK_BYTES.min(len - at)];
-            self.copy_out(offset + at, chunk);
-            each(chunk);
+            let piece = CHUNK_BYTES.min(len - at);
+            // SAFETY: `at` has checked that `len` bytes from there belong to the mapping, the piece among them.
+            unsafe { racy::with_copy(from.wrapping_add(at), piece, |chunk| each(at, chunk)) }
         }
     }
 

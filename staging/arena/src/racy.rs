@@ -1,13 +1,41 @@
 //! Plain operations on memory that somebody else may write at the same time.
 //!
 //! `memcpy` over such memory is a data race, which the language leaves undefined. Here every access is a relaxed atomic
-//! one, of a word where the address allows: a race then gives some mixture of old and new bytes, which is what the
-//! callers expect of memory that a peer writes. Compiled, they are the plain moves of the machine.
+//! one, of a word where the address allows, or a string move of the machine's, which the compiler does not look into. A
+//! race then gives some mixture of old and new bytes, which is what the callers expect of memory that a peer writes.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
 const WORD: usize = size_of::<u64>();
+
+/// What [`with_copy`] takes at once: a few pages of the first-level cache.
+pub(crate) const CHUNK_BYTES: usize = 16 << 10;
+
+/// From here on a string move beats the loop over words (hot cache: 47 against 12 GB/s at 64 KiB, even at 64 bytes).
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const STRING_MOVE_BYTES: usize = 256;
+
+/// `len` bytes by one instruction, in hardware's own pieces.
+///
+/// # Safety
+/// As for a copy from `from` to `to`, but that either may be written by others meanwhile.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+unsafe fn string_move(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: it reads and writes the caller's bytes and changes nothing else: the direction flag is clear on entry, as
+    // the ABI has it, and the three registers are given up. To the language an asm block stands for whatever code could
+    // do the same, here a loop of relaxed atomic byte moves; so others' accesses are no undefined race.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") len => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
 
 /// Splits `len` bytes at `ptr` into the bytes before the first aligned word, whole words, and the bytes after them.
 fn split(ptr: *const u8, len: usize) -> (usize, usize, usize) {
@@ -35,27 +63,59 @@ unsafe fn word<'a>(ptr: *mut u8) -> &'a AtomicU64 {
     unsafe { AtomicU64::from_ptr(ptr.cast()) }
 }
 
+/// Copies `len` bytes at `src` aside and hands the copy, which nobody writes, to `to`.
+///
+/// # Safety
+/// The bytes are as [`byte`] wants them, for the call's duration.
+pub(crate) unsafe fn with_copy<R>(src: *mut u8, len: usize, to: impl FnOnce(&[u8]) -> R) -> R {
+    // Not zeroed: that would cost as much as the copy.
+    let mut chunk = [const { MaybeUninit::uninit() }; CHUNK_BYTES];
+    let chunk = &mut chunk[..len];
+    // SAFETY: the caller vouches for `len` bytes.
+    unsafe { copy_out_uninit(src, chunk) }
+    // SAFETY: `copy_out_uninit` has written every byte.
+    to(unsafe { chunk.assume_init_ref() })
+}
+
 /// Copies `dst.len()` bytes from `src`.
 ///
 /// # Safety
 /// The bytes at `src` are as [`byte`] wants them, for the call's duration.
 pub(crate) unsafe fn copy_out(src: *mut u8, dst: &mut [u8]) {
+    let dst: *mut [u8] = dst;
+    // SAFETY: the same bytes under a type that allows more; `copy_out_uninit` only writes initialized ones.
+    let dst = unsafe { &mut *(dst as *mut [MaybeUninit<u8>]) };
+    // SAFETY: the caller vouches for as many bytes.
+    unsafe { copy_out_uninit(src, dst) }
+}
+
+/// Writes every byte of `dst` with those at `src`.
+///
+/// # Safety
+/// `dst.len()` bytes at `src` are as [`byte`] wants them, for the call's duration.
+unsafe fn copy_out_uninit(src: *mut u8, dst: &mut [MaybeUninit<u8>]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if dst.len() >= STRING_MOVE_BYTES {
+        // SAFETY: the caller vouches for the source; the destination is borrowed.
+        return unsafe { string_move(src, dst.as_mut_ptr().cast(), dst.len()) };
+    }
     let (head, words, _) = split(src, dst.len());
     let (dst_head, rest) = dst.split_at_mut(head);
     let (dst_words, dst_tail) = rest.split_at_mut(words * WORD);
     for (i, to) in dst_head.iter_mut().enumerate() {
         // SAFETY: within the bytes that the caller vouches for.
-        *to = unsafe { byte(src.wrapping_add(i)) }.load(Relaxed);
+        to.write(unsafe { byte(src.wrapping_add(i)) }.load(Relaxed));
     }
     let src = src.wrapping_add(head);
     for (i, to) in dst_words.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
         // SAFETY: within the bytes that the caller vouches for; `split` has found the first aligned address.
-        *to = unsafe { word(src.wrapping_add(i * WORD)) }.load(Relaxed).to_ne_bytes();
+        let word = unsafe { word(src.wrapping_add(i * WORD)) }.load(Relaxed);
+        *to = word.to_ne_bytes().map(MaybeUninit::new);
     }
     let src = src.wrapping_add(words * WORD);
     for (i, to) in dst_tail.iter_mut().enumerate() {
         // SAFETY: within the bytes that the caller vouches for.
-        *to = unsafe { byte(src.wrapping_add(i)) }.load(Relaxed);
+        to.write(unsafe { byte(src.wrapping_add(i)) }.load(Relaxed));
     }
 }
 
@@ -64,6 +124,11 @@ pub(crate) unsafe fn copy_out(src: *mut u8, dst: &mut [u8]) {
 /// # Safety
 /// `src.len()` bytes at `dst` are as [`byte`] wants them, for the call's duration.
 pub(crate) unsafe fn copy_in(dst: *mut u8, src: &[u8]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if src.len() >= STRING_MOVE_BYTES {
+        // SAFETY: the caller vouches for the destination; the source is borrowed.
+        return unsafe { string_move(src.as_ptr(), dst, src.len()) };
+    }
     let (head, words, _) = split(dst, src.len());
     let (src_head, rest) = src.split_at(head);
     let (src_words, src_tail) = rest.split_at(words * WORD);
