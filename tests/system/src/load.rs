@@ -1,0 +1,100 @@
+//! Writes all the time, on its own thread and connection, and remembers what was completed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Result, ensure};
+use twinsan_perf::cluster::{Cluster, VOLUME};
+use twinsan_perf::nbd::Client;
+use twinsan_perf::pattern::{BLOCK, Model, Random, fill};
+
+use crate::{PATIENCE, VOLUME_BYTES};
+
+/// A running load.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    completed: Arc<AtomicU64>,
+    thread: JoinHandle<Result<Model>>,
+}
+
+/// Up to so many blocks in one write.
+const MOST_BLOCKS: u64 = 200;
+
+impl Load {
+    /// Begins to write to the cluster's volume.
+    #[must_use]
+    pub fn start(cluster: &Cluster) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let completed = Arc::new(AtomicU64::new(0));
+        let (socket, ends, counter) = (cluster.nbd_socket(), Arc::clone(&stop), Arc::clone(&completed));
+        let thread = std::thread::spawn(move || write_until(&socket, &ends, &counter));
+        Self { stop, completed, thread }
+    }
+
+    /// Writes completed so far.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Acquire)
+    }
+
+    /// Waits for `more` further completions: the volume serves.
+    ///
+    /// # Errors
+    /// If they don't come.
+    pub fn goes_on(&self, cluster: &Cluster, more: u64) -> Result<()> {
+        let goal = self.completed() + more;
+        cluster.wait_until("writes complete", PATIENCE, |_| self.completed() >= goal || self.thread.is_finished())?;
+        ensure!(self.completed() >= goal, "the load ended: a request has failed");
+        Ok(())
+    }
+
+    /// Ends the load, and checks every block that was completed.
+    ///
+    /// # Errors
+    /// If a write failed, or one that was completed is not there.
+    ///
+    /// # Panics
+    /// If the load did.
+    pub fn end_and_check(self, cluster: &Cluster) -> Result<()> {
+        self.stop.store(true, Ordering::Release);
+        let model = self.thread.join().expect("the load's thread")?;
+        check(cluster, &model)
+    }
+}
+
+/// Checks every block of the volume.
+///
+/// # Errors
+/// If a completed write is not there.
+pub fn check(cluster: &Cluster, model: &Model) -> Result<()> {
+    let mut client = Client::connect(&cluster.nbd_socket(), VOLUME)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut lost = Vec::new();
+    for offset in (0..VOLUME_BYTES).step_by(buffer.len()) {
+        client.read(offset, &mut buffer)?;
+        model.check(offset / BLOCK as u64, &buffer, &mut lost);
+    }
+    ensure!(lost.is_empty(), "{} completed writes are lost, first {:?}", Model::writes_lost(&lost), lost[0]);
+    Ok(())
+}
+
+fn write_until(socket: &Path, stop: &AtomicBool, completed: &AtomicU64) -> Result<Model> {
+    let mut client = Client::connect(socket, VOLUME)?;
+    let mut model = Model::new(VOLUME_BYTES);
+    let mut random = Random::new(1);
+    let mut buffer = Vec::new();
+    while !stop.load(Ordering::Acquire) {
+        let blocks = random.below(MOST_BLOCKS) + 1;
+        let first = random.below(VOLUME_BYTES / BLOCK as u64 - blocks);
+        let stamp = model.next_stamp();
+        buffer.resize(usize::try_from(blocks)? * BLOCK, 0);
+        fill(&mut buffer, first, stamp);
+        client.write(first * BLOCK as u64, &buffer)?;
+        model.completed(first, usize::try_from(blocks)?, stamp);
+        completed.fetch_add(1, Ordering::Release);
+    }
+    Ok(model)
+}
