@@ -305,11 +305,17 @@ impl World {
     fn usurp(&mut self) -> bool {
         let Some(old) = self.live_client() else { return false };
         let host = Host::Client(old);
+        let silence = self.rng.between(100_000, 2_000_000);
         if self.rng.coin() {
-            self.freeze_for_a_while(host);
+            self.freeze(host);
+            self.after(silence, Ev::Heal(Remedy::Thaw(host)));
         }
-        self.cut_for_a_while(host, Host::Node(NodeId::A));
-        self.cut_for_a_while(host, Host::Node(NodeId::B));
+        if self.rng.coin() {
+            for node in NodeId::BOTH {
+                self.cut(host, Host::Node(node));
+                self.after(silence, Ev::Heal(Remedy::Mend(host, Host::Node(node))));
+            }
+        }
         self.start_client();
         true
     }
@@ -359,6 +365,11 @@ impl World {
             self.thaw(Host::Client(client));
         }
         self.ensure_client();
+    }
+
+    /// Both nodes run.
+    pub(crate) fn ensure_nodes(&mut self) {
+        NodeId::BOTH.into_iter().for_each(|node| self.start_node(node));
     }
 
     /// There is a client whose session lives.

@@ -47,6 +47,8 @@ impl World {
                 return true;
             }
             self.recover_if_needed();
+            // An orderly stop may have ended only now.
+            self.ensure_nodes();
             self.ensure_client();
         }
         let roles = NodeId::BOTH.map(|n| self.nodes[n.index()].role());
@@ -101,10 +103,11 @@ impl World {
         }
     }
 
-    /// The client whose session is to work, if there is one.
+    /// The client whose session is to work: the newest that is open, else the newest that tries.
     pub(crate) fn live_client(&self) -> Option<usize> {
-        let last = self.clients.len().checked_sub(1)?;
-        let alive = self.clients[last].ended.is_none() && self.process(Host::Client(last)) != Process::Down;
-        alive.then_some(last)
+        let alive = |number: &usize| {
+            self.clients[*number].ended.is_none() && self.process(Host::Client(*number)) != Process::Down
+        };
+        (0..self.clients.len()).filter(alive).max_by_key(|&number| (self.clients[number].generation, number))
     }
 }

@@ -119,8 +119,9 @@ impl World {
     /// A block of a batch is on the disk.
     pub(crate) fn block_written(&mut self, node: NodeId, life: LifeIndex, lba: u64, version: Version) {
         one_authoritative_primary::check_write(self, node, life, &format_args!("block {lba}"));
-        completed_write_is_never_lost::overwritten(self, node, lba, version);
-        self.disk.blocks[usize::try_from(lba).expect("a small volume")] = version;
+        let block = &mut self.disk.blocks[usize::try_from(lba).expect("a small volume")];
+        let before = std::mem::replace(block, version);
+        completed_write_is_never_lost::overwritten(self, lba, before);
     }
 
     /// The node says that it serves now.
@@ -143,13 +144,17 @@ impl World {
         }
     }
 
-    /// This life's memory has the block in this version or a newer one.
+    /// This life's memory has the block in this version or a newer one, and its machine has not released it.
     pub(crate) fn memory_holds(&self, life: LifeIndex, lba: u64, at_least: Version) -> bool {
         let memory = &self.lives[life];
         let ring = self.config.ring_blocks();
+        let node = &self.nodes[memory.node.index()];
+        let status = node.machine.as_ref().filter(|_| node.life == Some(life)).map(twinsan_replica::Replica::status);
+        let released = status.map_or(Version::NEVER, |s| Version::new(s.generation, s.released));
         memory.slots.iter().flatten().any(|blob| {
             let inside = blob.lba.0 <= lba && lba < blob.end().0;
-            if !inside || Version::of(blob) < at_least {
+            let given_back = blob.generation.0 == released.generation && blob.seq.0 <= released.seq;
+            if !inside || given_back || Version::of(blob) < at_least {
                 return false;
             }
             let block = u64::from(crate::config::BLOCK_BYTES);
