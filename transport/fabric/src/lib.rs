@@ -20,6 +20,11 @@
 //!    side returns credits by itself; a sender that outruns them is held back, never dropped.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "faulty")]
+pub mod faulty;
+
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
