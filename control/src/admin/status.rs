@@ -41,6 +41,8 @@ pub struct VolumeStatus {
     pub primary: Option<String>,
     /// Whose RAM counts.
     pub members: Vec<MemberStatus>,
+    /// The incarnation that is joining, as 16 hex digits; known at the primary only.
+    pub joiner: Option<String>,
     /// Two members: a completed write is in two RAMs.
     pub dual: bool,
     /// Nothing is staged anywhere (rule 12).
@@ -86,10 +88,12 @@ pub struct PeerStatus {
     pub node: String,
     /// Whether the link is up.
     pub connected: bool,
-    /// Who is at its other end, as 16 hex digits.
-    pub incarnation: Option<String>,
     /// Since the link came up.
     pub connected_ms: Option<u64>,
+    /// What the other node last said that it does: one of [`twinsan_wire::Role::name`].
+    pub role: Option<String>,
+    /// Why this node could not connect to it, until it can again.
+    pub trouble: Option<String>,
 }
 
 /// What a node has staged for a volume.
@@ -113,6 +117,8 @@ pub struct LaneStatus {
     pub staged_bytes: u64,
     /// Since the oldest of them has been there; zero without any.
     pub staged_age_ms: u64,
+    /// Reads that have not been answered.
+    pub open_reads: u64,
 }
 
 /// The staging memory of a volume.
@@ -120,7 +126,7 @@ pub struct LaneStatus {
 pub struct MemoryStatus {
     /// How much.
     pub bytes: u64,
-    /// In what pages: `hugetlb`, `transparent-huge` or `small`.
+    /// In what pages: `huge`, `transparent-huge` or `small`.
     pub pages: String,
     /// Whether the kernel can't swap it out.
     pub locked: bool,

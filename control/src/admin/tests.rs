@@ -24,6 +24,7 @@ fn sample() -> NodeStatus {
             epoch: 3,
             primary: Some("san1".into()),
             members: vec![MemberStatus { node: "san1".into(), incarnation: "00000000000000a1".into() }],
+            joiner: None,
             dual: false,
             clean: false,
             generation: 2,

@@ -126,6 +126,26 @@ impl Weakness {
 }
 
 impl ReplicaConfig {
+    /// All that a node's driver says: the same in a build with the test-only feature, where nothing is weakened.
+    #[must_use]
+    pub const fn new(
+        node: NodeId,
+        geometry: Geometry,
+        volume_blocks: u64,
+        timing: Timing,
+        max_batch_bytes: u64,
+    ) -> Self {
+        Self {
+            node,
+            geometry,
+            volume_blocks,
+            timing,
+            max_batch_bytes,
+            #[cfg(feature = "weaken")]
+            weakness: None,
+        }
+    }
+
     /// Whether a wrong wording is switched on; never in a build without the test-only feature.
     #[cfg(feature = "weaken")]
     pub(crate) fn weak(&self, weakness: Weakness) -> bool {

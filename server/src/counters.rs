@@ -1,0 +1,53 @@
+//! What has happened since the start, for `status`. They only grow; no log line per I/O is written.
+
+use std::collections::BTreeMap;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// One volume's counters.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct Counters {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+        }
+
+        impl Counters {
+            /// By name, as `status` shows them.
+            pub(crate) fn by_name(&self) -> BTreeMap<String, u64> {
+                BTreeMap::from([$((stringify!($name).to_owned(), self.$name),)*])
+            }
+        }
+    };
+}
+
+counters! {
+    /// Blobs that passed every check of the driver's.
+    blobs_received,
+    /// Their payloads.
+    blob_bytes_received,
+    /// Blobs whose payload did not match its CRC.
+    payload_crc_errors,
+    /// Connections destroyed because the peer broke the protocol.
+    violations,
+    /// Connections that did not pass the set-up.
+    setups_rejected,
+    /// Mailboxes waited out because they were being written over.
+    torn_mailboxes,
+    /// Reads answered.
+    reads_answered,
+    /// Their bytes.
+    read_bytes_answered,
+    /// Flush batches issued.
+    flush_batches,
+    /// Ranges in them.
+    flush_ranges,
+    /// Bytes in them.
+    flush_bytes,
+    /// Clients' connections that were let in.
+    clients_connected,
+    /// Links to the other node that came up.
+    links_connected,
+    /// Times that the other node was dialled.
+    probes,
+    /// Connections closed because they took nothing any more.
+    overruns,
+}

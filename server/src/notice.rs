@@ -1,0 +1,189 @@
+//! A machine's notices, in words for whoever has to act: which node, which volume, which epoch, and what to do.
+
+use twinsan_replica::Notice;
+use twinsan_wire::{NodeId, Superblock};
+
+use crate::utc::Utc;
+use crate::volume::Volume;
+
+/// How loud a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loudness {
+    Info,
+    Warn,
+    Error,
+}
+
+/// Logs it.
+pub(crate) fn log(volume: &Volume, notice: Notice) {
+    let facts = &volume.facts;
+    let speaker = Speaker {
+        volume: facts.name.as_str(),
+        nodes: [&facts.nodes[0], &facts.nodes[1]],
+        node: facts.node,
+        changed_at: volume.flusher.health().changed_at,
+    };
+    let (loudness, words) = speaker.word(notice);
+    let (volume, node) = (speaker.volume, speaker.own());
+    match loudness {
+        Loudness::Info => tracing::info!(volume, node, "{words}"),
+        Loudness::Warn => tracing::warn!(volume, node, "{words}"),
+        Loudness::Error => tracing::error!(volume, node, "{words}"),
+    }
+}
+
+/// Who speaks, of what.
+struct Speaker<'a> {
+    volume: &'a str,
+    nodes: [&'a str; 2],
+    node: NodeId,
+    /// When the superblock on the disk was last changed, in seconds since 1970.
+    changed_at: Option<u64>,
+}
+
+impl Speaker<'_> {
+    fn name(&self, node: NodeId) -> &str {
+        self.nodes[node.index()]
+    }
+
+    fn own(&self) -> &str {
+        self.name(self.node)
+    }
+
+    fn other(&self) -> &str {
+        self.name(self.node.other())
+    }
+
+    fn word(&self, notice: Notice) -> (Loudness, String) {
+        use Loudness::{Error, Info, Warn};
+        let other = self.other();
+        match notice {
+            Notice::EpochEntered(superblock) => (Info, self.epoch(&superblock)),
+            Notice::TakingOver { member: true } => (
+                Warn,
+                format!("taking over from {other}: fencing it, then writing what is staged here to the disk (rule 5)"),
+            ),
+            Notice::TakingOver { member: false } => (
+                Warn,
+                format!(
+                    "taking over, with nothing staged here: all that was completed is on the disk (rule 6); \
+                         fencing {other} first"
+                ),
+            ),
+            Notice::Serving => (Info, "takeover has ended: serving".to_owned()),
+            Notice::DroppingSecondary => (
+                Warn,
+                format!(
+                    "{other} is lost: going on alone once everything staged is on the disk (rule 7); writes then \
+                         run at the disk's speed until it joins again"
+                ),
+            ),
+            Notice::Joined => (Info, format!("{other} has joined: two copies in RAM from here on (rule 8)")),
+            Notice::JoinThrownAway => {
+                (Warn, format!("the join of {other} made no progress and was thrown away; it will ask again"))
+            }
+            Notice::SessionAttached => (Info, "a new session is attached; the one before can't come back".to_owned()),
+            Notice::Fenced => (
+                Warn,
+                format!(
+                    "fenced out by {other} (rule 9): nothing is served from here; reading the superblock to see \
+                         what follows"
+                ),
+            ),
+            Notice::NeedsRecovery(superblock) => (Error, self.needs_recovery(&superblock)),
+            Notice::DiskTrouble => (
+                Error,
+                "the disk fails: nothing completes until it works again; everything is kept staged and retried \
+                 (rule 11). Look at the disk's paths and at the error logged beside this"
+                    .to_owned(),
+            ),
+            Notice::DiskWell => (Info, "the disk works again".to_owned()),
+            Notice::ClientViolation(what) => {
+                (Warn, format!("a client broke the protocol and its connection was destroyed: {what}"))
+            }
+            Notice::SuperblockCorrupt => (
+                Error,
+                "the superblock can't be used, in neither slot: this volume is not served. See the error logged \
+                 beside this; if the disk is the right one, restore its first 8 KiB from a copy"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn epoch(&self, superblock: &Superblock) -> String {
+        let primary = superblock.primary.map_or("nobody", |node| self.name(node));
+        let members: Vec<&str> = NodeId::BOTH
+            .into_iter()
+            .filter(|&node| superblock.members.of(node).is_some())
+            .map(|node| self.name(node))
+            .collect();
+        let dual = if superblock.members.is_dual() { "dual" } else { "solo" };
+        let (epoch, members) = (superblock.epoch.0, members.join(" + "));
+        format!("epoch {epoch}: {primary} serves, {dual} (members: {members})")
+    }
+
+    fn needs_recovery(&self, superblock: &Superblock) -> String {
+        let since = self.changed_at.map_or_else(String::new, |at| format!(" since {}", Utc(at)));
+        let volume = self.volume;
+        let epoch = superblock.epoch.0;
+        format!(
+            "volume {volume} has been dual{since} (epoch {epoch}), was not ended in order, and neither process that \
+             held its writes in RAM is alive: completed writes may be lost, so it is not served (rule 12). If one of \
+             them can still be reached, start the other node or mend the link. Else, to accept the loss: twinsan \
+             recover --accept-data-loss {volume}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinsan_wire::{Epoch, Generation, Incarnation, Members};
+
+    const SPEAKER: Speaker<'_> =
+        Speaker { volume: "db", nodes: ["san1", "san2"], node: NodeId::A, changed_at: Some(1_000_000_000) };
+
+    fn superblock() -> Superblock {
+        let incarnation = |bits| Some(Incarnation::from_random(bits));
+        Superblock {
+            counter: 9,
+            epoch: Epoch(7),
+            primary: Some(NodeId::B),
+            members: Members([incarnation(1), incarnation(2)]),
+            generation: Generation(1),
+            clean: false,
+        }
+    }
+
+    #[test]
+    fn an_epoch_names_who_serves_and_who_counts() {
+        let dual = Notice::EpochEntered(superblock());
+        assert_eq!(SPEAKER.word(dual).1, "epoch 7: san2 serves, dual (members: san1 + san2)");
+        let members = Members([None, superblock().members.0[1]]);
+        let solo = Notice::EpochEntered(Superblock { members, ..superblock() });
+        assert_eq!(SPEAKER.word(solo).1, "epoch 7: san2 serves, solo (members: san2)");
+    }
+
+    #[test]
+    fn a_refusal_says_since_when_and_what_to_do() {
+        let (loudness, words) = SPEAKER.word(Notice::NeedsRecovery(superblock()));
+        assert_eq!(loudness, Loudness::Error);
+        assert!(words.contains("dual since 2001-09-09 01:46:40 UTC (epoch 7)"), "{words}");
+        assert!(words.ends_with("twinsan recover --accept-data-loss db"), "{words}");
+    }
+
+    #[test]
+    fn what_concerns_the_other_node_names_it() {
+        for notice in [
+            Notice::TakingOver { member: true },
+            Notice::TakingOver { member: false },
+            Notice::DroppingSecondary,
+            Notice::Joined,
+            Notice::JoinThrownAway,
+            Notice::Fenced,
+        ] {
+            let (_, words) = SPEAKER.word(notice);
+            assert!(words.contains("san2"), "{words}");
+        }
+    }
+}

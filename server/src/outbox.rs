@@ -1,0 +1,158 @@
+//! What waits to leave by one connection.
+//!
+//! Everything that the machine sends is put here first and posted when the reactor has fed all that a poll brought, so
+//! that many actions cost one doorbell, and so that a full send queue holds nobody up. Order is kept, with one licence:
+//! a mailbox that has not been posted is replaced by a newer one of its kind, as long as nothing was sent in between.
+
+use std::collections::VecDeque;
+
+use twinsan_fabric::{ConnId, Fabric, LocalSlice, Payload, PostError, RemoteAddr, RemoteKey, WorkId};
+use twinsan_replica::ReadToken;
+use twinsan_wire::imm::Immediate;
+use twinsan_wire::layout::{PEER_MAILBOX_SLOTS, mailbox_offset, read_offset};
+use twinsan_wire::limits::MAILBOX_BYTES;
+use twinsan_wire::{Encoded, Mailbox};
+
+use crate::limits::{MAX_OUTBOX, SIGNAL_EVERY};
+
+/// The work id of posts whose end concerns nobody. Tokens count from one.
+pub(crate) const NO_READ: WorkId = 0;
+
+/// A read's answer: its pieces into the client's buffer, then the message that says so.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The read; its number is the work id of the last piece.
+    pub(crate) token: ReadToken,
+    /// The client's read buffers.
+    pub(crate) reads: RemoteKey,
+    /// Which of them.
+    pub(crate) slot: u32,
+    /// Its bytes, in order.
+    pub(crate) pieces: Vec<LocalSlice>,
+    /// ReadDone.
+    pub(crate) done: Encoded,
+    posted: usize,
+    landed: u64,
+}
+
+impl Answer {
+    /// Nothing of it posted yet.
+    pub(crate) fn new(token: ReadToken, reads: RemoteKey, slot: u32, pieces: Vec<LocalSlice>, done: Encoded) -> Self {
+        Self { token, reads, slot, pieces, done, posted: 0, landed: 0 }
+    }
+}
+
+#[derive(Debug)]
+enum Item {
+    Message(Encoded),
+    Mailbox { slot: u32, bytes: [u8; MAILBOX_BYTES] },
+    Answer(Answer),
+}
+
+/// One connection's queue.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Item>,
+    /// The newest mailbox of each slot, not yet posted.
+    mailboxes: [Option<[u8; MAILBOX_BYTES]>; PEER_MAILBOX_SLOTS as usize],
+}
+
+/// The queue has grown past its limit: the peer takes nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Overrun;
+
+impl Outbox {
+    /// Queues a message.
+    pub(crate) fn message(&mut self, message: Encoded) {
+        self.settle_mailboxes();
+        self.queue.push_back(Item::Message(message));
+    }
+
+    /// Queues a mailbox, in place of an older one that has not left.
+    pub(crate) fn mailbox(&mut self, mailbox: &Mailbox) {
+        self.mailboxes[mailbox.slot() as usize] = Some(mailbox.encode());
+    }
+
+    /// Queues an answer.
+    pub(crate) fn answer(&mut self, answer: Answer) {
+        self.settle_mailboxes();
+        self.queue.push_back(Item::Answer(answer));
+    }
+
+    /// Nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.mailboxes.iter().all(Option::is_none)
+    }
+
+    fn settle_mailboxes(&mut self) {
+        for (slot, mailbox) in (0..).zip(&mut self.mailboxes) {
+            if let Some(bytes) = mailbox.take() {
+                self.queue.push_back(Item::Mailbox { slot, bytes });
+            }
+        }
+    }
+
+    /// Posts as much as the connection takes and rings its doorbell. `mailbox`: the peer's mailbox region.
+    ///
+    /// # Errors
+    /// If too much is left.
+    ///
+    /// # Panics
+    /// If a post is refused that no peer can cause: a piece outside of our own arena.
+    pub(crate) fn flush<F: Fabric>(&mut self, fabric: &mut F, conn: ConnId, mailbox: RemoteKey) -> Result<(), Overrun> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        // While older things wait for room, mailboxes go on being replaced.
+        if self.queue.is_empty() {
+            self.settle_mailboxes();
+        }
+        while let Some(item) = self.queue.front_mut() {
+            match item.post(fabric, conn, mailbox) {
+                Ok(()) => drop(self.queue.pop_front()),
+                // Not connected: the fabric's Closed is on its way and will clear everything.
+                Err(PostError::Full | PostError::NotConnected) => break,
+                Err(error @ (PostError::TooLong { .. } | PostError::OutOfRegion)) => {
+                    panic!("the driver posted what the fabric can't take: {error}")
+                }
+            }
+            if self.queue.is_empty() {
+                self.settle_mailboxes();
+            }
+        }
+        fabric.submit(conn);
+        if self.queue.len() > MAX_OUTBOX { Err(Overrun) } else { Ok(()) }
+    }
+}
+
+impl Item {
+    fn post<F: Fabric>(&mut self, fabric: &mut F, conn: ConnId, mailbox: RemoteKey) -> Result<(), PostError> {
+        match self {
+            Self::Message(message) => fabric.send(conn, message.as_bytes()),
+            Self::Mailbox { slot, bytes } => {
+                let to = RemoteAddr { key: mailbox, offset: mailbox_offset(*slot) };
+                let imm = Immediate::Mailbox { slot: *slot }.encode();
+                fabric.write_imm(conn, Payload::Inline(bytes), to, imm, None)
+            }
+            Self::Answer(answer) => answer.post(fabric, conn),
+        }
+    }
+}
+
+impl Answer {
+    /// Goes on where the send queue was full.
+    fn post<F: Fabric>(&mut self, fabric: &mut F, conn: ConnId) -> Result<(), PostError> {
+        while let Some(&piece) = self.pieces.get(self.posted) {
+            let to = RemoteAddr { key: self.reads, offset: read_offset(self.slot) + self.landed };
+            let signal = if self.posted + 1 == self.pieces.len() {
+                Some(self.token.0)
+            } else {
+                self.posted.is_multiple_of(SIGNAL_EVERY).then_some(NO_READ)
+            };
+            fabric.write(conn, Payload::Region(piece), to, signal)?;
+            self.posted += 1;
+            self.landed += u64::from(piece.len);
+        }
+        fabric.send(conn, self.done.as_bytes())
+    }
+}

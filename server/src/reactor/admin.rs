@@ -1,0 +1,150 @@
+//! The control thread's requests.
+
+use twinsan_control::admin::{
+    DiskStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus, PeerStatus, Request, Response, SessionStatus,
+    VolumeStatus,
+};
+use twinsan_fabric::Fabric;
+use twinsan_replica::Event;
+use twinsan_wire::layout::descriptor_slot;
+use twinsan_wire::limits::LANE_SLOTS;
+use twinsan_wire::{Incarnation, NodeId, Role};
+
+use super::Reactor;
+use crate::conn::{Conn, Stage};
+use crate::control::Asked;
+use crate::memory;
+use crate::volume::Volume;
+
+impl<F: Fabric> Reactor<F> {
+    pub(super) fn administer(&mut self, asked: Asked) {
+        let response = match asked.request {
+            Request::Status => Response::Status(Box::new(self.status())),
+            Request::Recover { volume, accept_data_loss } => self.recover(&volume, accept_data_loss),
+        };
+        // Whoever asked may have given up: nobody to tell.
+        let _ = asked.answer.try_send(response);
+    }
+
+    fn recover(&mut self, name: &str, accept_data_loss: bool) -> Response {
+        let failed = |message: String| Response::Failed { message };
+        let Some(index) = self.volumes.iter().position(|volume| volume.facts.name.as_str() == name) else {
+            return failed(format!("no volume is called \"{name}\" here"));
+        };
+        if !accept_data_loss {
+            return failed("completed writes may be lost: say that you accept it (accept_data_loss)".to_owned());
+        }
+        let role = self.volumes[index].replica.status().role;
+        if role != Role::Refusing {
+            return failed(format!("volume \"{name}\" is {} on this node: nothing to recover", role.name()));
+        }
+        tracing::warn!(volume = name, "an operator accepts the loss of completed writes: starting");
+        self.feed(index, Event::Recover);
+        Response::Done { message: format!("volume \"{name}\" is starting, with what is on the disk") }
+    }
+
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.identity.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_ms: self.now,
+            volumes: (0..self.volumes.len()).map(|index| self.volume_status(index)).collect(),
+        }
+    }
+
+    fn volume_status(&self, index: usize) -> VolumeStatus {
+        let volume = &self.volumes[index];
+        let facts = &volume.facts;
+        let status = volume.replica.status();
+        let superblock = &status.superblock;
+        let name_of = |node: NodeId| volume.node_name(node).to_owned();
+        let member = |node: NodeId| {
+            let incarnation = hex(superblock.members.of(node)?);
+            Some(MemberStatus { node: name_of(node), incarnation })
+        };
+        VolumeStatus {
+            name: facts.name.as_str().to_owned(),
+            uuid: twinsan_sas::Uuid(facts.shape.uuid).to_string(),
+            size_bytes: facts.shape.blocks * u64::from(facts.shape.block_bytes),
+            block_bytes: facts.shape.block_bytes,
+            role: status.role.name().to_owned(),
+            incarnation: hex(status.incarnation),
+            epoch: superblock.epoch.0,
+            primary: superblock.primary.map(name_of),
+            members: NodeId::BOTH.into_iter().filter_map(member).collect(),
+            joiner: status.joiner.map(hex),
+            dual: superblock.members.is_dual(),
+            clean: superblock.clean,
+            generation: superblock.generation.0,
+            session: self.session(index, &status),
+            peer: self.peer(index, &status),
+            lane: lane(volume, &status, self.now),
+            memory: memory_status(volume),
+            disk: disk(volume, &status),
+            counters: volume.counters.by_name(),
+        }
+    }
+
+    fn session(&self, index: usize, status: &twinsan_replica::Status) -> Option<SessionStatus> {
+        let is_ours =
+            |conn: &Conn| conn.volume == Some(index) && matches!(conn.stage, Stage::Client { grant: Some(_), .. });
+        let (_, conn) = self.conns.iter().find(|(_, conn)| is_ours(conn)).filter(|_| status.session)?;
+        Some(SessionStatus { generation: status.generation.0, connected_ms: self.now.saturating_sub(conn.since) })
+    }
+
+    fn peer(&self, index: usize, status: &twinsan_replica::Status) -> PeerStatus {
+        let volume = &self.volumes[index];
+        let is_link = |conn: &Conn| conn.volume == Some(index) && matches!(conn.stage, Stage::Link { .. });
+        let link = self.conns.iter().find(|(_, conn)| is_link(conn)).map(|(_, conn)| conn);
+        PeerStatus {
+            node: volume.node_name(volume.other_node()).to_owned(),
+            connected: link.is_some(),
+            connected_ms: link.map(|conn| self.now.saturating_sub(conn.since)),
+            role: status.peer_role.map(|role| role.name().to_owned()),
+            trouble: volume.dial_trouble.clone(),
+        }
+    }
+}
+
+fn hex(incarnation: Incarnation) -> String {
+    format!("{:016x}", incarnation.get())
+}
+
+fn lane(volume: &Volume, status: &twinsan_replica::Status, now: u64) -> LaneStatus {
+    let staged_blobs = status.received.0 - status.released.0;
+    let oldest = volume.arrivals[descriptor_slot(status.released.next()) as usize];
+    LaneStatus {
+        ring_bytes: volume.facts.shape.ring_bytes,
+        slots: LANE_SLOTS,
+        received: status.received.0,
+        durable: status.durable.0,
+        flushed: status.flushed.0,
+        released: status.released.0,
+        staged_blobs,
+        staged_bytes: status.staged_bytes,
+        staged_age_ms: if staged_blobs == 0 { 0 } else { now.saturating_sub(oldest) },
+        open_reads: status.reads as u64,
+    }
+}
+
+fn memory_status(volume: &Volume) -> MemoryStatus {
+    let report = volume.arena.report();
+    MemoryStatus {
+        bytes: report.mapped as u64,
+        pages: memory::page_word(report.pages).to_owned(),
+        locked: report.locked,
+        advice: report.downgrades.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn disk(volume: &Volume, status: &twinsan_replica::Status) -> DiskStatus {
+    let health = volume.flusher.health();
+    DiskStatus {
+        path: volume.facts.disk.display().to_string(),
+        facts: volume.facts.disk_facts.clone(),
+        well: !status.disk_trouble && health.well,
+        last_error: health.last_error,
+        errors: health.errors,
+    }
+}

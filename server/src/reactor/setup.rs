@@ -1,0 +1,311 @@
+//! Who may connect, and dialling the other node. No machine sees a connection before its set-up is through.
+//!
+//! Node B dials for the link: what its machine probes with is the link itself. Node A only asks, and closes.
+
+use twinsan_auth::{AuthError, Connector, ConnectorStep, Listener, ListenerStep, Welcome, fresh_nonce};
+use twinsan_fabric::{CloseReason, ConnId, Fabric};
+use twinsan_replica::{Event, LinkId, Probe};
+use twinsan_wire::layout::PEER_MAILBOX_BYTES;
+use twinsan_wire::message::{Purpose, Rejection, RemoteKey, SetupMsg};
+use twinsan_wire::{Incarnation, NodeId};
+
+use super::Reactor;
+use crate::conn::{Conn, NO_KEY, Stage};
+use crate::dial::{Dial, is_refusal};
+use crate::limits::{DIAL_TIMEOUT_MS, MAX_CONNECTIONS};
+
+/// The node that dials for the link.
+const DIALLER: NodeId = NodeId::B;
+
+/// Between two log lines about those who are not let in.
+const REJECTION_LOG_MS: u64 = 1000;
+
+impl<F: Fabric> Reactor<F> {
+    // ---- listening ------------------------------------------------------------------------------------------------
+
+    pub(super) fn accepted(&mut self, id: ConnId) {
+        if self.conns.len() >= MAX_CONNECTIONS {
+            tracing::warn!("{MAX_CONNECTIONS} connections already: another one is turned away");
+            self.fabric.disconnect(id);
+            return;
+        }
+        let nonce = fresh_nonce().expect("the kernel has random bytes");
+        let stage = Stage::Listening(Box::new(Listener::new(self.identity.node, nonce)));
+        self.conns.insert(id, Conn::new(None, stage, self.now));
+    }
+
+    /// A message on a connection whose set-up is not through.
+    pub(super) fn setup_message(&mut self, id: ConnId, bytes: &[u8]) {
+        let conn = self.conns.get_mut(id).expect("the caller has looked");
+        match &mut conn.stage {
+            Stage::Listening(listener) => match listener.handle_bytes(bytes, &self.identity.keyring) {
+                Ok(ListenerStep::Send(msg)) => self.say(id, &msg),
+                Ok(ListenerStep::Admitted(admitted)) => self.admit(id, admitted),
+                Err(error) => self.reject(id, &error),
+            },
+            Stage::Admitted(purpose) => {
+                let purpose = *purpose;
+                match SetupMsg::decode(bytes) {
+                    Ok(SetupMsg::Ready { mailbox, reads }) => self.ready(id, purpose, mailbox, reads),
+                    Ok(_) => self.violation(id, &"another message where Ready was due"),
+                    Err(error) => self.violation(id, &error),
+                }
+            }
+            Stage::Proving(purpose, connector) => {
+                let purpose = *purpose;
+                match connector.handle_bytes(bytes) {
+                    Ok(ConnectorStep::Send(msg)) => self.say(id, &msg),
+                    Ok(ConnectorStep::Welcomed(welcome)) => self.welcomed(id, purpose, &welcome),
+                    Err(error) => self.dial_refused(id, &error.to_string()),
+                }
+            }
+            Stage::Dialling(_) | Stage::Parting | Stage::Link { .. } | Stage::Client { .. } => {
+                self.violation(id, &"a message where none was due");
+            }
+        }
+    }
+
+    fn say(&mut self, id: ConnId, msg: &SetupMsg) {
+        if let Some(outbox) = self.conns.outbox(id) {
+            outbox.message(msg.encode());
+        }
+    }
+
+    /// Proven: say who we are, and let the other node write its mailboxes.
+    fn admit(&mut self, id: ConnId, admitted: twinsan_auth::Admitted) {
+        let by_name = |volume: &crate::volume::Volume| volume.facts.name == admitted.volume;
+        let index = self.volumes.iter().position(by_name).expect("the keyring knows the volumes that are served");
+        if matches!(admitted.purpose, Purpose::Peer { .. }) && self.identity.node == DIALLER {
+            // Our own node letter says that nobody dials us for the link: the other side's file is another one.
+            self.say(id, &SetupMsg::Rejected { why: Rejection::NotAPeer });
+            self.part(id);
+            return;
+        }
+        let mailbox = match admitted.purpose {
+            Purpose::Peer { .. } => self.expose_mailboxes(index, id),
+            // Whoever writes no mailboxes gets no key.
+            Purpose::Client | Purpose::Probe { .. } => Some(NO_KEY),
+        };
+        let Some(mailbox) = mailbox else { return };
+        let volume = &self.volumes[index];
+        let welcome = SetupMsg::Welcome {
+            node: self.identity.node,
+            incarnation: volume.incarnation,
+            volume: volume.facts.shape,
+            mailbox,
+        };
+        self.say(id, &welcome);
+        let conn = self.conns.get_mut(id).expect("it has just spoken");
+        conn.volume = Some(index);
+        conn.stage = match admitted.purpose {
+            Purpose::Probe { .. } => Stage::Parting,
+            purpose @ (Purpose::Client | Purpose::Peer { .. }) => Stage::Admitted(purpose),
+        };
+    }
+
+    fn expose_mailboxes(&mut self, index: usize, id: ConnId) -> Option<RemoteKey> {
+        let volume = &self.volumes[index];
+        self.fabric.expose(id, volume.region, volume.layout.mailboxes, PEER_MAILBOX_BYTES).ok()
+    }
+
+    fn ready(&mut self, id: ConnId, purpose: Purpose, mailbox: RemoteKey, reads: Option<RemoteKey>) {
+        match (purpose, reads) {
+            (Purpose::Peer { incarnation, .. }, _) => self.link_up(id, incarnation, mailbox),
+            (Purpose::Client, Some(reads)) => self.client_up(id, mailbox, reads),
+            (Purpose::Client | Purpose::Probe { .. }, _) => self.violation(id, &"Ready without what it must name"),
+        }
+    }
+
+    fn client_up(&mut self, id: ConnId, mailbox: RemoteKey, reads: RemoteKey) {
+        let conn = self.conns.get_mut(id).expect("it has just spoken");
+        conn.stage = Stage::Client { mailbox, reads, grant: None };
+        conn.since = self.now;
+        let volume = conn.volume.expect("admitted to a volume");
+        self.volumes[volume].counters.clients_connected += 1;
+        self.feed(volume, Event::ClientUp { conn: twinsan_replica::ConnId(id.0) });
+    }
+
+    /// The link is up, in place of an earlier one, which is destroyed first.
+    fn link_up(&mut self, id: ConnId, peer: Incarnation, mailbox: RemoteKey) {
+        let volume = self.conns.get(id).and_then(|conn| conn.volume).expect("a link is a volume's");
+        let earlier = |conn: &Conn| conn.volume == Some(volume) && matches!(conn.stage, Stage::Link { .. });
+        for earlier in self.conns.which(earlier) {
+            self.destroy(earlier);
+        }
+        let conn = self.conns.get_mut(id).expect("looked at just now");
+        conn.stage = Stage::Link { mailbox };
+        conn.since = self.now;
+        self.volumes[volume].counters.links_connected += 1;
+        self.feed(volume, Event::LinkUp { link: LinkId(id.0), peer });
+    }
+
+    fn reject(&mut self, id: ConnId, error: &AuthError) {
+        if self.now >= self.rejections_quiet_until {
+            self.rejections_quiet_until = self.now + REJECTION_LOG_MS;
+            tracing::warn!(conn = id.0, "not let in: {error}");
+        }
+        if let Some(reply) = error.reply() {
+            self.say(id, &reply);
+        }
+        self.part(id);
+    }
+
+    /// Waits, for as long as a set-up may take, until the peer has read the last word and closes.
+    fn part(&mut self, id: ConnId) {
+        let conn = self.conns.get_mut(id).expect("it has just spoken");
+        conn.stage = Stage::Parting;
+        if let Some(volume) = conn.volume {
+            self.volumes[volume].counters.setups_rejected += 1;
+        }
+    }
+
+    // ---- dialling -------------------------------------------------------------------------------------------------
+
+    /// Carries out a probe.
+    pub(super) fn dial(&mut self, index: usize) {
+        let volume = &mut self.volumes[index];
+        assert!(volume.dial.is_none(), "the machine probes once at a time");
+        volume.counters.probes += 1;
+        volume.dial = Some(Dial::new(self.now + DIAL_TIMEOUT_MS));
+        self.dial_next(index);
+    }
+
+    /// Tries the dial's present address, and those after it as long as they are none.
+    fn dial_next(&mut self, index: usize) {
+        loop {
+            let volume = &mut self.volumes[index];
+            let Some(dial) = &mut volume.dial else { return };
+            let Some(address) = volume.facts.other.get(dial.address) else {
+                let verdict = dial.verdict();
+                self.dial_ended(index, verdict);
+                return;
+            };
+            match self.fabric.connect(&address.to_string()) {
+                Ok(id) => {
+                    dial.conn = Some(id);
+                    dial.deadline = self.now + DIAL_TIMEOUT_MS;
+                    let node = self.identity.node;
+                    let purpose = match node {
+                        DIALLER => Purpose::Peer { node, incarnation: volume.incarnation },
+                        _ => Purpose::Probe { node },
+                    };
+                    self.conns.insert(id, Conn::new(Some(index), Stage::Dialling(purpose), self.now));
+                    return;
+                }
+                Err(error) => {
+                    dial.failed(false, self.now + DIAL_TIMEOUT_MS);
+                    self.dial_trouble(index, &error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Our own connect has succeeded: say who we are.
+    pub(super) fn connected(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let (Stage::Dialling(purpose), Some(volume)) = (&conn.stage, conn.volume) else { return };
+        let purpose = *purpose;
+        let name = self.volumes[volume].facts.name;
+        let key = self.identity.keyring.find(&name).flatten().cloned();
+        let nonce = fresh_nonce().expect("the kernel has random bytes");
+        let (connector, hello) = Connector::new(purpose, name, key, nonce);
+        conn.stage = Stage::Proving(purpose, Box::new(connector));
+        self.say(id, &hello);
+    }
+
+    /// The other node has let us in.
+    fn welcomed(&mut self, id: ConnId, purpose: Purpose, welcome: &Welcome) {
+        let index = self.conns.get(id).and_then(|conn| conn.volume).expect("a dial is a volume's");
+        let ours = self.volumes[index].facts.shape;
+        if welcome.volume != ours {
+            let theirs = welcome.volume;
+            let message = format!(
+                "it serves another volume or another lane: {theirs:?} where we have {ours:?}; both \
+                                   nodes must use the same disk and the same configuration"
+            );
+            self.dial_refused(id, &message);
+            return;
+        }
+        let alive = Probe::Alive(welcome.incarnation);
+        if !matches!(purpose, Purpose::Peer { .. }) {
+            self.destroy(id);
+            self.dial_ended(index, alive);
+            self.feed_inbox();
+            return;
+        }
+        let Some(mailbox) = self.expose_mailboxes(index, id) else { return };
+        self.say(id, &SetupMsg::Ready { mailbox, reads: None });
+        self.dial_ended(index, alive);
+        self.feed_inbox();
+        self.link_up(id, welcome.incarnation, welcome.mailbox);
+    }
+
+    /// The other node answered, and it did not work: its process lives, and we don't know as what.
+    fn dial_refused(&mut self, id: ConnId, why: &str) {
+        let Some(gone) = self.destroy(id) else { return };
+        let index = gone.volume.expect("a dial is a volume's");
+        self.dial_trouble(index, why);
+        self.next_address(index, false);
+        self.feed_inbox();
+    }
+
+    /// A dial's connection has ended by itself.
+    pub(super) fn dial_failed(&mut self, id: ConnId, gone: &Conn, why: &CloseReason) {
+        let index = gone.volume.expect("a dial is a volume's");
+        if self.volumes[index].dial.as_ref().is_some_and(|dial| dial.conn == Some(id)) {
+            self.next_address(index, is_refusal(why));
+        }
+    }
+
+    pub(super) fn expire_dials(&mut self) {
+        for index in 0..self.volumes.len() {
+            let late = self.volumes[index].dial.as_ref().filter(|dial| self.now >= dial.deadline);
+            if let Some(conn) = late.and_then(|dial| dial.conn) {
+                self.destroy(conn);
+                self.next_address(index, false);
+                self.feed_inbox();
+            }
+        }
+    }
+
+    fn next_address(&mut self, index: usize, refused: bool) {
+        if let Some(dial) = &mut self.volumes[index].dial {
+            dial.failed(refused, self.now + DIAL_TIMEOUT_MS);
+            self.dial_next(index);
+        }
+    }
+
+    /// Puts the answer to the machine's probe into the inbox.
+    fn dial_ended(&mut self, index: usize, probe: Probe) {
+        let volume = &mut self.volumes[index];
+        volume.dial = None;
+        if matches!(probe, Probe::Alive(_)) {
+            volume.dial_trouble = None;
+        }
+        self.inbox.push_back((index, Event::Probed(probe)));
+    }
+
+    /// Logs what keeps us from the other node, once until it changes or works.
+    fn dial_trouble(&mut self, index: usize, why: &str) {
+        let volume = &mut self.volumes[index];
+        if volume.dial_trouble.as_deref() != Some(why) {
+            let (name, other) = (volume.facts.name.as_str(), volume.node_name(volume.other_node()));
+            tracing::warn!(volume = name, "can't connect to {other}: {why}");
+            volume.dial_trouble = Some(why.to_owned());
+        }
+    }
+
+    /// New connections say the new incarnation. Those whose set-up has named the old one are void.
+    pub(super) fn change_incarnation(&mut self, index: usize, incarnation: Incarnation) {
+        let volume = &mut self.volumes[index];
+        volume.incarnation = incarnation;
+        volume.flusher.give(crate::flusher::Job::Incarnation(incarnation));
+        let void = |conn: &Conn| conn.volume == Some(index) && conn.names_incarnation();
+        for conn in self.conns.which(void) {
+            self.destroy(conn);
+        }
+        if self.volumes[index].dial.is_some() {
+            self.dial_ended(index, Probe::Silent);
+        }
+    }
+}

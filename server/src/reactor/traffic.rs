@@ -1,0 +1,80 @@
+//! Messages and immediates: taken out of the peer's reach, checked, and made events.
+
+use twinsan_fabric::{ConnId, Fabric};
+use twinsan_replica::{Event, LinkId};
+use twinsan_wire::{ClientMsg, Immediate, PeerMsg};
+
+use super::Reactor;
+use crate::conn::Stage;
+use crate::incoming::{BadBlob, take_blob, take_mailbox};
+
+impl<F: Fabric> Reactor<F> {
+    pub(super) fn message(&mut self, id: ConnId, bytes: &[u8]) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let volume = conn.volume;
+        let event = match (&conn.stage, volume) {
+            (Stage::Link { .. }, Some(_)) => PeerMsg::decode(bytes).map(|msg| Event::Peer { link: LinkId(id.0), msg }),
+            (Stage::Client { .. }, Some(_)) => {
+                ClientMsg::decode(bytes).map(|msg| Event::Client { conn: twinsan_replica::ConnId(id.0), msg })
+            }
+            _ => return self.setup_message(id, bytes),
+        };
+        match (event, volume) {
+            (Ok(event), Some(volume)) => self.feed(volume, event),
+            (Err(error), _) => self.violation(id, &error),
+            (Ok(_), None) => unreachable!("links and clients have a volume"),
+        }
+    }
+
+    pub(super) fn immediate(&mut self, id: ConnId, imm: u32) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let Some(volume) = conn.volume else { return self.violation(id, &"an immediate before its set-up is through") };
+        let granted = matches!(conn.stage, Stage::Client { grant: Some(_), .. });
+        let is_link = matches!(conn.stage, Stage::Link { .. });
+        match Immediate::decode(imm) {
+            Ok(Immediate::Blob { slot }) if granted => self.blob(volume, id, slot),
+            Ok(Immediate::Mailbox { slot }) if is_link => self.mailbox(volume, id, slot),
+            Ok(other) => self.violation(id, &format_args!("{other:?} from one that may not send it")),
+            Err(error) => self.violation(id, &error),
+        }
+    }
+
+    fn blob(&mut self, index: usize, id: ConnId, slot: u32) {
+        let volume = &mut self.volumes[index];
+        let facts = &volume.facts;
+        match take_blob(&volume.arena, &volume.layout, &facts.shape, facts.integrity, slot) {
+            Ok(blob) => {
+                volume.counters.blobs_received += 1;
+                volume.counters.blob_bytes_received += u64::from(blob.payload_len);
+                volume.arrived(blob.seq, self.now);
+                self.feed(index, Event::Blob { conn: twinsan_replica::ConnId(id.0), blob });
+            }
+            Err(error) => {
+                if matches!(error, BadBlob::Crc { .. }) {
+                    volume.counters.payload_crc_errors += 1;
+                }
+                self.violation(id, &error);
+            }
+        }
+    }
+
+    fn mailbox(&mut self, index: usize, id: ConnId, slot: u32) {
+        let volume = &mut self.volumes[index];
+        match take_mailbox(&volume.arena, &volume.layout, slot) {
+            Ok(Some(mailbox)) => self.feed(index, Event::PeerMailbox { link: LinkId(id.0), mailbox }),
+            Ok(None) => volume.counters.torn_mailboxes += 1,
+            Err(error) => self.violation(id, &error),
+        }
+    }
+
+    /// The peer broke the protocol: nothing that it says counts any more. It may come back and say it right.
+    pub(super) fn violation(&mut self, id: ConnId, what: &dyn std::fmt::Display) {
+        let volume = self.conns.get(id).and_then(|conn| conn.volume);
+        let name = volume.map_or("", |volume| self.volumes[volume].facts.name.as_str());
+        tracing::warn!(volume = name, conn = id.0, "connection destroyed, the peer broke the protocol: {what}");
+        if let Some(volume) = volume {
+            self.volumes[volume].counters.violations += 1;
+        }
+        self.destroy_and_tell(id);
+    }
+}

@@ -1,0 +1,272 @@
+//! From a configuration to a running node: everything is checked before anything is begun.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use twinsan_arena::Arena;
+use twinsan_auth::{Key, KeyError, Keyring};
+use twinsan_control::{Config, ConfigError, FenceKind};
+use twinsan_fabric::{Fabric, WaitPolicy};
+use twinsan_replica::{Replica, ReplicaConfig, Timing};
+use twinsan_sas::superblock::slots::Expected;
+use twinsan_sas::{DiskError, OpenError, SharedReader, VolumeIdentity};
+use twinsan_staging::Geometry;
+use twinsan_tcp::{TcpFabric, TcpOptions};
+use twinsan_wire::message::VolumeShape;
+use twinsan_wire::{Incarnation, NodeId};
+
+use crate::clock::Clock;
+use crate::control;
+use crate::counters::Counters;
+use crate::doorbell::Doorbell;
+use crate::flusher::{Flusher, Parts};
+use crate::layout::Layout;
+use crate::limits::{DIAL_TIMEOUT_MS, MAX_BATCH_BYTES, TICK_MS};
+use crate::memory;
+use crate::reactor::{Ears, Identity, Reactor};
+use crate::signals::Signals;
+use crate::slab::Slab;
+use crate::volume::{Facts, Volume};
+use crate::watchdog::Watchdog;
+
+/// What a person has to put right; starting again as it is won't help.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key file.
+    #[error("volume \"{volume}\": {source}")]
+    Key {
+        /// Whose.
+        volume: String,
+        /// Why.
+        source: KeyError,
+    },
+    /// The disk is not this volume's, or can't be.
+    #[error("volume \"{volume}\", disk {disk}: {source}")]
+    Disk {
+        /// Which.
+        volume: String,
+        /// Where.
+        disk: String,
+        /// Why.
+        source: DiskError,
+    },
+    /// The path leads to no disk that can be used.
+    #[error("volume \"{volume}\": {source}")]
+    Open {
+        /// Which.
+        volume: String,
+        /// Why.
+        source: OpenError,
+    },
+    /// The disk was formatted for other nodes.
+    #[error(
+        "volume \"{volume}\", disk {disk}: it was formatted for the nodes \"{found}\" and \"{found_b}\", the \
+         configuration has \"{expected}\" and \"{expected_b}\"; names and order must be the same",
+        found = found[0], found_b = found[1], expected = expected[0], expected_b = expected[1]
+    )]
+    Nodes {
+        /// Which.
+        volume: String,
+        /// Where.
+        disk: String,
+        /// In the superblock.
+        found: [String; 2],
+        /// In the configuration.
+        expected: [String; 2],
+    },
+}
+
+/// Checks everything, takes memory, addresses and threads, and is ready to run.
+///
+/// # Errors
+/// [`StartError`] where a person is needed, anything else where it may pass.
+pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Reactor<TcpFabric>> {
+    let clock = Clock::start();
+    let config = Config::load(config).map_err(StartError::Config)?;
+    let (node, _) = config.node(node).map_err(StartError::Config)?;
+    let keyring = keyring(&config)?;
+    let disks = config.volumes.iter().map(|volume| find_disk(&config, volume)).collect::<anyhow::Result<Vec<_>>>()?;
+    // Caught before the first thread begins, so that every thread has the signals' handlers.
+    let signals = Signals::catch().context("catching signals")?;
+    let bell = Doorbell::new().context("an eventfd for the reactor")?;
+    let mut fabric = fabric(&config)?;
+    let mut volumes = Vec::with_capacity(disks.len());
+    for (volume, disk) in config.volumes.iter().zip(disks) {
+        volumes.push(open_volume(&config, node, volume, disk, &mut fabric, &bell)?);
+    }
+    let own = &config.nodes[node.index()];
+    let requests = control::start(&own.admin, bell.clone())?;
+    for address in &own.listen {
+        let bound = fabric.listen(&address.to_string())?;
+        tracing::info!(node = own.name, "listening at {bound}");
+    }
+    let watchdog = Watchdog::from_environment();
+    let identity = Identity { node, name: own.name.clone(), keyring };
+    let ears = Ears { bell, signals, requests, watchdog };
+    Reactor::new(fabric, volumes, identity, ears, clock)
+}
+
+fn keyring(config: &Config) -> anyhow::Result<Keyring> {
+    let mut keyring = Keyring::default();
+    for volume in &config.volumes {
+        let key = match &volume.key_file {
+            None => None,
+            Some(file) => Some(
+                Key::load(file)
+                    .map_err(|source| StartError::Key { volume: volume.name.as_str().to_owned(), source })?,
+            ),
+        };
+        keyring.insert(volume.name, key);
+    }
+    Ok(keyring)
+}
+
+/// Opens a volume's disk for reading and checks that it is the volume's.
+fn find_disk(config: &Config, volume: &twinsan_control::Volume) -> anyhow::Result<(SharedReader, VolumeIdentity)> {
+    let name = || volume.name.as_str().to_owned();
+    let path = || volume.disk.display().to_string();
+    let reader = SharedReader::open(&volume.disk).map_err(|source| match source {
+        // It may be a path that comes back.
+        OpenError::Io { .. } => anyhow::Error::new(source).context(format!("volume \"{}\"", name())),
+        source => StartError::Open { volume: name(), source }.into(),
+    })?;
+    let expected = Expected { name: Some(volume.name), uuid: None };
+    let pair = reader.read_slots(&expected).map_err(|source| match source {
+        DiskError::Superblock(_) => StartError::Disk { volume: name(), disk: path(), source }.into(),
+        source => anyhow::Error::new(source).context(format!("volume \"{}\", disk {}", name(), path())),
+    })?;
+    let identity = pair.best.identity;
+    let found = identity.nodes.map(|node| node.as_str().to_owned());
+    let expected = node_names(config);
+    if found != expected {
+        return Err(StartError::Nodes { volume: name(), disk: path(), found, expected }.into());
+    }
+    reader
+        .geometry()
+        .check_block(&volume.disk, identity.block_bytes)
+        .map_err(|source| StartError::Open { volume: name(), source })?;
+    Ok((reader, identity))
+}
+
+fn node_names(config: &Config) -> [String; 2] {
+    NodeId::BOTH.map(|node| config.nodes[node.index()].name.clone())
+}
+
+fn fabric(config: &Config) -> anyhow::Result<TcpFabric> {
+    let options = TcpOptions {
+        wait: WaitPolicy { spin: std::time::Duration::from_micros(config.timing.spin_us) },
+        connect_timeout: std::time::Duration::from_millis(DIAL_TIMEOUT_MS),
+        ..TcpOptions::default()
+    };
+    Ok(TcpFabric::new(options)?)
+}
+
+fn open_volume(
+    config: &Config,
+    node: NodeId,
+    volume: &twinsan_control::Volume,
+    (reader, identity): (SharedReader, VolumeIdentity),
+    fabric: &mut TcpFabric,
+    bell: &Doorbell,
+) -> anyhow::Result<Volume> {
+    let name = volume.name.as_str();
+    // The only fence there is; another kind is another arm here.
+    let FenceKind::LocalLock = volume.fence;
+    let geometry = Geometry::for_volume(volume.staging.bytes(), identity.block_bytes)
+        .with_context(|| format!("volume \"{name}\""))?;
+    let layout = Layout::new(geometry.ring_bytes());
+    let arena = memory::arena(name, &layout).with_context(|| format!("volume \"{name}\": staging memory"))?;
+    let region = fabric.register(std::sync::Arc::clone(&arena))?;
+    let parts = Parts { name: name.to_owned(), node, reader, identity, arena: std::sync::Arc::clone(&arena), layout };
+    let (flusher, done, disk_facts) =
+        Flusher::start(parts, bell.clone()).with_context(|| format!("volume \"{name}\""))?;
+    let seed = random_u64().context("random bits for an incarnation")?;
+    let replica = Replica::new(replica_config(config, node, geometry, &identity), seed);
+    tracing::info!(
+        volume = name,
+        uuid = %identity.uuid,
+        mib = identity.bytes() >> 20,
+        block = identity.block_bytes,
+        "disk {} ({})",
+        volume.disk.display(),
+        disk_facts.join(", ")
+    );
+    let facts = facts(config, node, volume, &identity, geometry, disk_facts);
+    Ok(new_volume(facts, replica, layout, arena, region, flusher, done))
+}
+
+fn facts(
+    config: &Config,
+    node: NodeId,
+    volume: &twinsan_control::Volume,
+    identity: &VolumeIdentity,
+    geometry: Geometry,
+    disk_facts: Vec<String>,
+) -> Facts {
+    Facts {
+        name: volume.name,
+        node,
+        nodes: node_names(config),
+        other: config.nodes[node.other().index()].listen.clone(),
+        shape: VolumeShape {
+            uuid: identity.uuid.0,
+            blocks: identity.blocks,
+            block_bytes: identity.block_bytes,
+            ring_bytes: geometry.ring_bytes(),
+        },
+        integrity: volume.integrity,
+        disk: volume.disk.clone(),
+        disk_facts,
+    }
+}
+
+fn new_volume(
+    facts: Facts,
+    replica: Replica,
+    layout: Layout,
+    arena: std::sync::Arc<Arena>,
+    region: twinsan_fabric::RegionId,
+    flusher: Flusher,
+    done: crossbeam_channel::Receiver<crate::flusher::Done>,
+) -> Volume {
+    Volume {
+        facts,
+        // Until the machine's first action says which.
+        incarnation: Incarnation::from_random(0),
+        replica,
+        layout,
+        arena,
+        region,
+        flusher,
+        done,
+        slab: Slab::new(),
+        answering: BTreeMap::new(),
+        dial: None,
+        dial_trouble: None,
+        arrivals: Box::new([0; _]),
+        counters: Counters::default(),
+        ended: false,
+    }
+}
+
+fn replica_config(config: &Config, node: NodeId, geometry: Geometry, identity: &VolumeIdentity) -> ReplicaConfig {
+    let timing = Timing {
+        tick_ms: TICK_MS,
+        heartbeat_ms: config.timing.heartbeat_ms,
+        takeover_ms: config.timing.takeover_ms,
+        drop_ms: config.timing.drop_ms,
+        join_ms: config.timing.join_ms,
+        ..Timing::default()
+    };
+    ReplicaConfig::new(node, geometry, identity.blocks, timing, MAX_BATCH_BYTES)
+}
+
+fn random_u64() -> std::io::Result<u64> {
+    let nonce = twinsan_auth::fresh_nonce()?;
+    let (bytes, _) = nonce.split_first_chunk().expect("32 bytes");
+    Ok(u64::from_le_bytes(*bytes))
+}
