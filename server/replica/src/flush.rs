@@ -8,7 +8,8 @@
 //!   released ≤ flushed ≤ handled ≤ issued ≤ limit ≤ received
 //! ```
 //!
-//! *handled*: in an ended batch, or left out of it; *flushed*: handled, and so is all that it was left out for.
+//! *handled*: in an ended batch, or left out of it; *flushed*: handled, and so is all that it was left out for, and all
+//! that those were left out for.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -131,11 +132,31 @@ impl Flusher {
             self.handled = batch.upto;
             self.waits_for.extend(batch.waits_for);
         }
-        while self.waits_for.front().is_some_and(|&w| w <= self.handled) {
-            self.waits_for.pop_front();
-            self.flushed = self.flushed.next();
+        while let Some(upto) = self.settled() {
+            while self.flushed < upto {
+                self.waits_for.pop_front();
+                self.flushed = self.flushed.next();
+            }
         }
         assert!(self.flushed <= self.handled, "flushed before it was written");
+    }
+
+    /// The next blob and all that it was left out for, if all of them are handled. What one was left out for may in
+    /// turn have been left out for a newer one, in a later batch that saw more.
+    fn settled(&self) -> Option<Seq> {
+        let mut upto = self.flushed.next();
+        let mut at = self.flushed;
+        for &wait in &self.waits_for {
+            at = at.next();
+            upto = upto.max(wait);
+            if upto > self.handled {
+                return None;
+            }
+            if at == upto {
+                return Some(upto);
+            }
+        }
+        None
     }
 }
 
