@@ -176,7 +176,8 @@ impl Replica {
     fn advance_mirror(&mut self) {
         let Some(primary) = self.other_member() else { return };
         let ready = self.now >= self.timers.try_not_before && self.is_quiet();
-        if ready && self.leaving_since.is_none() && self.should_take_over_from(primary) {
+        // A member that is to end does so too: its RAM may be the only copy, to be drained first.
+        if ready && self.should_take_over_from(primary) {
             let joining = self.state == State::Joining;
             self.begin_takeover(if joining { Standing::Joiner } else { Standing::Member });
         }
@@ -192,7 +193,7 @@ impl Replica {
             Some(other) => self.should_take_over_from(other),
             None => self.peer.refused || self.peer.is_silent(self.now, self.cfg.timing.takeover_ms),
         };
-        if member && ready && other_gone && self.leaving_since.is_none() {
+        if member && ready && other_gone {
             self.begin_takeover(Standing::Fenced);
         }
     }
@@ -351,8 +352,9 @@ impl Replica {
         let Some(since) = self.leaving_since else { return };
         let late = self.now.saturating_sub(since) >= self.cfg.timing.leave_ms;
         match self.state {
-            State::Inspecting | State::Waiting(_) | State::Joining | State::Fenced { .. } => self.stop(),
-            State::Secondary if late || self.peer.link.is_none() => self.stop(),
+            State::Inspecting | State::Waiting(_) | State::Joining => self.stop(),
+            // Not dropped in time: then only while the other one evidently lives, as its RAM has all of it.
+            State::Secondary | State::Fenced { member: true } if late && self.other_lives() => self.stop(),
             State::Primary(Phase::Solo) => self.end_solo(),
             State::Leaving(Leaving::Quieting) if self.is_quiet() => {
                 self.state = State::Leaving(Leaving::Releasing);
@@ -382,10 +384,17 @@ impl Replica {
         }
     }
 
-    /// The clean mark is on the disk.
+    /// The other one has been heard of late, on the fabric or by its heartbeat on the disk.
+    fn other_lives(&self) -> bool {
+        let timeout = self.cfg.timing.takeover_ms;
+        let gone = self.other_member().is_none_or(|other| self.peer.is_gone(other));
+        let beats = self.peer.disk_beat.is_some() && !self.peer.disk_stands_still(self.now, timeout);
+        !gone && (!self.peer.is_silent(self.now, timeout) || beats)
+    }
+
+    /// The clean mark is on the disk; a heartbeat may still be on its way there.
     pub(crate) fn ended(&mut self) {
-        self.state = State::Leaving(Leaving::Releasing);
-        self.out(Action::ReleaseFence);
+        self.state = State::Leaving(Leaving::Quieting);
     }
 
     pub(crate) fn fence_released(&mut self) {
