@@ -10,13 +10,13 @@ use twinsan_wire::{Lba, Seq};
 /// A set of block ranges, each with the blob that covered it first.
 ///
 /// Sorted in a vector: [`Cover::clear`] keeps its memory, so a steady flusher allocates nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cover {
     /// By first block; none overlap.
     parts: Vec<Part>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Part {
     start: u64,
     end: u64,

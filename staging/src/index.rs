@@ -9,14 +9,14 @@ use twinsan_wire::{Lba, Seq};
 ///
 /// Extents never overlap. One blob adds at most two of them (its own, and the rest of one that it splits), so a lane's
 /// slots bound the map.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Index {
     /// By first block.
     extents: BTreeMap<u64, Extent>,
     newest: Seq,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Extent {
     /// The block after the last one.
     end: u64,

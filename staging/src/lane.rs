@@ -18,7 +18,7 @@ use crate::held::Held;
 use crate::ring;
 
 /// The staged blobs of one session on one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lane {
     geometry: Geometry,
     generation: Generation,
