@@ -1,1 +1,9 @@
-//! Placeholder, replaced by the first working version.
+//! The client host's side: `twinsan attach` makes a replicated volume a block device for NBD clients; the other
+//! commands are the administrator's.
+#![forbid(unsafe_code)]
+
+pub mod attach;
+pub mod cli;
+pub mod commands;
+pub mod front;
+pub mod memory;

@@ -1,0 +1,186 @@
+//! Connecting to one node: each of its addresses in turn, then the proof of who is who.
+//!
+//! ```text
+//! Idle ─begin─▶ Connecting ─Connected─▶ Proving ─Welcome─▶ (Welcomed; Idle)
+//!   ▲               │  ▲                    │
+//!   │               ▼  └─ next address ─────┤ closed, too late
+//!   └── Failed ◀── no more addresses        └─ refused by name: Failed at once
+//! ```
+
+use twinsan_auth::{AuthError, Connector, ConnectorStep, Key, Welcome, fresh_nonce};
+use twinsan_fabric::{CloseReason, ConnId, Fabric};
+use twinsan_session::ConnectError;
+use twinsan_wire::{NodeId, Purpose, SetupMsg, VolumeName};
+
+/// One address may take so long, its proof included.
+const ADDRESS_TIMEOUT_MS: u64 = 1000;
+
+/// Whom to connect to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) node: NodeId,
+    /// In the configuration.
+    pub(crate) name: String,
+    /// Best first.
+    pub(crate) addresses: Vec<String>,
+    pub(crate) volume: VolumeName,
+    pub(crate) key: Option<Key>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Dialled {
+    /// The node lets us in: the connection is the caller's now.
+    Welcomed { conn: ConnId, welcome: Welcome },
+    /// It did not work; with what people should know.
+    Failed { error: ConnectError, why: String },
+}
+
+/// One attempt, or none.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    target: Target,
+    attempt: Option<Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    /// Index of the address being tried.
+    address: usize,
+    conn: ConnId,
+    proof: Option<Connector>,
+    deadline_ms: u64,
+    /// Every address so far was refused: the process is not running.
+    all_refused: bool,
+    /// What was wrong with the addresses so far.
+    why: Vec<String>,
+}
+
+impl Dial {
+    pub(crate) const fn new(target: Target) -> Self {
+        Self { target, attempt: None }
+    }
+
+    pub(crate) const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.attempt.is_none()
+    }
+
+    /// Whether events of this connection belong here.
+    pub(crate) fn owns(&self, conn: ConnId) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.conn == conn)
+    }
+
+    /// Begins, with the first address.
+    pub(crate) fn begin<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64) -> Option<Dialled> {
+        assert!(self.attempt.is_none(), "one attempt at a time");
+        self.try_from(fabric, now_ms, 0, true, Vec::new())
+    }
+
+    /// Tries the addresses from `address` on, until one can at least be tried.
+    fn try_from<F: Fabric>(
+        &mut self,
+        fabric: &mut F,
+        now_ms: u64,
+        address: usize,
+        all_refused: bool,
+        mut why: Vec<String>,
+    ) -> Option<Dialled> {
+        for (at, text) in self.target.addresses.iter().enumerate().skip(address) {
+            match fabric.connect(text) {
+                Ok(conn) => {
+                    let deadline_ms = now_ms + ADDRESS_TIMEOUT_MS;
+                    self.attempt = Some(Attempt { address: at, conn, proof: None, deadline_ms, all_refused, why });
+                    return None;
+                }
+                Err(error) => why.push(error.to_string()),
+            }
+        }
+        let error = if all_refused { ConnectError::Refused } else { ConnectError::Unreachable };
+        Some(Dialled::Failed { error, why: why.join("; ") })
+    }
+
+    /// The connection is there: says Hello.
+    pub(crate) fn connected<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64) -> Option<Dialled> {
+        let nonce = match fresh_nonce() {
+            Ok(nonce) => nonce,
+            Err(error) => return self.next_address(fabric, now_ms, false, &format!("no random bytes: {error}")),
+        };
+        let Target { volume, key, .. } = &self.target;
+        let (connector, hello) = Connector::new(Purpose::Client, *volume, key.clone(), nonce);
+        let attempt = self.attempt.as_mut().expect("a connection of an attempt");
+        attempt.proof = Some(connector);
+        self.say(fabric, now_ms, &hello)
+    }
+
+    /// A message of the proof.
+    pub(crate) fn message<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, bytes: &[u8]) -> Option<Dialled> {
+        let attempt = self.attempt.as_mut().expect("a connection of an attempt");
+        let step = attempt
+            .proof
+            .as_mut()
+            .map_or(Err(AuthError::OutOfTurn { got: "a message", expected: "our Hello" }), |proof| {
+                proof.handle_bytes(bytes)
+            });
+        match step {
+            Ok(ConnectorStep::Send(msg)) => self.say(fabric, now_ms, &msg),
+            Ok(ConnectorStep::Welcomed(welcome)) => {
+                if welcome.node != self.target.node {
+                    let why = format!(
+                        "it is node {}, and this configuration says node {}: the two [[node]] tables must be in the \
+                         same order everywhere",
+                        welcome.node, self.target.node
+                    );
+                    return Some(self.rejected(fabric, &why));
+                }
+                let conn = attempt.conn;
+                self.attempt = None;
+                Some(Dialled::Welcomed { conn, welcome })
+            }
+            Err(error) => Some(self.rejected(fabric, &error.to_string())),
+        }
+    }
+
+    /// The connection has ended.
+    pub(crate) fn closed<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, why: &CloseReason) -> Option<Dialled> {
+        let refused = *why == CloseReason::Refused;
+        self.next_address(fabric, now_ms, refused, &why.to_string())
+    }
+
+    /// Gives an address up that takes too long.
+    pub(crate) fn tick<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64) -> Option<Dialled> {
+        let attempt = self.attempt.as_ref()?;
+        if now_ms < attempt.deadline_ms {
+            return None;
+        }
+        fabric.disconnect(attempt.conn);
+        self.next_address(fabric, now_ms, false, &format!("no answer within {ADDRESS_TIMEOUT_MS} ms"))
+    }
+
+    fn say<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, msg: &SetupMsg) -> Option<Dialled> {
+        let conn = self.attempt.as_ref().expect("a connection of an attempt").conn;
+        if let Err(error) = fabric.send(conn, msg.encode().as_bytes()) {
+            fabric.disconnect(conn);
+            return self.next_address(fabric, now_ms, false, &error.to_string());
+        }
+        fabric.submit(conn);
+        None
+    }
+
+    fn next_address<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, refused: bool, reason: &str) -> Option<Dialled> {
+        let Attempt { address, all_refused, mut why, .. } = self.attempt.take().expect("an attempt has failed");
+        why.push(format!("{}: {reason}", self.target.addresses[address]));
+        self.try_from(fabric, now_ms, address + 1, all_refused && refused, why)
+    }
+
+    /// The node is there and does not want us: its other addresses would say the same.
+    fn rejected<F: Fabric>(&mut self, fabric: &mut F, reason: &str) -> Dialled {
+        let Attempt { address, conn, .. } = self.attempt.take().expect("an attempt has failed");
+        fabric.disconnect(conn);
+        let why = format!("{}: {reason}", self.target.addresses[address]);
+        Dialled::Failed { error: ConnectError::Rejected, why }
+    }
+}

@@ -1,0 +1,330 @@
+//! The one loop: NBD sockets, the session, the fabric. No thread hop between any two of them.
+//!
+//! ```text
+//!            ┌─────────────── poll: fabric, NBD sockets, signals ◀──────────────┐
+//!            ▼                                                                  │
+//!   fabric events ─▶ session ─▶ actions ─▶ completions to the front end         │
+//!   NBD sockets ───▶ front end ─▶ session (place, write, read) ─▶ actions       │
+//!                                              │                                │
+//!                                              ▼                                │
+//!                            post to both nodes: one doorbell each              │
+//!                            replies: one gathered write per connection ────────┘
+//! ```
+//!
+//! ```text
+//! Opening ──Opened──▶ Serving ──signal──▶ Stopping ──idle──▶ Detaching ──Ended──▶ Over
+//!    └─── signal ───────────────────────────────────────────▲              ▲
+//!    └─── refused ────────────┴── superseded ──────────────────────────────┘
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use twinsan_fabric::{Event as FabricEvent, Fabric, Interest};
+use twinsan_session::{Action, Ended, Event};
+use twinsan_wire::NodeId;
+
+use super::clock::Clock;
+use super::nodes::Nodes;
+use super::notice;
+use super::signals::Signals;
+use super::spin::Spin;
+use super::volume::Volume;
+use crate::front::{FrontEnd, NbdListener, Watcher};
+
+/// Tokens of the watched descriptors; those of NBD connections follow.
+pub(crate) const SIGNALS: u64 = 0;
+const LISTENER: u64 = 1;
+pub(crate) const FIRST_CONNECTION: u64 = 2;
+
+/// How often the session hears that time has passed.
+const TICK_MS: u64 = 10;
+/// How long an orderly end may take; then it is as if the process had been killed, which loses nothing completed.
+const STOP_TIMEOUT_MS: u64 = 30_000;
+/// How long the farewell may take to leave.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The session has ended.
+    Ended(Ended),
+    /// It was told to stop, and could not in order: so many connections' requests were open, or the primary was not in
+    /// reach.
+    Abandoned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Opening,
+    Serving,
+    Stopping { deadline_ms: u64 },
+    Detaching { deadline_ms: u64 },
+    Over(Outcome),
+}
+
+/// Everything that the loop owns.
+pub(crate) struct Driver<F: Fabric> {
+    pub(crate) fabric: F,
+    pub(crate) nodes: Nodes,
+    pub(crate) volume: Volume,
+    pub(crate) front: FrontEnd,
+    pub(crate) listener: Option<NbdListener>,
+    pub(crate) signals: Signals,
+    pub(crate) clock: Clock,
+    pub(crate) spin: Spin,
+    /// Called once, when the volume is open and clients may connect.
+    pub(crate) on_ready: Box<dyn FnMut(&NbdListener)>,
+    state: State,
+    next_tick_ms: u64,
+}
+
+/// What a driver is made of.
+pub(crate) struct Parts<F: Fabric> {
+    pub(crate) fabric: F,
+    pub(crate) nodes: Nodes,
+    pub(crate) volume: Volume,
+    pub(crate) front: FrontEnd,
+    pub(crate) listener: NbdListener,
+    pub(crate) signals: Signals,
+    pub(crate) clock: Clock,
+    pub(crate) spin: Spin,
+    pub(crate) on_ready: Box<dyn FnMut(&NbdListener)>,
+}
+
+/// The fabric, as the front end's watcher.
+struct Sockets<'a, F: Fabric>(&'a mut F);
+
+impl<F: Fabric> Watcher for Sockets<'_, F> {
+    fn watch(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), String> {
+        self.0.watch(fd, token, interest).map_err(|error| error.to_string())
+    }
+
+    fn unwatch(&mut self, fd: BorrowedFd<'_>) {
+        self.0.unwatch(fd);
+    }
+}
+
+impl<F: Fabric> Driver<F> {
+    pub(crate) fn new(parts: Parts<F>) -> Self {
+        let Parts { fabric, nodes, volume, front, listener, signals, clock, spin, on_ready } = parts;
+        let listener = Some(listener);
+        let next_tick_ms = clock.now_ms();
+        Self {
+            fabric,
+            nodes,
+            volume,
+            front,
+            listener,
+            signals,
+            clock,
+            spin,
+            on_ready,
+            state: State::Opening,
+            next_tick_ms,
+        }
+    }
+
+    /// Until the session ends or a signal ends it.
+    pub(crate) fn run(mut self) -> Outcome {
+        self.volume.now_ms = self.clock.now_ms();
+        self.volume.session.start(self.volume.now_ms, &mut self.volume.actions);
+        self.carry_out();
+        let mut events = Vec::with_capacity(256);
+        loop {
+            self.wait(&mut events);
+            self.volume.now_ms = self.clock.now_ms();
+            for event in events.drain(..) {
+                self.dispatch(event);
+            }
+            self.tick();
+            self.front.work(&mut self.volume, self.clock.now_ms());
+            self.carry_out();
+            self.nodes.flush(&mut self.fabric);
+            self.front.send(&mut Sockets(&mut self.fabric));
+            self.go_on();
+            if let State::Over(outcome) = self.state {
+                self.farewell(outcome, &mut events);
+                return outcome;
+            }
+        }
+    }
+
+    /// Polls; spins for a while before it sleeps, if that pays.
+    fn wait(&mut self, events: &mut Vec<FabricEvent>) {
+        if self.fabric.poll(events, None) > 0 || self.front.has_work() {
+            return;
+        }
+        let begin = Instant::now();
+        while begin.elapsed() < self.spin.window() {
+            std::thread::yield_now();
+            if self.fabric.poll(events, None) > 0 {
+                return self.spin.waited(begin.elapsed());
+            }
+        }
+        let left = self.next_tick_ms.saturating_sub(self.clock.now_ms());
+        self.fabric.poll(events, Some(Duration::from_millis(left)));
+        self.spin.waited(begin.elapsed());
+    }
+
+    fn dispatch(&mut self, event: FabricEvent) {
+        match event {
+            FabricEvent::Ready { token: SIGNALS } => {
+                if self.signals.take() {
+                    self.stop();
+                }
+            }
+            FabricEvent::Ready { token: LISTENER } => self.accept(),
+            FabricEvent::Ready { token } => self.front.ready(token),
+            event => {
+                if let Some(event) = self.nodes.handle(event, &mut self.fabric, self.volume.now_ms) {
+                    self.volume.handle(event);
+                    self.carry_out();
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.volume.now_ms;
+        if now < self.next_tick_ms {
+            return;
+        }
+        self.next_tick_ms = now + TICK_MS;
+        for node in NodeId::BOTH {
+            if let Some(event) = self.nodes.tick(node, &mut self.fabric, now) {
+                self.volume.handle(event);
+                self.carry_out();
+            }
+        }
+        self.volume.handle(Event::Tick);
+        self.carry_out();
+        self.front.expire(now);
+    }
+
+    /// Carries out all actions in order, and those that follow from them.
+    fn carry_out(&mut self) {
+        while !self.volume.actions.is_empty() {
+            let mut actions = std::mem::take(&mut self.volume.actions);
+            let mut events = Vec::new();
+            for action in actions.drain(..) {
+                events.extend(self.carry_out_one(action));
+            }
+            // The buffer is used again; nothing has been added meanwhile, as events wait until here.
+            self.volume.actions = actions;
+            for event in events {
+                self.volume.handle(event);
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Connect { node } => return self.nodes.connect(node, &mut self.fabric, self.volume.now_ms),
+            Action::Close { conn } => self.nodes.close(conn, &mut self.fabric),
+            Action::Send { conn, msg } => self.nodes.send(conn, msg),
+            Action::Post { conn, blob } => self.nodes.post(conn, blob),
+            Action::WritesCompleted { upto } => self.front.writes_completed(upto),
+            Action::ReadCompleted { slot, .. } => self.front.read_completed(slot),
+            Action::Opened { generation } => self.opened(generation),
+            Action::Ended(ended) => self.ended(ended),
+            Action::Notice(notice) => notice::log(notice, &self.nodes),
+        }
+        None
+    }
+
+    fn opened(&mut self, generation: twinsan_wire::Generation) {
+        tracing::info!(generation = generation.0, "attached");
+        if self.state != State::Opening {
+            return;
+        }
+        self.state = State::Serving;
+        let listener = self.listener.as_ref().expect("it goes only when serving ends");
+        // Who connected before waits in the listener's backlog.
+        if let Err(error) = self.fabric.watch(listener.as_fd(), LISTENER, Interest::Readable) {
+            tracing::error!("NBD clients can't be waited for: {error}");
+            return self.stop();
+        }
+        (self.on_ready)(listener);
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        loop {
+            match listener.accept() {
+                Ok(Some(fd)) => {
+                    if !self.front.accept(fd) {
+                        tracing::warn!("too many NBD connections: one was turned away");
+                    }
+                }
+                Ok(None) => return,
+                // Of one connection (it is gone again), or for want of descriptors: later ones may do better.
+                Err(error) => return tracing::warn!("accepting an NBD connection: {error}"),
+            }
+        }
+    }
+
+    /// A signal: no new requests; those that are open end first. A second one ends it at once.
+    fn stop(&mut self) {
+        let deadline_ms = self.volume.now_ms + STOP_TIMEOUT_MS;
+        match self.state {
+            State::Opening | State::Serving => {
+                tracing::info!("stopping");
+                if let Some(listener) = self.listener.take() {
+                    self.fabric.unwatch(listener.as_fd());
+                }
+                self.front.stop();
+                self.state = State::Stopping { deadline_ms };
+            }
+            State::Stopping { .. } | State::Detaching { .. } => self.state = State::Over(Outcome::Abandoned),
+            State::Over(_) => {}
+        }
+    }
+
+    /// What is due while it stops.
+    fn go_on(&mut self) {
+        match self.state {
+            State::Stopping { deadline_ms } if self.front.is_idle() => {
+                self.state = State::Detaching { deadline_ms };
+                self.volume.handle(Event::Detach);
+                self.carry_out();
+                self.nodes.flush(&mut self.fabric);
+            }
+            State::Stopping { deadline_ms } | State::Detaching { deadline_ms } if self.volume.now_ms >= deadline_ms => {
+                self.state = State::Over(Outcome::Abandoned);
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        if ended != Ended::Detached {
+            self.front.fail(notice::why_ended(ended));
+        }
+        self.state = State::Over(Outcome::Ended(ended));
+    }
+
+    /// Lets what was said last leave: replies to NBD clients, the Detach. A socket that is closed with received bytes
+    /// unread would take what it has not sent with it; so they are read until the nodes close, or for a moment.
+    fn farewell(&mut self, outcome: Outcome, events: &mut Vec<FabricEvent>) {
+        self.listener = None;
+        let begin = Instant::now();
+        self.nodes.flush(&mut self.fabric);
+        self.front.send(&mut Sockets(&mut self.fabric));
+        while outcome != Outcome::Abandoned && begin.elapsed() < FAREWELL {
+            if self.front.is_idle() && self.nodes.is_flushed() && self.nodes.is_alone() {
+                break;
+            }
+            self.fabric.poll(events, Some(Duration::from_millis(TICK_MS)));
+            for event in events.drain(..) {
+                match event {
+                    FabricEvent::Ready { token } => self.front.ready(token),
+                    event => drop(self.nodes.handle(event, &mut self.fabric, self.clock.now_ms())),
+                }
+            }
+            self.nodes.flush(&mut self.fabric);
+            self.front.send(&mut Sockets(&mut self.fabric));
+        }
+        self.front.close_all(&mut Sockets(&mut self.fabric));
+    }
+}

@@ -1,0 +1,150 @@
+//! `twinsan attach`: a volume as a block device for NBD clients.
+
+mod clock;
+mod dial;
+mod discover;
+mod driver;
+mod nodes;
+mod notice;
+mod outbox;
+mod signals;
+mod spin;
+mod volume;
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use twinsan_arena::PagePolicy;
+use twinsan_auth::Key;
+use twinsan_control::Config;
+use twinsan_control::config::Volume as VolumeConfig;
+use twinsan_fabric::{Fabric, Interest};
+use twinsan_nbd::Export;
+use twinsan_session::{Ended, Session, SessionConfig, Timing};
+use twinsan_staging::Geometry;
+use twinsan_tcp::{TcpFabric, TcpOptions};
+use twinsan_wire::{NodeId, VolumeShape};
+
+use self::clock::Clock;
+use self::dial::Target;
+use self::driver::{Driver, FIRST_CONNECTION, Outcome, Parts, SIGNALS};
+use self::nodes::Nodes;
+use self::signals::Signals;
+use self::spin::Spin;
+use self::volume::Volume;
+use crate::front::{FrontEnd, FrontOptions, NbdAddress, NbdListener, Shape};
+use crate::memory::Memory;
+
+/// What `twinsan attach` was told.
+#[derive(Clone, Debug)]
+pub struct Attach {
+    /// The volume's name in the configuration.
+    pub volume: String,
+    /// Where NBD clients connect.
+    pub nbd: NbdAddress,
+    /// That address may be one that other hosts reach.
+    pub allow_remote: bool,
+    /// A request that takes longer is answered by EIO. `None`: it waits.
+    pub io_timeout: Option<Duration>,
+    /// Wait while another client is attached.
+    pub wait: bool,
+    /// How long to poll before sleeping. `None`: as configured.
+    pub spin: Option<Duration>,
+}
+
+/// The session was taken over by another client: its own exit code, so that a supervisor does not fight it.
+#[derive(Debug, thiserror::Error)]
+#[error("volume \"{0}\": another client has attached to it; this one may not write to it any more")]
+pub struct Superseded(String);
+
+/// Attaches and serves until a signal, or until another client takes the volume.
+///
+/// # Errors
+/// If the configuration, the addresses, the nodes or the volume do not allow it; [`Superseded`].
+pub fn attach(config: &Config, options: &Attach) -> anyhow::Result<()> {
+    let volume = config.volume(&options.volume)?;
+    let targets = targets(config, volume)?;
+    let clock = Clock::start();
+    let mut signals = Signals::catch().context("catching SIGTERM and SIGINT")?;
+    // The address is taken before anything else, so that a mistake in it shows at once.
+    let listener = NbdListener::bind(&options.nbd, options.allow_remote)?;
+    let mut fabric = TcpFabric::new(TcpOptions::default())?;
+    fabric.watch(signals.as_fd(), SIGNALS, Interest::Readable)?;
+    let Some(said) = discover::shape(&mut fabric, &targets, &mut signals, clock)? else { return Ok(()) };
+    let parts = assemble(config, options, volume, targets, &said, (fabric, signals, clock, listener))?;
+    match Driver::new(parts).run() {
+        Outcome::Ended(Ended::Detached) => Ok(()),
+        Outcome::Ended(Ended::Superseded) => Err(Superseded(options.volume.clone()).into()),
+        Outcome::Ended(ended) => bail!("volume \"{}\": {}", options.volume, notice::why_ended(ended)),
+        Outcome::Abandoned => bail!(
+            "volume \"{}\": stopped without its nodes' word; what was completed is safe, what was still open may or \
+             may not have happened",
+            options.volume
+        ),
+    }
+}
+
+fn targets(config: &Config, volume: &VolumeConfig) -> anyhow::Result<[Target; 2]> {
+    let key = volume.key_file.as_deref().map(Key::load).transpose()?;
+    Ok(NodeId::BOTH.map(|node| {
+        let at = &config.nodes[node.index()];
+        let addresses = at.listen.iter().map(ToString::to_string).collect();
+        Target { node, name: at.name.clone(), addresses, volume: volume.name, key: key.clone() }
+    }))
+}
+
+/// Everything that depends on the volume's shape.
+fn assemble(
+    config: &Config,
+    options: &Attach,
+    volume: &VolumeConfig,
+    targets: [Target; 2],
+    said: &VolumeShape,
+    (mut fabric, signals, clock, listener): (TcpFabric, Signals, Clock, NbdListener),
+) -> anyhow::Result<Parts<TcpFabric>> {
+    let geometry = Geometry::for_volume(said.ring_bytes, said.block_bytes)
+        .map_err(|error| anyhow::anyhow!("volume \"{}\": a node says: {error}", options.volume))?;
+    let memory = Memory::new(&options.volume, said.ring_bytes, PagePolicy::Auto)?;
+    tracing::debug!("{}", memory.arena().report());
+    let region = fabric.register(memory.arena().clone())?;
+    let nodes = Nodes::new(targets, memory.clone(), region, *said, volume.integrity);
+    let mut session_config = SessionConfig::new(geometry, said.blocks);
+    session_config.timing = Timing { heartbeat_ms: config.timing.heartbeat_ms, ..Timing::default() };
+    session_config.wait_if_busy = options.wait;
+    let session = Session::new(session_config);
+    let shape = Shape { block_bytes: said.block_bytes, blocks: said.blocks, max_payload: geometry.max_payload() };
+    let front = FrontEnd::new(
+        FrontOptions {
+            export: Export {
+                name: options.volume.clone(),
+                description: format!("TwinSAN volume {}", options.volume),
+                size: shape.bytes(),
+                block_bytes: said.block_bytes,
+            },
+            shape,
+            io_timeout_ms: options.io_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            first_token: FIRST_CONNECTION,
+        },
+        memory,
+    );
+    let spin = options.spin.unwrap_or(Duration::from_micros(config.timing.spin_us));
+    let on_ready = Box::new(ready(options.volume.clone(), shape));
+    let volume = Volume { session, actions: Vec::with_capacity(256), now_ms: 0 };
+    Ok(Parts { fabric, nodes, volume, front, listener, signals, clock, spin: Spin::new(spin), on_ready })
+}
+
+/// Tells people and the service manager that clients may connect.
+fn ready(name: String, shape: Shape) -> impl FnMut(&NbdListener) {
+    move |listener| {
+        let size = twinsan_control::Size(shape.bytes());
+        let uri = match &listener.address {
+            NbdAddress::Unix(path) => format!("nbd+unix:///{name}?socket={}", path.display()),
+            NbdAddress::Tcp(host) => format!("nbd://{host}/{name}"),
+        };
+        println!("volume \"{name}\" ({size}, blocks of {} bytes) is ready at {uri}", shape.block_bytes);
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::warn!("telling the service manager: {error}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use twinsan_control::Size;
+
+use crate::front::NbdAddress;
+
+/// A block device whose every completed write is in two hosts' memory, or on the shared disk.
+#[derive(Debug, Parser)]
+#[command(name = "twinsan", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration that the two nodes and all clients share
+    #[arg(long, global = true, value_name = "FILE", default_value = "twinsan.toml", env = "TWINSAN_CONFIG")]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a volume a block device for NBD clients, until SIGTERM or SIGINT
+    ///
+    /// Prints one line on standard output when clients may connect; messages go to standard error (RUST_LOG sets how
+    /// many). A node that dies is a pause for the clients, never an error.
+    ///
+    /// Exit status: 0 ended in order; 1 failed; 2 wrong usage; 3 another client has taken the volume.
+    Attach(AttachArgs),
+    /// Write a new, empty volume to its disk, as configured
+    Format(FormatArgs),
+    /// Show what the nodes say of the volumes
+    ///
+    /// Exit status: 0 if both nodes answered, else 1.
+    Status(StatusArgs),
+    /// Let a node serve a volume again although completed writes may be lost
+    ///
+    /// Only for a volume that both nodes held in memory (dual) when both lost it: a node then refuses to serve it, and
+    /// says so in its log and in `twinsan status`. If one of the two nodes still runs, or its host is only cut off,
+    /// bring that one back instead: it has everything.
+    Recover(RecoverArgs),
+}
+
+/// `twinsan attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// The volume's name in the configuration
+    pub volume: String,
+    /// Where NBD clients connect: unix:/path.sock or tcp:host:port
+    #[arg(long, value_name = "ADDRESS")]
+    pub nbd: NbdAddress,
+    /// Let other hosts connect over TCP; whoever can may read and write the volume, as NBD asks for no key
+    #[arg(long)]
+    pub nbd_allow_remote: bool,
+    /// Answer a request that takes longer by EIO, like "30s" or "500ms" [default: wait for ever]
+    ///
+    /// A write that was answered so may still happen.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub io_timeout: Option<Duration>,
+    /// Wait while another client is attached, instead of giving up
+    #[arg(long)]
+    pub wait: bool,
+    /// Poll up to so many microseconds before sleeping [default: spin_us of the configuration]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    pub spin_us: Option<u64>,
+}
+
+/// `twinsan format`.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// The volume's name in the configuration
+    pub volume: String,
+    /// The volume's size, like "1 GiB" [default: all of the disk]
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// The logical block in bytes, 512 or 4096; requests that are not aligned to it take a read and a write
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    pub block: u32,
+    /// Format a disk that carries something else; what it carries is lost
+    #[arg(long)]
+    pub force: bool,
+    /// Write zeros over the whole volume instead of leaving what the disk holds
+    #[arg(long)]
+    pub zero: bool,
+}
+
+/// `twinsan status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this volume
+    pub volume: Option<String>,
+    /// One JSON object: the nodes' own answers, by name
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `twinsan recover`.
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// The volume's name in the configuration
+    pub volume: String,
+    /// The node that is to serve: the one that saw more, if you know
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// Say that you know: writes that were completed may be lost
+    #[arg(long, required = true)]
+    pub accept_data_loss: bool,
+}
+
+/// A whole number and `ms`, `s` or `min`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = (&text[..digits], text[digits..].trim_start());
+    let scale = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        _ => return Err(format!("\"{text}\" is no time: write a whole number and ms, s or min, like \"30s\"")),
+    };
+    let time = number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale));
+    match time {
+        Some(0) => Err(format!("\"{text}\" would fail every request: write at least 1ms")),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Err(format!("\"{text}\" is no time: write a whole number and ms, s or min, like \"30s\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500 ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2min"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "s", "-1s", "1.5s", "0s", "1h", "99999999999999999999s"] {
+            assert!(duration(wrong).unwrap_err().contains(&format!("\"{wrong}\"")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn recover_takes_the_word() {
+        assert!(Cli::try_parse_from(["twinsan", "recover", "db", "--node", "san1"]).is_err());
+        assert!(Cli::try_parse_from(["twinsan", "recover", "--accept-data-loss", "db", "--node", "san1"]).is_ok());
+    }
+}

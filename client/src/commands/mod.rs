@@ -1,0 +1,14 @@
+//! The administrator's commands.
+
+mod format;
+mod recover;
+mod status;
+
+use std::time::Duration;
+
+pub use self::format::{describe, format};
+pub use self::recover::recover;
+pub use self::status::{AllStatus, status};
+
+/// How long a node may take to answer on its admin socket.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);

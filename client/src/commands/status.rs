@@ -1,0 +1,118 @@
+//! `twinsan status`: what both nodes say, beside each other.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use twinsan_control::admin::{NodeStatus, Request, Response, VolumeStatus, ask};
+use twinsan_control::{Config, Size};
+
+use super::ADMIN_TIMEOUT;
+use crate::cli::StatusArgs;
+
+/// Both nodes' answers.
+#[derive(Debug, Serialize)]
+pub struct AllStatus {
+    /// By node name.
+    pub nodes: BTreeMap<String, Answer>,
+}
+
+/// One node's.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It answered.
+    Status(Box<NodeStatus>),
+    /// It did not; why.
+    Unreachable(String),
+}
+
+impl AllStatus {
+    /// Whether every node has answered.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.nodes.values().all(|answer| matches!(answer, Answer::Status(_)))
+    }
+}
+
+/// Asks both nodes.
+///
+/// # Errors
+/// If the volume is not configured. A node that does not answer is part of the result.
+pub fn status(config: &Config, args: &StatusArgs) -> anyhow::Result<AllStatus> {
+    if let Some(volume) = &args.volume {
+        config.volume(volume)?;
+    }
+    let nodes = config.nodes.iter().map(|node| {
+        let answer = match ask(&node.admin, &Request::Status, ADMIN_TIMEOUT) {
+            Ok(Response::Status(mut status)) => {
+                status.volumes.retain(|volume| args.volume.as_ref().is_none_or(|wanted| volume.name == *wanted));
+                Answer::Status(status)
+            }
+            Ok(Response::Done { message } | Response::Failed { message }) => Answer::Unreachable(message),
+            Err(error) => Answer::Unreachable(error.to_string()),
+        };
+        (node.name.clone(), answer)
+    });
+    Ok(AllStatus { nodes: nodes.collect() })
+}
+
+impl fmt::Display for AllStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, answer) in &self.nodes {
+            match answer {
+                Answer::Unreachable(why) => writeln!(f, "node {name}: no answer: {why}")?,
+                Answer::Status(node) => {
+                    let up = node.uptime_ms / 1000;
+                    writeln!(f, "node {name}: pid {}, up {up} s, version {}", node.pid, node.version)?;
+                    for volume in &node.volumes {
+                        show_volume(f, volume)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result {
+    let VolumeStatus { name, role, size_bytes, block_bytes, epoch, generation, .. } = volume;
+    let mode = match (volume.dual, volume.clean) {
+        (true, _) => "dual: completed writes are in two nodes' memory",
+        (false, true) => "clean: everything is on the disk",
+        (false, false) => "solo: completed writes are on the disk",
+    };
+    writeln!(f, "  volume {name}: {role}; {mode}")?;
+    let size = Size(*size_bytes);
+    let members: Vec<&str> = volume.members.iter().map(|member| member.node.as_str()).collect();
+    let primary = volume.primary.as_deref().unwrap_or("nobody");
+    writeln!(f, "    {size}, blocks of {block_bytes} bytes; epoch {epoch}, primary {primary}, members {members:?}")?;
+    match &volume.session {
+        Some(session) => {
+            writeln!(f, "    client: session {}, connected {} s", session.generation, session.connected_ms / 1000)?;
+        }
+        None => writeln!(f, "    client: none connected here (session {generation} in the superblock)")?,
+    }
+    let peer = if volume.peer.connected { "up" } else { "DOWN" };
+    writeln!(f, "    link to {}: {peer}", volume.peer.node)?;
+    let lane = &volume.lane;
+    writeln!(
+        f,
+        "    staged: {} blobs, {} bytes of {}, oldest {} ms; received {}, durable {}, released {}",
+        lane.staged_blobs,
+        lane.staged_bytes,
+        Size(lane.ring_bytes),
+        lane.staged_age_ms,
+        lane.received,
+        lane.durable,
+        lane.released
+    )?;
+    let well = if volume.disk.well { "well" } else { "IN TROUBLE" };
+    writeln!(f, "    disk {}: {well}, {} errors", volume.disk.path, volume.disk.errors)?;
+    if let Some(error) = &volume.disk.last_error {
+        writeln!(f, "      last error: {error}")?;
+    }
+    let locked = if volume.memory.locked { "locked" } else { "NOT locked" };
+    writeln!(f, "    memory: {} bytes in {} pages, {locked}", volume.memory.bytes, volume.memory.pages)?;
+    volume.memory.advice.iter().try_for_each(|advice| writeln!(f, "      {advice}"))
+}

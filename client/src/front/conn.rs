@@ -1,0 +1,198 @@
+//! One NBD connection: its socket, what has been received, what is owed.
+//!
+//! ```text
+//! Open ──DISC, ABORT──▶ Finishing ──all answered and sent──▶ Closed
+//!   └──────── the socket ended, a violation ──────────────────▶ Closed
+//! ```
+//!
+//! Closed keeps its number until the last of its requests has ended: a write that has been committed goes on without
+//! its client.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use twinsan_fabric::Interest;
+use twinsan_nbd::{Export, Server};
+
+use super::OpId;
+use super::backend::Watcher;
+use super::limits::{INPUT_BYTES, MAX_OPEN_REQUESTS, MAX_OUTPUT_BYTES, MAX_OWED_BYTES, MAX_PRIVATE_BYTES};
+use super::output::Output;
+use super::span::Span;
+
+/// Received bytes that have not been used.
+#[derive(Debug)]
+pub(crate) struct Input {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// The socket may have more: its last receive was not short, or it was reported ready since.
+    pub(crate) more: bool,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self { buffer: vec![0; INPUT_BYTES].into(), start: 0, end: 0, more: true }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.start += n;
+        assert!(self.start <= self.end, "no more is used than was received");
+    }
+
+    /// One receive; only when everything has been used. 0 is the end of the stream.
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        (self.start, self.end) = (0, 0);
+        let n = rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut *self.buffer))?;
+        self.end = n;
+        self.more = n == self.buffer.len();
+        Ok(n)
+    }
+}
+
+/// A WRITE whose payload is being received.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) op: OpId,
+    /// Where the bytes go that belong to no part yet.
+    pub(crate) offset: u64,
+    /// How many they are.
+    pub(crate) left: u32,
+    /// The part that is being received.
+    pub(crate) part: Option<Part>,
+}
+
+/// A part of a WRITE, one blob to be.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) span: Span,
+    /// Payload bytes received.
+    pub(crate) filled: u32,
+    pub(crate) place: Place,
+}
+
+/// Where a part is received.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Straight in the data ring: this connection has the reservation.
+    Ring {
+        /// The position.
+        data_pos: u64,
+    },
+    /// In memory of its own, the span's whole blocks: it is not aligned, or somebody else has the reservation.
+    Private(Vec<u8>),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) server: Server,
+    pub(crate) input: Input,
+    pub(crate) incoming: Option<Incoming>,
+    pub(crate) output: Output,
+    /// Requests that have not ended.
+    pub(crate) ops: u32,
+    /// Requests that have not been answered.
+    pub(crate) open: u32,
+    /// READ bytes asked for and not yet queued for sending.
+    pub(crate) reading: u64,
+    /// Bytes that its writes hold outside of the ring.
+    pub(crate) private: usize,
+    /// It waits in line for window space.
+    pub(crate) in_line: bool,
+    /// It waits until fewer of its requests are open.
+    pub(crate) held: bool,
+    /// It is on the list of those that can go on.
+    pub(crate) runnable: bool,
+    /// It is on the list of those that have something to send.
+    pub(crate) dirty: bool,
+    /// The socket took no more at the last attempt.
+    pub(crate) output_blocked: bool,
+    /// DISC or ABORT was said.
+    pub(crate) finishing: bool,
+    /// It has to end, and why.
+    pub(crate) broken: Option<String>,
+    watched: Option<Interest>,
+}
+
+impl Conn {
+    /// A new client's; the greeting is in the output.
+    pub(crate) fn new(fd: OwnedFd, export: Export) -> Self {
+        let mut output = Output::default();
+        let mut server = None;
+        output.reply(|bytes| server = Some(Server::new(export, bytes)));
+        Self {
+            fd: Some(fd),
+            server: server.expect("made by the closure"),
+            input: Input::new(),
+            incoming: None,
+            output,
+            ops: 0,
+            open: 0,
+            reading: 0,
+            private: 0,
+            in_line: false,
+            held: false,
+            runnable: false,
+            dirty: false,
+            output_blocked: false,
+            finishing: false,
+            broken: None,
+            watched: None,
+        }
+    }
+
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.fd.is_none()
+    }
+
+    /// Whether it may begin another request; its share of everything is bounded.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.open < MAX_OPEN_REQUESTS
+            && self.reading + self.output.data_bytes() < MAX_OWED_BYTES
+            && self.private < MAX_PRIVATE_BYTES
+            && self.output.reply_bytes() < MAX_OUTPUT_BYTES
+    }
+
+    /// DISC was said and everything is done.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finishing && self.open == 0 && self.output.is_empty()
+    }
+
+    /// Has its socket watched for what it waits for now; `reads`: requests are taken at all.
+    pub(crate) fn update_interest(
+        &mut self,
+        reads: bool,
+        token: u64,
+        watcher: &mut impl Watcher,
+    ) -> Result<(), String> {
+        let read = reads && !self.in_line && !self.held && !self.finishing;
+        let interest = match (read, self.output_blocked) {
+            (true, false) => Some(Interest::Readable),
+            (true, true) => Some(Interest::ReadableWritable),
+            (false, true) => Some(Interest::Writable),
+            (false, false) => None,
+        };
+        let Some(fd) = self.fd.as_ref().filter(|_| interest != self.watched) else { return Ok(()) };
+        match interest {
+            Some(interest) => watcher.watch(fd.as_fd(), token, interest)?,
+            None => watcher.unwatch(fd.as_fd()),
+        }
+        self.watched = interest;
+        Ok(())
+    }
+
+    /// Closes the socket.
+    pub(crate) fn hang_up(&mut self, watcher: &mut impl Watcher) {
+        if let Some(fd) = self.fd.take()
+            && self.watched.take().is_some()
+        {
+            watcher.unwatch(fd.as_fd());
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `twinsan`: the client and the administrator's command.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use twinsan::attach::{self, Attach, Superseded};
+use twinsan::cli::{AttachArgs, Cli, Command};
+use twinsan::commands;
+use twinsan_control::Config;
+
+/// Another client has taken the volume: not a failure that a restart mends.
+const EXIT_SUPERSEDED: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("twinsan: {error:#}");
+            if error.is::<Superseded>() { ExitCode::from(EXIT_SUPERSEDED) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&cli.config)?;
+    match cli.command {
+        Command::Attach(args) => attach::attach(&config, &options(args))?,
+        Command::Format(args) => {
+            let report = commands::format(&config, &args)?;
+            println!("{}", commands::describe(&args.volume, &report));
+        }
+        Command::Status(args) => {
+            let status = commands::status(&config, &args)?;
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&status)?);
+            } else {
+                print!("{status}");
+            }
+            if !status.is_whole() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Recover(args) => println!("{}", commands::recover(&config, &args)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: AttachArgs) -> Attach {
+    let AttachArgs { volume, nbd, nbd_allow_remote, io_timeout, wait, spin_us } = args;
+    Attach { volume, nbd, allow_remote: nbd_allow_remote, io_timeout, wait, spin: spin_us.map(Duration::from_micros) }
+}
