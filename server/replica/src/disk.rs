@@ -40,7 +40,8 @@ impl Replica {
             State::Waiting(_) if read.superblock.counter >= self.superblock.counter => {
                 self.superblock = read.superblock;
             }
-            State::TakingOver(TakeOver::Reading(standing)) => self.read_under_fence(read.superblock, standing),
+            State::TakingOver(TakeOver::Reading) => self.read_under_fence(read),
+            State::Joining | State::Secondary => self.read_when_leaving(read),
             State::Fenced { .. } => self.read_when_fenced(read),
             _ => {}
         }
@@ -59,6 +60,14 @@ impl Replica {
         } else {
             self.superblock = read.superblock;
             self.stand_outside();
+        }
+    }
+
+    /// An orderly end whose answer does not come: out of the members, it may go.
+    fn read_when_leaving(&mut self, read: SlotRead) {
+        let newer = read.settled && read.superblock.epoch > self.superblock.epoch;
+        if newer && self.leaving_since.is_some() && !read.superblock.members.contains(self.member()) {
+            self.stop();
         }
     }
 
@@ -100,6 +109,7 @@ impl Replica {
             Purpose::Drop => self.dropped(),
             Purpose::Join => self.joined(),
             Purpose::Attach => self.attached(),
+            Purpose::Mend => self.act_under_fence(),
             Purpose::Clean => {}
             Purpose::End => self.ended(),
             Purpose::Void => unreachable!("handled above"),

@@ -45,6 +45,8 @@ pub struct Replica {
     pub(crate) clients: BTreeMap<ConnId, Client>,
     /// The one that may put blobs into the lane (rule 14).
     pub(crate) session: Option<ConnId>,
+    /// A mirror: what its primary has released; blobs that come later than that word are released at once.
+    pub(crate) may_release: Seq,
     /// What the client has been told to complete.
     pub(crate) completed: Seq,
     pub(crate) attach: Option<Attach>,
@@ -123,6 +125,7 @@ impl Replica {
             reads: Reads::default(),
             clients: BTreeMap::new(),
             session: None,
+            may_release: Seq::ZERO,
             completed: Seq::ZERO,
             attach: None,
             failing: Failing::default(),
@@ -262,7 +265,7 @@ impl Replica {
     pub(crate) fn holds_fence(&self) -> bool {
         matches!(
             self.state,
-            State::Primary(_) | State::TakingOver(TakeOver::Reading(_) | TakeOver::Draining { .. } | TakeOver::Writing)
+            State::Primary(_) | State::TakingOver(TakeOver::Reading | TakeOver::Draining { .. } | TakeOver::Writing)
         )
     }
 

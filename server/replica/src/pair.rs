@@ -157,7 +157,8 @@ impl Replica {
             Mailbox::Released { epoch, from, to, generation, released } => {
                 let mirrors = matches!(self.state, State::Secondary | State::Joining);
                 if mirrors && self.fits(epoch, from, Some(to)) && self.lane_is(generation) {
-                    self.release(released);
+                    self.may_release = self.may_release.max(released);
+                    self.release(self.may_release);
                 }
             }
             Mailbox::Completion { .. } => {}

@@ -144,6 +144,9 @@ impl Replica {
                 self.index.insert(blob.lba, blob.blocks, blob.seq);
                 self.timers.staged_at = self.now;
                 self.ack();
+                if matches!(self.state, State::Secondary | State::Joining) {
+                    self.release(self.may_release);
+                }
             }
             Ok(Accept::Duplicate) => {}
             Err(_) => self.violation(conn, "a blob that does not fit its lane"),
@@ -262,6 +265,7 @@ impl Replica {
         self.index.clear();
         self.flusher.forget(lane.released());
         self.completed = lane.released();
+        self.may_release = lane.released();
         self.lane = Some(lane);
     }
 }

@@ -81,8 +81,8 @@ pub(crate) enum Standing {
 pub(crate) enum TakeOver {
     /// Fencing all others.
     Fencing(Standing),
-    /// Fenced; the superblock is read again.
-    Reading(Standing),
+    /// Fenced; the superblock is read again, and mended where a slot needs it.
+    Reading,
     /// Rule 5: everything unreleased goes to the disk, up to `target`.
     Draining {
         /// The last seq received when the drain began.
@@ -154,6 +154,8 @@ pub(crate) struct SuperblockWrite {
 pub(crate) enum Purpose {
     /// Rules 5 and 6.
     TakeOver,
+    /// Section 7: the other slot said something else, or nothing.
+    Mend,
     /// Rule 7.
     Drop,
     /// Rule 8.

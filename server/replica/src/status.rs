@@ -84,8 +84,10 @@ impl Replica {
             if let (State::Primary(_), Some(attach)) = (self.state, self.attach) {
                 self.repeat_attach(attach.step);
             }
-            if self.leaving_since.is_some() && self.state == State::Secondary {
-                self.send_peer(PeerBody::Leave);
+            match self.state {
+                State::Secondary if self.leaving_since.is_some() => self.send_peer(PeerBody::Leave),
+                State::Joining if self.leaving_since.is_some() => self.send_peer(PeerBody::JoinAbort),
+                _ => {}
             }
         }
         let beats =

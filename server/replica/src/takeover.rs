@@ -6,7 +6,7 @@ use twinsan_wire::{Incarnation, Members, NodeId, PeerBody, Role, Seq, Superblock
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
-use crate::event::{DiskError, FenceError, Probe};
+use crate::event::{DiskError, FenceError, Probe, SlotRead};
 use crate::machine::Replica;
 use crate::state::{Admission, Leaving, Phase, Purpose, Standing, State, TakeOver};
 
@@ -244,7 +244,7 @@ impl Replica {
             return;
         };
         if result.is_ok() {
-            self.state = State::TakingOver(TakeOver::Reading(standing));
+            self.state = State::TakingOver(TakeOver::Reading);
             self.read_superblock();
             return;
         }
@@ -255,11 +255,23 @@ impl Replica {
             Standing::Member => State::Secondary,
             Standing::Fenced => State::Fenced { member: true },
         };
+        self.ack(); // What came meanwhile.
     }
 
-    /// The superblock under the fence: now it counts, whatever was believed before.
-    pub(crate) fn read_under_fence(&mut self, superblock: Superblock, _: Standing) {
-        self.superblock = superblock;
+    /// The superblock under the fence: now it counts, whatever was believed before. A slot that does not say the same
+    /// is mended before anything else (section 7).
+    pub(crate) fn read_under_fence(&mut self, read: SlotRead) {
+        self.superblock = read.superblock;
+        if read.settled {
+            self.act_under_fence();
+        } else {
+            self.write_superblock(read.superblock, Purpose::Mend);
+        }
+    }
+
+    /// Rules 5 and 6, or stand down.
+    pub(crate) fn act_under_fence(&mut self) {
+        let superblock = self.superblock;
         if self.is_member() {
             self.drain(); // Rule 5.
         } else if self.may_take_without_members(superblock) || self.recover {
@@ -285,8 +297,8 @@ impl Replica {
     pub(crate) fn advance_takeover(&mut self) {
         match self.state {
             State::TakingOver(TakeOver::Draining { target }) if self.flusher.flushed() >= target => self.take_over(),
-            State::TakingOver(TakeOver::Reading(_))
-                if !self.reading_superblock && self.now >= self.timers.reread_at =>
+            State::TakingOver(TakeOver::Reading)
+                if !self.reading_superblock && self.superblock_write.is_none() && self.now >= self.timers.reread_at =>
             {
                 self.read_superblock();
             }
@@ -352,9 +364,14 @@ impl Replica {
         let Some(since) = self.leaving_since else { return };
         let late = self.now.saturating_sub(since) >= self.cfg.timing.leave_ms;
         match self.state {
-            State::Inspecting | State::Waiting(_) | State::Joining => self.stop(),
-            // Not dropped in time: then only while the other one evidently lives, as its RAM has all of it.
-            State::Secondary | State::Fenced { member: true } if late && self.other_lives() => self.stop(),
+            State::Inspecting | State::Waiting(_) => self.stop(),
+            // What it holds may be the only copy: it goes when the primary, or a settled superblock, says that it is
+            // out, and takes over if the primary is gone.
+            State::Joining | State::Secondary
+                if late && !self.reading_superblock && self.now >= self.timers.reread_at =>
+            {
+                self.read_superblock();
+            }
             State::Primary(Phase::Solo) => self.end_solo(),
             State::Leaving(Leaving::Quieting) if self.is_quiet() => {
                 self.state = State::Leaving(Leaving::Releasing);
@@ -382,14 +399,6 @@ impl Replica {
         if drained && self.superblock_write.is_none() {
             self.write_superblock(Superblock { clean: true, ..self.superblock }, Purpose::End);
         }
-    }
-
-    /// The other one has been heard of late, on the fabric or by its heartbeat on the disk.
-    fn other_lives(&self) -> bool {
-        let timeout = self.cfg.timing.takeover_ms;
-        let gone = self.other_member().is_none_or(|other| self.peer.is_gone(other));
-        let beats = self.peer.disk_beat.is_some() && !self.peer.disk_stands_still(self.now, timeout);
-        !gone && (!self.peer.is_silent(self.now, timeout) || beats)
     }
 
     /// The clean mark is on the disk; a heartbeat may still be on its way there.
