@@ -327,6 +327,7 @@ impl Replica {
     /// The superblock names this node: it serves.
     pub(crate) fn taken_over(&mut self) {
         self.recover = false;
+        self.told_refusing = false;
         self.timers.turned_away = 0;
         self.timers.joins_thrown_away = 0;
         self.timers.join_not_before = self.now;
