@@ -8,7 +8,7 @@ use twinsan_wire::{BlobKind, Generation, Lba, NodeId, NodeMsg, Seq};
 
 use crate::check::{completed_write_is_never_lost, read_never_goes_back};
 use crate::config::BLOCK_BYTES;
-use crate::event::{Answer, ByConn, ConnIndex, Ev, Host, Inbound, Item};
+use crate::event::{AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item};
 use crate::net::End;
 use crate::node::conn_index;
 use crate::stamp::{Cell, Version};
@@ -277,11 +277,9 @@ impl World {
     }
 
     /// A read's answer lands in the client's buffer, and its ReadDone follows.
-    pub(crate) fn answer_lands(&mut self, conn: ConnIndex, host: Host, answer: Answer) {
+    pub(crate) fn answer_lands(&mut self, conn: ConnIndex, host: Host, answer: AnswerCopied) {
         let Host::Client(number) = host else { unreachable!("only clients are answered") };
-        let cells = self.compose(&answer);
-        self.clients[number].buffers[answer.slot as usize] = cells;
-        self.read_answered(answer.token, answer.life);
+        self.clients[number].buffers[answer.slot as usize] = answer.cells;
         self.message_lands(conn, host, answer.done);
     }
 

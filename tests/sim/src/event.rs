@@ -50,8 +50,12 @@ pub enum Item {
     Mailbox(Mailbox),
     /// Payload and descriptor.
     Blob(Blob),
+    /// The same from a connection that its sender has closed: its bytes as they were then.
+    BlobCopied(Blob, Vec<Cell>),
     /// A read's payload and its ReadDone.
     Answer(Box<Answer>),
+    /// The same from a connection that its sender has closed.
+    AnswerCopied(Box<AnswerCopied>),
     /// The other end is gone.
     End,
 }
@@ -66,6 +70,14 @@ pub struct Answer {
     pub(crate) from_disk: Vec<Cell>,
     /// The session that reads.
     pub(crate) generation: u64,
+    pub(crate) done: NodeMsg,
+}
+
+/// A read's answer whose bytes have left their host.
+#[derive(Clone, Debug)]
+pub struct AnswerCopied {
+    pub(crate) slot: u32,
+    pub(crate) cells: Vec<Cell>,
     pub(crate) done: NodeMsg,
 }
 

@@ -16,8 +16,8 @@ use crate::world::{Process, World};
 /// The provider's state.
 pub(crate) struct Fence {
     kind: FenceKind,
-    /// `Pr`: the host's key is there.
-    pub(crate) registered: [bool; 2],
+    /// `Pr`: the host's key is there, and which life put it there. It outlives its process.
+    pub(crate) registered: [Option<LifeIndex>; 2],
     /// `Pr`: counts every change of the keys.
     pub(crate) pr_generation: u64,
     /// `Lock`: who holds the claim.
@@ -54,7 +54,7 @@ impl Fence {
     pub(crate) fn new(kind: FenceKind) -> Self {
         Self {
             kind,
-            registered: [false; 2],
+            registered: [None; 2],
             pr_generation: 0,
             holder: None,
             entitled: None,
@@ -68,7 +68,7 @@ impl World {
     /// Whether a write of this life that reaches the disk now may land.
     pub(crate) fn may_write(&self, node: NodeId, life: LifeIndex) -> bool {
         match self.fence.kind {
-            FenceKind::Pr => self.fence.registered[node.index()],
+            FenceKind::Pr => self.fence.registered[node.index()].is_some(),
             // Issued under the claim, which is not let go before it has ended.
             FenceKind::Lock => self.fence.holder == Some((node, life)),
         }
@@ -143,7 +143,7 @@ impl World {
         }
         let result = match (request.what, self.fence.kind) {
             _ if self.disk.failing[request.node.index()] => Some(Err(FenceError::Failed)),
-            (Step::Admit, FenceKind::Pr) => self.pr_admit(request.node),
+            (Step::Admit, FenceKind::Pr) => self.pr_admit(request.node, request.life),
             (Step::Admit, FenceKind::Lock) => Some(Ok(())),
             (Step::Fence, FenceKind::Pr) => self.pr_register(at),
             (Step::Preempt, _) => Some(self.pr_preempt(request.node, request.life)),
@@ -162,20 +162,20 @@ impl World {
         self.tell(request.node, request.life, event);
     }
 
-    fn pr_admit(&mut self, node: NodeId) -> Option<Result<(), FenceError>> {
+    fn pr_admit(&mut self, node: NodeId, life: LifeIndex) -> Option<Result<(), FenceError>> {
         let early = self.config.driver_weak(DriverWeakness::AdmitTooEarly);
         if !early && self.disk.writes_in_flight(|op| op.node == node) {
             return None;
         }
-        self.fence.registered[node.index()] = true;
+        self.fence.registered[node.index()] = Some(life);
         self.fence.pr_generation += 1;
         Some(Ok(()))
     }
 
     fn pr_register(&mut self, at: usize) -> Option<Result<(), FenceError>> {
         let request = self.fence.requests[at];
-        if !self.fence.registered[request.node.index()] {
-            self.pr_admit(request.node)?.ok()?;
+        if self.fence.registered[request.node.index()] != Some(request.life) {
+            self.pr_admit(request.node, request.life)?.ok()?;
         }
         self.fence.requests[at].what = Step::Preempt;
         let delay = self.disk_delay();
@@ -185,12 +185,12 @@ impl World {
 
     /// PREEMPT AND ABORT: what victims have in flight lands before this or never.
     fn pr_preempt(&mut self, node: NodeId, life: LifeIndex) -> Result<(), FenceError> {
-        if !self.fence.registered[node.index()] {
+        if self.fence.registered[node.index()] != Some(life) {
             return Err(FenceError::Lost);
         }
         let victim = node.other();
         self.settle_victims_writes(victim);
-        self.fence.registered[victim.index()] = false;
+        self.fence.registered[victim.index()] = None;
         self.fence.pr_generation += 1;
         self.entitle(node, life);
         Ok(())
@@ -252,7 +252,7 @@ impl World {
     /// Fault: one of the host's paths came back and is registered again (section 5, the last part of `scsi-pr`).
     pub(crate) fn add_path(&mut self, node: NodeId) -> bool {
         let up = self.nodes[node.index()].process == Process::Up;
-        if self.fence.kind != FenceKind::Pr || !up || !self.fence.registered[node.index()] {
+        if self.fence.kind != FenceKind::Pr || !up || self.fence.registered[node.index()].is_none() {
             return false;
         }
         trace!(self, Host::Node(node), "=== a path came back");
@@ -263,7 +263,7 @@ impl World {
     fn add_path_step(&mut self, at: usize, seen: Option<u64>) -> Option<Result<(), FenceError>> {
         let node = self.fence.requests[at].node;
         let Some(seen) = seen else {
-            if !self.fence.registered[node.index()] {
+            if self.fence.registered[node.index()].is_none() {
                 return Some(Err(FenceError::Lost));
             }
             let number = self.fence.requests[at].number;
@@ -275,7 +275,7 @@ impl World {
         // Registering raises the generation by one; more than that means that the keys changed meanwhile.
         let alone = self.fence.pr_generation == seen;
         if alone || self.config.driver_weak(DriverWeakness::PathAddedBlindly) {
-            self.fence.registered[node.index()] = true;
+            self.fence.registered[node.index()] = Some(self.fence.requests[at].life);
         }
         self.fence.pr_generation += 1;
         Some(Ok(()))

@@ -255,8 +255,16 @@ impl World {
                 self.net.conns[conn].words[end][kind] = Some(mailbox);
                 self.hand(host, life, Inbound::ByConn(conn, ByConn::MailboxWritten { kind }));
             }
-            Item::Blob(blob) => self.blob_lands(conn, life, &blob),
-            Item::Answer(answer) => self.answer_lands(conn, host, *answer),
+            Item::Blob(blob) => {
+                let cells = self.payload_now(conn, &blob);
+                self.blob_lands(conn, life, &blob, &cells);
+            }
+            Item::BlobCopied(blob, cells) => self.blob_lands(conn, life, &blob, &cells),
+            Item::Answer(answer) => {
+                let copied = self.copy_answer(&answer);
+                self.answer_lands(conn, host, copied);
+            }
+            Item::AnswerCopied(copied) => self.answer_lands(conn, host, *copied),
             Item::End => self.end_noticed(conn, end),
         }
     }
@@ -333,7 +341,22 @@ impl World {
         let kept = if self.rng.coin() { sent } else { self.rng.index(sent + 1) };
         let lost = self.net.conns[conn].dirs[end].items.split_off(kept);
         lost.into_iter().for_each(|(_, item)| self.item_lost(item));
+        self.copy_out(conn, end);
         self.enqueue(conn, end, Item::End);
+    }
+
+    /// What a closed end had sent uses its host's memory no more.
+    fn copy_out(&mut self, conn: ConnIndex, end: usize) {
+        let items = std::mem::take(&mut self.net.conns[conn].dirs[end].items);
+        let copy = |(at, item): (u64, Item)| match item {
+            Item::Blob(blob) => {
+                let cells = self.payload_now(conn, &blob);
+                (at, Item::BlobCopied(blob, cells))
+            }
+            Item::Answer(answer) => (at, Item::AnswerCopied(Box::new(self.copy_answer(&answer)))),
+            other => (at, other),
+        };
+        self.net.conns[conn].dirs[end].items = items.into_iter().map(copy).collect();
     }
 
     /// The process at `host` is gone, and its kernel closes what it had.

@@ -7,7 +7,7 @@ use twinsan_wire::{Blob, Incarnation, NodeId, NodeMsg, Role};
 
 use crate::check::{lane_space_is_not_reused_early, one_authoritative_primary};
 use crate::config::BLOCK_BYTES;
-use crate::event::{Answer, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
+use crate::event::{Answer, AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
 use crate::net::End;
 use crate::stamp::{Cell, Version};
 use crate::trace::trace;
@@ -232,24 +232,38 @@ impl World {
         }
     }
 
-    /// A client's blob lands in the lane: the payload is fetched from the client's own ring now, as a NIC may.
-    pub(crate) fn blob_lands(&mut self, conn: ConnIndex, life: LifeIndex, blob: &Blob) {
-        let c = &self.net.conns[conn];
-        let (Host::Client(client), host) = (c.ends[0], c.ends[1]) else { unreachable!("only clients post") };
-        if !c.lane_open {
-            let what = format!("C{client} posts {} to {host}, which has not opened its lane to it", blob.seq);
-            return self.fail("lane_space_is_not_reused_early", what);
+    /// A blob's payload, fetched from the client's own ring now, as a NIC may when it lands.
+    pub(crate) fn payload_now(&mut self, conn: ConnIndex, blob: &Blob) -> Vec<Cell> {
+        let Host::Client(client) = self.net.conns[conn].ends[0] else { unreachable!("only clients post") };
+        let mut cells = Vec::new();
+        for (at, lba) in self.payload_places(blob) {
+            let cell = self.clients[client].ring[at];
+            if cell != (Cell { version: Version::of(blob), lba }) {
+                let who = Host::Client(client);
+                lane_space_is_not_reused_early::broken(self, who, "a post", lba, blob.seq.0, cell.version);
+            }
+            cells.push(cell);
         }
+        cells
+    }
+
+    /// Where a payload's blocks lie in the ring, and which they are.
+    fn payload_places(&self, blob: &Blob) -> Vec<(usize, u64)> {
         let block = u64::from(BLOCK_BYTES);
         let ring = self.config.ring_blocks();
-        for i in 0..u64::from(blob.payload_len) / block {
-            let at = usize::try_from((blob.data_pos / block + i) % ring).expect("a small ring");
-            let cell = self.clients[client].ring[at];
-            let expected = Cell { version: Version::of(blob), lba: blob.lba.0 + i };
-            if cell != expected {
-                let who = Host::Client(client);
-                lane_space_is_not_reused_early::broken(self, who, "a post", expected.lba, blob.seq.0, cell.version);
-            }
+        let place = |i: u64| (usize::try_from((blob.data_pos / block + i) % ring).expect("small"), blob.lba.0 + i);
+        (0..u64::from(blob.payload_len) / block).map(place).collect()
+    }
+
+    /// A client's blob lands in the lane.
+    pub(crate) fn blob_lands(&mut self, conn: ConnIndex, life: LifeIndex, blob: &Blob, cells: &[Cell]) {
+        let c = &self.net.conns[conn];
+        let (client, host) = (c.ends[0], c.ends[1]);
+        if !c.lane_open {
+            let what = format!("{client} posts {} to {host}, which has not opened its lane to it", blob.seq);
+            return self.fail("lane_space_is_not_reused_early", what);
+        }
+        for ((at, _), &cell) in self.payload_places(blob).into_iter().zip(cells) {
             self.lives[life].ring[at] = cell;
         }
         let slot = self.config.geometry.slot(blob.seq) as usize;
@@ -274,6 +288,13 @@ impl World {
         let life = n.life.expect("it runs");
         let answer = Answer { token, life, slot, pieces, from_disk, generation, done };
         self.node_sends(node, conn.0, Item::Answer(Box::new(answer)));
+    }
+
+    /// The answer's bytes leave their host now.
+    pub(crate) fn copy_answer(&mut self, answer: &Answer) -> AnswerCopied {
+        let cells = self.compose(answer);
+        self.read_answered(answer.token, answer.life);
+        AnswerCopied { slot: answer.slot, cells, done: answer.done }
     }
 
     /// The answer's pieces are in the client's buffer, or never will be.

@@ -41,7 +41,7 @@ impl fmt::Display for Version {
 
 /// One block in a memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cell {
+pub struct Cell {
     /// Whose content.
     pub version: Version,
     /// Which block of the volume it is meant for.

@@ -42,6 +42,8 @@ pub(crate) struct Check {
     pub(crate) primaries: BTreeMap<u64, (NodeId, Incarnation)>,
     /// The highest epoch that both slots have shown.
     pub(crate) settled_epoch: u64,
+    /// The last epoch whose writer has heard that it is on the disk.
+    pub(crate) counted_epoch: u64,
     /// Both nodes were killed on purpose: what only their RAM held may be gone (rule 12).
     pub(crate) loss_allowed: bool,
     /// An operator has accepted the loss; it is taken stock of when a node serves.
@@ -76,6 +78,7 @@ impl Check {
             newest_session: 0,
             primaries: BTreeMap::new(),
             settled_epoch: 0,
+            counted_epoch: 0,
             loss_allowed: false,
             loss_accepted: false,
         }
@@ -138,6 +141,8 @@ impl World {
         self.check.loss_allowed = false;
         for (history, &disk) in self.check.blocks.iter_mut().zip(&self.disk.blocks) {
             let lost = history.floor() > disk;
+            let completed = history.completed;
+            history.issued.retain(|&version| version <= disk || version > completed);
             history.completed = history.completed.min(disk);
             history.read = history.read.min(disk);
             self.counts.blocks_lost_legally += u64::from(lost);

@@ -19,8 +19,11 @@ pub(crate) fn check_write(world: &mut World, node: NodeId, life: LifeIndex, what
     }
 }
 
-/// A superblock is on the disk: it may name the other node, which goes on without a fence (rule 13).
+/// A new epoch is on the disk: it may name the other node, which goes on without a fence (rule 13).
 pub(crate) fn handed_over(world: &mut World, superblock: &Superblock) {
+    if superblock.epoch.0 <= std::mem::replace(&mut world.check.counted_epoch, superblock.epoch.0) {
+        return; // The mending of a slot, or the clean flag.
+    }
     let Some(primary) = superblock.primary_member() else { return };
     let entitled_node = world.fence.entitled.map(|(node, _)| node);
     if entitled_node != Some(primary.node)
