@@ -97,8 +97,7 @@ pub fn run(name: &str, setup: Setup) {
     test(setup);
 }
 
-/// Makes a `#[test]` of each of [`TESTS`](crate::conformance::TESTS), in a module: `conformance_tests!(tcp, make_tcp);`
-/// where `make_tcp` is a `fn() -> Setup`. One more sees to it that none is missing here.
+/// Makes a `#[test]` of each of [`TESTS`], in a module: `conformance_tests!(tcp, make_tcp);` where `make_tcp` is a `fn() -> Setup`. One more sees to it that none is missing here.
 #[macro_export]
 macro_rules! conformance_tests {
     ($kind:ident, $make:ident) => {

@@ -4,9 +4,11 @@
 //!            ┌── the next address ◀──┐
 //! Dial ──▶ trying ──▶ connected      │
 //!            ├── failed ─────────────┴── none left ──▶ Closed
-//!            ├── a unix socket's backlog is full: again in a moment
-//!            └── deadline ──▶ Closed, Unreachable
+//!            └── a unix socket's backlog is full: again in a moment
 //! ```
+//!
+//! An address that is silent has failed when its share of the time is over: a name may stand for several, and a
+//! dead one among them (an IPv6 route that leads nowhere, say) must not use up the others' time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,9 +30,21 @@ pub(crate) struct Dial {
     left: VecDeque<Endpoint>,
     deadline: Instant,
     patience: Duration,
+    /// When the address being tried has had its share.
+    give_up_at: Instant,
     retry_at: Option<Instant>,
-    /// Whoever refuses is more than whoever is silent: the reason that is reported when all have failed.
-    refused: Option<CloseReason>,
+    /// What is reported when all have failed, and how much it says.
+    failure: Option<(Weight, CloseReason)>,
+}
+
+/// Which of several failures is reported: the heaviest. Refused means that nobody runs there, and others act on it at
+/// once; so it must not be said of a host that is silent at one of its addresses. Where there is no way to an
+/// address at all, the others' word stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    NoWay,
+    Refused,
+    Silent,
 }
 
 /// How an attempt went.
@@ -49,22 +63,25 @@ pub(crate) enum Attempt {
 impl Dial {
     /// To one of `endpoints`, within `patience`.
     pub(crate) fn new(endpoints: Vec<Endpoint>, now: Instant, patience: Duration) -> Self {
-        Self { left: endpoints.into(), deadline: now + patience, patience, retry_at: None, refused: None }
+        let deadline = now + patience;
+        let mut dial =
+            Self { left: endpoints.into(), deadline, patience, give_up_at: deadline, retry_at: None, failure: None };
+        dial.share(now);
+        dial
     }
 
     /// When it wants to be looked at without an event.
     pub(crate) fn wake_at(&self) -> Instant {
-        self.retry_at.map_or(self.deadline, |at| at.min(self.deadline))
+        self.retry_at.map_or(self.give_up_at, |at| at.min(self.give_up_at))
     }
 
-    /// Whether the time is over.
-    pub(crate) fn expired(&self, now: Instant) -> Option<CloseReason> {
-        let late = now >= self.deadline;
-        late.then(|| CloseReason::Unreachable(format!("no answer within {} ms", self.patience.as_millis())))
-    }
-
-    /// Whether it is time for another attempt.
-    pub(crate) fn retry_due(&self, now: Instant) -> bool {
+    /// Whether it is time for another attempt: at the same address, or at the next where this one is silent.
+    pub(crate) fn attempt_due(&mut self, now: Instant) -> bool {
+        if now >= self.give_up_at {
+            let why = format!("no answer within {} ms", self.patience.as_millis());
+            self.failed(Weight::Silent, CloseReason::Unreachable(why), now);
+            return true;
+        }
         self.retry_at.is_some_and(|at| now >= at)
     }
 
@@ -75,24 +92,24 @@ impl Dial {
             let (socket, outcome) = match begin(endpoint) {
                 Ok(begun) => begun,
                 Err(e) => {
-                    self.failed(&e);
+                    self.failed_by(&e, now);
                     continue;
                 }
             };
             match outcome {
                 Ok(()) => match settle(socket) {
                     Ok(socket) => return Attempt::Connected(socket),
-                    Err(e) => self.failed(&e),
+                    Err(e) => self.failed_by(&e, now),
                 },
                 Err(Errno::INPROGRESS | Errno::INTR) => return Attempt::Pending(socket),
                 Err(Errno::AGAIN) if matches!(endpoint, Endpoint::Unix(_)) => {
                     self.retry_at = Some(now + RETRY);
                     return Attempt::Later;
                 }
-                Err(e) => self.failed(&e.into()),
+                Err(e) => self.failed_by(&e.into(), now),
             }
         }
-        Attempt::Failed(self.refused.take().unwrap_or(CloseReason::Refused))
+        Attempt::Failed(self.failure.take().map_or(CloseReason::Refused, |(_, why)| why))
     }
 
     /// A pending attempt has come to an end.
@@ -100,18 +117,36 @@ impl Dial {
         match socket::connect_error(socket.as_fd()).and_then(|()| settle(socket)) {
             Ok(socket) => Attempt::Connected(socket),
             Err(e) => {
-                self.failed(&e);
+                self.failed_by(&e, now);
                 self.attempt(now)
             }
         }
     }
 
-    fn failed(&mut self, error: &io::Error) {
-        let reason = socket::reason(error);
-        if self.refused != Some(CloseReason::Refused) {
-            self.refused = Some(reason);
+    /// The first address has failed by the system's word.
+    fn failed_by(&mut self, error: &io::Error, now: Instant) {
+        let why = socket::reason(error);
+        let weight = match why {
+            CloseReason::Refused => Weight::Refused,
+            _ if Errno::from_io_error(error) == Some(Errno::TIMEDOUT) => Weight::Silent,
+            _ => Weight::NoWay,
+        };
+        self.failed(weight, why, now);
+    }
+
+    /// The first address has failed.
+    fn failed(&mut self, weight: Weight, why: CloseReason, now: Instant) {
+        if self.failure.as_ref().is_none_or(|(so_far, _)| weight >= *so_far) {
+            self.failure = Some((weight, why));
         }
         self.left.pop_front();
+        self.share(now);
+    }
+
+    /// Gives the first address its share of what is left of the time.
+    fn share(&mut self, now: Instant) {
+        let addresses = u32::try_from(self.left.len()).unwrap_or(u32::MAX).max(1);
+        self.give_up_at = now + self.deadline.saturating_duration_since(now) / addresses;
     }
 }
 
@@ -128,8 +163,62 @@ fn begin(endpoint: &Endpoint) -> io::Result<(OwnedFd, Result<(), Errno>)> {
 /// The last checks on a connected socket.
 fn settle(socket: OwnedFd) -> io::Result<OwnedFd> {
     if socket::is_own_peer(socket.as_fd())? {
-        return Err(io::ErrorKind::ConnectionRefused.into());
+        return Err(Errno::CONNREFUSED.into());
     }
     socket::tune(&socket)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// Endpoints that nothing is sent to: the tests only tell the dial how each went.
+    fn dial(count: usize, now: Instant) -> Dial {
+        let nowhere = Endpoint::Ip(SocketAddr::from(([192, 0, 2, 1], 7000)));
+        Dial::new(vec![nowhere; count], now, Duration::from_millis(900))
+    }
+
+    fn outcome(dial: &mut Dial, now: Instant) -> CloseReason {
+        match dial.attempt(now) {
+            Attempt::Failed(why) => why,
+            other => panic!("{other:?} with no address left"),
+        }
+    }
+
+    #[test]
+    fn a_silent_address_has_its_share_of_the_time() {
+        let start = Instant::now();
+        let mut dial = dial(3, start);
+        let ms = |ms| start + Duration::from_millis(ms);
+        assert_eq!(dial.wake_at(), ms(300));
+        assert!(!dial.attempt_due(ms(299)));
+        assert!(dial.attempt_due(ms(300)));
+        assert_eq!(dial.wake_at(), ms(600));
+        // One that fails at once leaves its share to the last.
+        dial.failed_by(&Errno::CONNREFUSED.into(), ms(300));
+        assert_eq!(dial.wake_at(), ms(900));
+        assert!(dial.attempt_due(ms(900)));
+        assert_eq!(outcome(&mut dial, ms(900)), CloseReason::Unreachable("no answer within 900 ms".into()));
+    }
+
+    #[test]
+    fn refused_is_said_only_where_nobody_is_silent() {
+        let now = Instant::now();
+        let told = |errors: &[Errno]| {
+            let mut dial = dial(errors.len(), now);
+            for &error in errors {
+                dial.failed_by(&error.into(), now);
+            }
+            outcome(&mut dial, now)
+        };
+        assert_eq!(told(&[Errno::CONNREFUSED, Errno::CONNREFUSED]), CloseReason::Refused);
+        assert_eq!(told(&[Errno::NETUNREACH, Errno::CONNREFUSED]), CloseReason::Refused);
+        assert_eq!(told(&[Errno::CONNREFUSED, Errno::NETUNREACH]), CloseReason::Refused);
+        assert!(matches!(told(&[Errno::CONNREFUSED, Errno::TIMEDOUT]), CloseReason::Unreachable(_)));
+        assert!(matches!(told(&[Errno::TIMEDOUT, Errno::CONNREFUSED]), CloseReason::Unreachable(_)));
+        assert!(matches!(told(&[Errno::NETUNREACH]), CloseReason::Unreachable(_)));
+    }
 }

@@ -25,7 +25,7 @@ use crate::frame::{HEADER, Header, Op, set_credits};
 /// Inline bytes of a post: what mlx5 takes without growing its send queue's entries, and a descriptor twice.
 pub(crate) const MAX_INLINE: usize = 128;
 
-/// Parts of one writev(2): a post has at most two, so this many posts leave together at least.
+/// Parts of one writev(2). A post has at most two, so half as many posts leave together at least.
 const PARTS: usize = 32;
 
 /// Bytes of a registered region, checked against its length.

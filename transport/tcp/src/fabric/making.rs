@@ -164,9 +164,8 @@ impl TcpFabric {
                     events.push(Event::Closed { conn, why });
                 }
                 Making::Dialling { mut dial, socket } => {
-                    if let Some(why) = dial.expired(now) {
-                        events.push(Event::Closed { conn, why });
-                    } else if dial.retry_due(now) {
+                    if dial.attempt_due(now) {
+                        drop(socket);
                         let attempt = dial.attempt(now);
                         self.went(conn, dial, attempt);
                     } else {
