@@ -97,10 +97,11 @@ impl Flusher {
     /// already.
     pub(crate) fn next_batch(&mut self, lane: &Lane, limit: Seq, how: Batching) -> Option<(u64, Vec<WriteRange>)> {
         let busy = !self.in_flight.is_empty() && !how.overlapping;
-        if busy || self.retry_at.is_some() || self.issued.max(self.handled) >= limit {
+        // What has been issued and failed is due again.
+        let start = if how.overlapping { self.issued } else { self.handled };
+        if busy || self.retry_at.is_some() || start >= limit {
             return None;
         }
-        let start = if how.overlapping { self.issued } else { self.handled };
         let upto = cut(lane, start, limit, how.max_bytes);
         let newest = if how.oldest_first { upto } else { limit };
         let mut writes = Vec::new();
@@ -108,7 +109,7 @@ impl Flusher {
         writes.sort_unstable_by_key(|w| w.lba);
         let number = self.next_batch;
         self.next_batch += 1;
-        self.issued = upto;
+        self.issued = self.issued.max(upto);
         let ranges = writes.iter().map(|w| (w.lba, w.blocks)).collect();
         self.in_flight.push(InFlight { number, upto, waits_for, ranges, void: false });
         if writes.is_empty() {
