@@ -173,26 +173,28 @@ impl Replica {
 
     /// Voids every read that is not being answered yet: the client sends it again in the next epoch.
     pub(crate) fn cancel_reads(&mut self) {
-        let out = &mut self.out;
-        self.reads.open.retain(|&token, read| {
-            let answering = read.step == ReadStep::Answering;
-            if !answering {
-                out.push(Action::DropRead { token });
-            }
-            answering
-        });
+        self.cancel_reads_where(|_| true);
     }
 
     /// Voids the reads of one connection; those being answered end by themselves.
     pub(crate) fn cancel_reads_of(&mut self, conn: ConnId) {
+        self.cancel_reads_where(|read| read.conn == conn);
+    }
+
+    fn cancel_reads_where(&mut self, void: impl Fn(&OpenRead) -> bool) {
         let out = &mut self.out;
         self.reads.open.retain(|&token, read| {
-            let keep = read.conn != conn || read.step == ReadStep::Answering;
+            let keep = read.step == ReadStep::Answering || !void(read);
             if !keep {
                 out.push(Action::DropRead { token });
             }
             keep
         });
+        // No read is left that would find out that the disk works again.
+        let at_the_disk = |read: &OpenRead| matches!(read.step, ReadStep::OnDisk | ReadStep::Retry(_));
+        if self.failing.read && !self.reads.open.values().any(at_the_disk) {
+            self.disk_result(Ok(()), |failing| &mut failing.read);
+        }
     }
 
     /// Rule 12: the clean flag comes when nothing has been staged for long, and goes before anything completes that
