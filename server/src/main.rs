@@ -70,6 +70,19 @@ fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
+/// The error and its causes. Many errors tell their cause themselves; nothing is said twice.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
@@ -81,7 +94,7 @@ fn main() -> ExitCode {
     let reactor = match start::start(&args.config, &args.node) {
         Ok(reactor) => reactor,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", in_words(&error));
             let code = if error.is::<StartError>() { WRONG_SETUP } else { COULD_NOT_START };
             return ExitCode::from(code);
         }
@@ -95,5 +108,26 @@ fn main() -> ExitCode {
             tracing::warn!("ended at once, by a second signal");
             ExitCode::from(FORCED)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_its_causes_once() {
+        let inner = anyhow::Error::new(std::io::Error::other("disk on fire"));
+        assert_eq!(in_words(&inner.context("volume db")), "volume db: disk on fire");
+        let inner = anyhow::Error::new(std::io::Error::other("disk on fire"));
+        assert_eq!(in_words(&inner.context("volume db: disk on fire")), "volume db: disk on fire");
+    }
+
+    #[test]
+    fn the_command_line_is_checked() {
+        let parsed = Args::try_parse_from(["twinsand", "--node", "san1", "--config", "x.toml"]).unwrap();
+        assert_eq!((parsed.node.as_str(), parsed.config.to_str()), ("san1", Some("x.toml")));
+        assert!(Args::try_parse_from(["twinsand"]).is_err(), "a node has a name");
+        assert!(Args::try_parse_from(["twinsand", "--node", "san1", "--log", "=x="]).is_err());
     }
 }

@@ -35,7 +35,7 @@ impl Replica {
         match self.state {
             State::Inspecting => {
                 self.superblock = read.superblock;
-                self.state = State::Waiting(Admission::None);
+                self.enter(State::Waiting(Admission::None));
             }
             State::Waiting(_) if read.superblock.counter >= self.superblock.counter => {
                 self.superblock = read.superblock;
@@ -56,7 +56,7 @@ impl Replica {
         }
         if read.superblock.members.contains(self.member()) {
             self.superblock = read.superblock;
-            self.state = State::Fenced { member: true };
+            self.enter(State::Fenced { member: true });
         } else {
             self.superblock = read.superblock;
             self.stand_outside();
@@ -162,7 +162,7 @@ impl Replica {
     fn fenced(&mut self) {
         self.notice(Notice::Fenced);
         self.give_up_serving();
-        self.state = State::Fenced { member: false };
+        self.enter(State::Fenced { member: false });
         self.turned_away();
         self.read_superblock();
     }

@@ -208,6 +208,13 @@ impl Replica {
         self.pump_flush();
     }
 
+    /// The only way from one state to another: each step is one that the diagram of `state.rs` allows.
+    pub(crate) fn enter(&mut self, state: State) {
+        let (from, to) = (self.state.step(), state.step());
+        assert!(from.may_become(to), "from {from:?} to {to:?}: no such step");
+        self.state = state;
+    }
+
     pub(crate) fn out(&mut self, action: Action) {
         self.out.push(action);
     }

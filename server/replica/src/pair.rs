@@ -198,7 +198,7 @@ impl Replica {
     fn enter_as_secondary(&mut self, generation_before: Generation) {
         self.give_up_serving();
         self.timers.turned_away = 0;
-        self.state = State::Secondary;
+        self.enter(State::Secondary);
         self.completed = Seq::ZERO;
         let generation = self.superblock.generation;
         if generation != generation_before {
@@ -285,7 +285,8 @@ impl Replica {
     pub(crate) fn start_drop(&mut self) {
         self.notice(Notice::DroppingSecondary);
         self.cancel_reads();
-        self.state = State::Primary(Phase::Dropping { target: self.received() });
+        let target = self.received();
+        self.enter(State::Primary(Phase::Dropping { target }));
         if let Some(attach) = self.attach.as_mut().filter(|a| a.step == AttachStep::Confirming) {
             attach.step = AttachStep::Flushing;
         }
@@ -293,7 +294,7 @@ impl Replica {
 
     /// The superblock names this node alone.
     pub(crate) fn dropped(&mut self) {
-        self.state = State::Primary(Phase::Solo);
+        self.enter(State::Primary(Phase::Solo));
         let wait = self.backoff(self.timers.joins_thrown_away);
         self.timers.join_not_before = self.now + wait;
     }
@@ -306,7 +307,7 @@ impl Replica {
             return;
         }
         let join = Join { incarnation: from, first: None, acked: None, progress_at: self.now };
-        self.state = State::Primary(Phase::Join(join));
+        self.enter(State::Primary(Phase::Join(join)));
         let client = self.session.is_some();
         let lane = self.lane.as_ref().filter(|l| l.first().is_some());
         let first = if client { None } else { lane.map(|l| l.received().next()) };
@@ -345,7 +346,7 @@ impl Replica {
         let wait = self.backoff(self.timers.joins_thrown_away);
         self.timers.joins_thrown_away += 1;
         self.timers.join_not_before = self.now + wait;
-        self.state = State::Primary(Phase::Solo);
+        self.enter(State::Primary(Phase::Solo));
         self.tell_view();
     }
 
@@ -355,7 +356,7 @@ impl Replica {
         };
         let lost_at = self.peer.link.is_none().then_some(self.now);
         self.timers.joins_thrown_away = 0;
-        self.state = State::Primary(Phase::Dual { acked: join.acked.unwrap_or(Seq::ZERO), lost_at });
+        self.enter(State::Primary(Phase::Dual { acked: join.acked.unwrap_or(Seq::ZERO), lost_at }));
         self.notice(Notice::Joined);
     }
 
@@ -399,7 +400,7 @@ impl Replica {
         if !matches!(self.state, State::Waiting(crate::state::Admission::Granted)) || self.leaving_since.is_some() {
             return;
         }
-        self.state = State::Joining;
+        self.enter(State::Joining);
         if generation.0 > 0 {
             self.open_lane(Lane::new(self.cfg.geometry, generation, first));
         }

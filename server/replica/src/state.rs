@@ -189,3 +189,131 @@ pub(crate) enum AttachStep {
     /// The generation is being written.
     Writing,
 }
+
+/// A state's name: what the table of transitions is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Inspecting,
+    Waiting,
+    Joining,
+    Secondary,
+    Fencing,
+    Reading,
+    Draining,
+    Writing,
+    Solo,
+    Join,
+    Dual,
+    Dropping,
+    Fenced,
+    Leaving,
+    Stopped,
+}
+
+impl Step {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Inspecting,
+        Self::Waiting,
+        Self::Joining,
+        Self::Secondary,
+        Self::Fencing,
+        Self::Reading,
+        Self::Draining,
+        Self::Writing,
+        Self::Solo,
+        Self::Join,
+        Self::Dual,
+        Self::Dropping,
+        Self::Fenced,
+        Self::Leaving,
+        Self::Stopped,
+    ];
+
+    /// Whether `next` may follow. Who serves, or held the fence, and learns that it is out goes back to Waiting.
+    pub(crate) fn may_become(self, next: Self) -> bool {
+        use Step::{
+            Draining, Dropping, Dual, Fenced, Fencing, Inspecting, Join, Joining, Leaving, Reading, Secondary, Solo,
+            Stopped, Waiting, Writing,
+        };
+        match self {
+            Inspecting => matches!(next, Waiting | Stopped),
+            Waiting => matches!(next, Waiting | Joining | Fencing | Stopped),
+            Joining => matches!(next, Waiting | Secondary | Fencing | Stopped),
+            Secondary => matches!(next, Waiting | Secondary | Fencing | Stopped),
+            Fencing => matches!(next, Waiting | Joining | Secondary | Fenced | Reading),
+            Reading => matches!(next, Waiting | Draining | Writing | Fenced),
+            Draining => matches!(next, Writing | Fenced),
+            Writing => matches!(next, Solo | Fenced),
+            Solo => matches!(next, Join | Fenced | Waiting | Leaving | Stopped),
+            Join => matches!(next, Solo | Dual | Fenced | Waiting | Stopped),
+            Dual => matches!(next, Dropping | Fenced | Waiting | Leaving | Stopped),
+            Dropping => matches!(next, Solo | Fenced | Waiting | Stopped),
+            Fenced => matches!(next, Fenced | Waiting | Fencing | Stopped),
+            Leaving => matches!(next, Leaving | Fencing | Fenced | Stopped),
+            Stopped => false,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn step(self) -> Step {
+        match self {
+            Self::Inspecting => Step::Inspecting,
+            Self::Waiting(_) => Step::Waiting,
+            Self::Joining => Step::Joining,
+            Self::Secondary => Step::Secondary,
+            Self::TakingOver(TakeOver::Fencing(_)) => Step::Fencing,
+            Self::TakingOver(TakeOver::Reading) => Step::Reading,
+            Self::TakingOver(TakeOver::Draining { .. }) => Step::Draining,
+            Self::TakingOver(TakeOver::Writing) => Step::Writing,
+            Self::Primary(Phase::Solo) => Step::Solo,
+            Self::Primary(Phase::Join(_)) => Step::Join,
+            Self::Primary(Phase::Dual { .. }) => Step::Dual,
+            Self::Primary(Phase::Dropping { .. }) => Step::Dropping,
+            Self::Fenced { .. } => Step::Fenced,
+            Self::Leaving(_) => Step::Leaving,
+            Self::Stopped => Step::Stopped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::String;
+
+    use super::Step;
+
+    /// The table as text: a change of it is a change of the protocol's shape, and wants to be seen.
+    const TABLE: &str = "\
+Inspecting > Waiting Stopped
+Waiting > Waiting Joining Fencing Stopped
+Joining > Waiting Secondary Fencing Stopped
+Secondary > Waiting Secondary Fencing Stopped
+Fencing > Waiting Joining Secondary Reading Fenced
+Reading > Waiting Draining Writing Fenced
+Draining > Writing Fenced
+Writing > Solo Fenced
+Solo > Waiting Join Fenced Leaving Stopped
+Join > Waiting Solo Dual Fenced Stopped
+Dual > Waiting Dropping Fenced Leaving Stopped
+Dropping > Waiting Solo Fenced Stopped
+Fenced > Waiting Fencing Fenced Stopped
+Leaving > Fencing Fenced Leaving Stopped
+Stopped >
+";
+
+    #[test]
+    fn the_table_of_transitions() {
+        let mut table = String::new();
+        for from in Step::ALL {
+            table += &std::format!("{from:?} >");
+            for to in Step::ALL.into_iter().filter(|&to| from.may_become(to)) {
+                table += &std::format!(" {to:?}");
+            }
+            table += "\n";
+        }
+        assert_eq!(table, TABLE);
+    }
+}

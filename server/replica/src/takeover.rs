@@ -155,7 +155,7 @@ impl Replica {
     fn ask_to_join(&mut self, admission: Admission) {
         match admission {
             Admission::None if self.is_quiet() => {
-                self.state = State::Waiting(Admission::Asked);
+                self.enter(State::Waiting(Admission::Asked));
                 self.out(Action::Admit);
             }
             Admission::Granted if self.now >= self.timers.ask_at => {
@@ -168,7 +168,7 @@ impl Replica {
 
     pub(crate) fn admitted(&mut self, result: Result<(), FenceError>) {
         if self.state == State::Waiting(Admission::Asked) {
-            self.state = State::Waiting(if result.is_ok() { Admission::Granted } else { Admission::None });
+            self.enter(State::Waiting(if result.is_ok() { Admission::Granted } else { Admission::None }));
         }
     }
 
@@ -201,7 +201,7 @@ impl Replica {
     /// Out of `members`, and nothing held here counts: drop the lanes and wait (rules 8, 9).
     pub(crate) fn stand_outside(&mut self) {
         self.drop_lanes();
-        self.state = State::Waiting(Admission::None);
+        self.enter(State::Waiting(Admission::None));
         self.timers.ask_at = self.now;
         self.tell_status();
     }
@@ -231,7 +231,7 @@ impl Replica {
 
     fn begin_takeover(&mut self, standing: Standing) {
         self.notice(Notice::TakingOver { member: matches!(standing, Standing::Member | Standing::Fenced) });
-        self.state = State::TakingOver(TakeOver::Fencing(standing));
+        self.enter(State::TakingOver(TakeOver::Fencing(standing)));
         self.out(Action::Fence);
         self.tell_status();
     }
@@ -244,17 +244,17 @@ impl Replica {
             return;
         };
         if result.is_ok() {
-            self.state = State::TakingOver(TakeOver::Reading);
+            self.enter(State::TakingOver(TakeOver::Reading));
             self.read_superblock();
             return;
         }
         self.turned_away();
-        self.state = match standing {
+        self.enter(match standing {
             Standing::Outside => State::Waiting(Admission::None),
             Standing::Joiner => State::Joining,
             Standing::Member => State::Secondary,
             Standing::Fenced => State::Fenced { member: true },
-        };
+        });
         self.ack(); // What came meanwhile.
     }
 
@@ -291,7 +291,8 @@ impl Replica {
         if !self.cfg.weak(Weakness::TrustFlushMarks) {
             self.flusher.forget(self.released());
         }
-        self.state = State::TakingOver(TakeOver::Draining { target: self.received() });
+        let target = self.received();
+        self.enter(State::TakingOver(TakeOver::Draining { target }));
     }
 
     pub(crate) fn advance_takeover(&mut self) {
@@ -318,7 +319,7 @@ impl Replica {
     }
 
     fn take_over(&mut self) {
-        self.state = State::TakingOver(TakeOver::Writing);
+        self.enter(State::TakingOver(TakeOver::Writing));
         let members = Members::solo(self.member());
         let next = Superblock { primary: Some(self.node()), members, ..self.next_epoch() };
         self.write_superblock(next, Purpose::TakeOver);
@@ -332,7 +333,7 @@ impl Replica {
         self.timers.joins_thrown_away = 0;
         self.timers.join_not_before = self.now;
         self.peer.asked = false;
-        self.state = State::Primary(Phase::Solo);
+        self.enter(State::Primary(Phase::Solo));
         if self.lane.is_none() && self.superblock.generation.0 > 0 {
             self.open_lane(Lane::new(self.cfg.geometry, self.superblock.generation, None));
         }
@@ -352,7 +353,7 @@ impl Replica {
             State::Joining => self.send_peer(PeerBody::JoinAbort),
             State::Primary(Phase::Dual { lost_at: None, .. }) if self.attach.is_none() => {
                 self.give_up_serving();
-                self.state = State::Leaving(Leaving::Quieting);
+                self.enter(State::Leaving(Leaving::Quieting));
             }
             State::Primary(Phase::Dual { .. }) => self.start_drop(),
             State::Primary(Phase::Join(_)) => self.throw_join_away(),
@@ -375,7 +376,7 @@ impl Replica {
             }
             State::Primary(Phase::Solo) => self.end_solo(),
             State::Leaving(Leaving::Quieting) if self.is_quiet() => {
-                self.state = State::Leaving(Leaving::Releasing);
+                self.enter(State::Leaving(Leaving::Releasing));
                 self.out(Action::ReleaseFence);
             }
             State::Leaving(Leaving::Asked) => {
@@ -404,7 +405,7 @@ impl Replica {
 
     /// The clean mark is on the disk; a heartbeat may still be on its way there.
     pub(crate) fn ended(&mut self) {
-        self.state = State::Leaving(Leaving::Quieting);
+        self.enter(State::Leaving(Leaving::Quieting));
     }
 
     pub(crate) fn fence_released(&mut self) {
@@ -412,7 +413,7 @@ impl Replica {
             return;
         }
         if self.superblock.members.is_dual() {
-            self.state = State::Leaving(Leaving::Asked);
+            self.enter(State::Leaving(Leaving::Asked));
             self.send_peer(PeerBody::TakeOver);
         } else {
             self.stop();
@@ -424,7 +425,7 @@ impl Replica {
     }
 
     pub(crate) fn stop(&mut self) {
-        self.state = State::Stopped;
+        self.enter(State::Stopped);
         self.out(Action::Exit);
     }
 }
