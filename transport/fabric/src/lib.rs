@@ -18,6 +18,11 @@
 //! 6. **Limits.** A connection takes [`Limits::send_depth`] posts that have not completed, and a message of at most
 //!    [`Limits::max_message`] bytes; past that a post is [`PostError::Full`] or [`PostError::TooLong`]. The receiver
 //!    side returns credits by itself; a sender that outruns them is held back, never dropped.
+//!
+//! # Features
+//!
+//! For tests: `conformance` is the suite that every fabric must pass; `faulty` wraps a fabric and does the worst that
+//! this contract allows.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "conformance")]

@@ -24,8 +24,8 @@ use crate::socket;
 /// this size still costs only a microsecond or two of copying.
 pub(crate) const SCRATCH: usize = 16 << 10;
 
-/// recv(2) calls for one connection in one visit, so that a busy one doesn't keep the others waiting.
-const RECEIVES_PER_VISIT: usize = 16;
+/// After so many bytes the next connection has its turn: one longest blob, some 100 µs of copying.
+const BYTES_PER_VISIT: usize = 1 << 20;
 
 /// What the next bytes are.
 #[derive(Debug)]
@@ -68,7 +68,8 @@ impl Inbox {
     /// # Errors
     /// The reason why the connection is over.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, cx: &mut Context<'_>) -> Result<(), CloseReason> {
-        for _ in 0..RECEIVES_PER_VISIT {
+        let mut received = 0;
+        while received < BYTES_PER_VISIT {
             let (asked, got) = match self.state {
                 State::Payload { region, at, left, .. } if left >= cx.scratch.len() => {
                     (left, cx.regions[region].recv_into(socket, at, left))
@@ -82,6 +83,7 @@ impl Inbox {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(socket::reason(&e)),
             };
+            received += got;
             match &mut self.state {
                 State::Payload { at, left, .. } if *left >= cx.scratch.len() => {
                     *at += got;
