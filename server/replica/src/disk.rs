@@ -210,7 +210,8 @@ impl Replica {
                 }
                 Phase::Dual { .. } if self.attach.is_some() => Some(received),
                 Phase::Dual { .. } if self.cfg.weak(Weakness::FlushBeforeDurable) => Some(received),
-                Phase::Dual { .. } => Some(self.durable()),
+                // Not `durable()`, which stands still while the disk fails: a batch must be tried to find out.
+                Phase::Dual { acked, .. } => Some(received.min(acked).max(self.completed)),
             },
             _ => None,
         }
