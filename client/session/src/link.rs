@@ -248,6 +248,12 @@ impl Link {
         self.lane.filter(|lane| lane.incarnation == incarnation).map(|lane| lane.released)
     }
 
+    /// The node begins earlier than it was thought to; all that it lacks is still there, and has to stay.
+    pub(crate) fn lower(&mut self, received: Seq) {
+        let lane = self.lane.as_mut().expect("set before it was asked");
+        lane.released = lane.released.min(received);
+    }
+
     /// The node says what it has released; what it said before counts on. Of a lane that was never asked for: nothing.
     pub(crate) fn raise(&mut self, incarnation: Incarnation, released: Seq) {
         if let Some(lane) = self.lane.as_mut().filter(|lane| lane.incarnation == incarnation) {

@@ -2,6 +2,7 @@
 
 mod attach;
 mod chaos;
+mod cluster;
 mod completions;
 mod epochs;
 mod feeding;

@@ -174,6 +174,7 @@ impl Session {
         }
         let last = self.last();
         let link = &mut self.links[node.index()];
+        link.lower(received);
         let conn = link.conn().expect("checked");
         out.extend(self.window.iter_from(received.next()).map(|&blob| Action::Post { conn, blob }));
         link.turn(Duty::Feeding { sent: last });
@@ -199,9 +200,8 @@ impl Session {
         if received > last {
             return Err("resumed after a blob that was never sent");
         }
-        // What it has released it has received; and nothing after that has been forgotten (invariant 3).
-        let released = self.links[node.index()].released(from).expect("set before it was asked");
-        if received < released { Err("resumed before a blob that it has released") } else { Ok(()) }
+        // Nothing that a holder may lack has been forgotten (invariant 3).
+        if received < self.window.freed() { Err("resumed before a blob that it does not need") } else { Ok(()) }
     }
 
     fn refused(&mut self, node: NodeId, why: Refusal, out: &mut Vec<Action>) {

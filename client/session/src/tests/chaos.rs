@@ -292,7 +292,7 @@ impl Driver {
 
 #[test]
 fn whatever_the_nodes_say() {
-    let mut runner = TestRunner::new(ProptestConfig { cases: 600, failure_persistence: None, ..Default::default() });
+    let mut runner = TestRunner::new(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() });
     let (opened, completed) = (Cell::new(0), Cell::new(0));
     let outcome = runner.run(&prop::collection::vec(step(), 1..300), |steps| {
         let mut driver = Driver::new();

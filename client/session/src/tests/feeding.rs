@@ -64,7 +64,7 @@ fn resumed_must_fit() {
     type Step = fn(&mut Rig, ConnId) -> Vec<Action>;
     let wrong: [(&str, Step); 5] = [
         ("after what was sent", |rig, b| rig.resumed(b, B1, 4)),
-        ("before what it had released", |rig, b| rig.resumed(b, B1, 1)),
+        ("before what it had no need of any more", |rig, b| rig.resumed(b, B1, 1)),
         ("another incarnation", |rig, b| rig.resumed(b, 0xb2, 3)),
         ("another session", |rig, b| {
             let (generation, from) = (OURS.next(), inc(B1));
@@ -211,6 +211,19 @@ fn a_fresh_primary_is_sent_what_has_not_completed() {
     assert_eq!(sends(&asked), [(b, resume(3))]);
     assert_eq!(posts(&rig.resumed(b, B1, 2)), [(b, 3), (b, 4)]);
     assert_eq!(rig.session.status().freed, Seq(2), "nobody needs what has completed");
+}
+
+#[test]
+fn a_holder_that_begins_earlier_than_asked_is_fed_from_there_if_that_is_possible() {
+    let (mut rig, a) = Rig::open_solo(config());
+    rig.write(0);
+    rig.write(1);
+    rig.mailbox(a, A1, FIRST, Some(2), 1);
+    let (b, _) = rig.connect(B, B1);
+    assert_eq!(sends(&rig.say(a, Say::primary_a(FIRST, [A1, 0]).joiner(B1))), [(b, resume(3))]);
+    assert_eq!(posts(&rig.resumed(b, B1, 1)), [(b, 2)]);
+    rig.mailbox(a, A1, FIRST, Some(2), 2);
+    assert_eq!(rig.session.status().freed, Seq(1), "2 is kept for it");
 }
 
 #[test]
