@@ -204,7 +204,9 @@ impl Replica {
         if !idle_phase || self.attach.is_some() || self.superblock_write.is_some() || self.leaving_since.is_some() {
             return;
         }
-        let staged = self.lane.as_ref().is_some_and(|l| self.flusher.flushed() < l.received());
+        // Also what is on the disk already, and not completed because the flag is set.
+        let settled = self.flusher.flushed().min(self.completed);
+        let staged = self.lane.as_ref().is_some_and(|l| settled < l.received());
         let idle = self.now.saturating_sub(self.timers.staged_at) >= self.cfg.timing.clean_ms;
         let clean = !staged && idle && self.flusher.is_quiet();
         let set = clean && !self.superblock.clean;
