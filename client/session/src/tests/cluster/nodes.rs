@@ -181,8 +181,8 @@ impl Cluster {
         }
         for (conn, msg) in core::mem::take(&mut self.nodes[primary].reads) {
             let ClientMsg::Read { id, epoch, lba, slot, .. } = msg else { unreachable!("only reads are kept") };
-            let staged = self.lane(self.primary).into_iter().flatten();
-            let newest = staged.filter(|blob| (blob.lba..blob.end()).contains(&lba)).next_back();
+            let mut staged = self.lane(self.primary).into_iter().flatten();
+            let newest = staged.rfind(|blob| (blob.lba..blob.end()).contains(&lba));
             let (bytes, needs) = newest.map_or((self.disk[index(lba.0)], 0), |blob| (blob.seq.0, blob.seq.0));
             let durable = self.durable();
             if needs > durable.0 {
