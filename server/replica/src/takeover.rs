@@ -206,10 +206,14 @@ impl Replica {
         self.tell_status();
     }
 
-    /// Drops lanes other than by rule 10: connections first, then the blobs; then it is another incarnation.
+    /// Drops lanes other than by rule 10: connections first, then the blobs; then it is another incarnation. All
+    /// clients' connections: a Resume on its way on any of them means the incarnation that ends, and would let the
+    /// next one's lane begin where the client no longer can.
     pub(crate) fn drop_lanes(&mut self) {
         self.give_up_serving();
-        self.close_session();
+        while let Some((&conn, _)) = self.clients.first_key_value() {
+            self.close_client(conn);
+        }
         self.lane = None;
         self.index.clear();
         self.flusher.forget(Seq::ZERO);
