@@ -40,12 +40,14 @@ pub(super) fn nothing_leaves_before_submit(setup: Setup) {
 
 /// After Sent the memory is the caller's: changing it changes nothing over there.
 pub(super) fn memory_is_free_after_sent(setup: Setup) {
-    const LEN: u32 = 300_000;
+    // More than a socket's buffers hold: what has been posted is not gone yet.
+    const LEN: u32 = 1 << 20;
+    const ROUNDS: u64 = 12;
     let mut pair = Pair::new(setup);
     let (a, b) = (pair.a, pair.b);
     let key = pair.right.expose_all(b);
     let mut seen = 0;
-    for round in 0..40_u64 {
+    for round in 0..ROUNDS {
         pair.left.arena.copy_in(0, &pattern(round, LEN as usize));
         // Three places over there, so that a late read would be seen in the place before.
         let (from, place) = (pair.left.payload(0, LEN), (round % 3) * u64::from(LEN));
@@ -58,7 +60,7 @@ pub(super) fn memory_is_free_after_sent(setup: Setup) {
             check(&mut pair, &mut seen, LEN);
         }
     }
-    while seen < 40 {
+    while seen < ROUNDS {
         check(&mut pair, &mut seen, LEN);
     }
 }
@@ -76,17 +78,17 @@ pub(super) fn sent_covers_earlier_posts(setup: Setup) {
     let mut pair = Pair::new(setup);
     let (a, b) = (pair.a, pair.b);
     let key = pair.right.expose_all(b);
-    let bytes = pattern(3, 4 << 16);
+    let bytes = pattern(3, 4 << 20);
     pair.left.arena.copy_in(0, &bytes);
     for piece in 0..4_u64 {
-        let from = pair.left.slice(piece << 16, 1 << 16);
-        pair.write(a, from, at(key, piece << 16), (piece == 3).then_some(77));
+        let from = pair.left.slice(piece << 20, 1 << 20);
+        pair.write(a, from, at(key, piece << 20), (piece == 3).then_some(77));
     }
     assert_eq!(pair.sent(a), 77);
-    pair.left.arena.fill_zero(0, 4 << 16);
+    pair.left.arena.fill_zero(0, 4 << 20);
     pair.send(a, b"look");
     pair.message(b);
-    assert!(pair.right.bytes(0, 4 << 16) == bytes);
+    assert!(pair.right.bytes(0, 4 << 20) == bytes);
 }
 
 /// Every signalled post completes once, in post order, and no other does.
