@@ -17,6 +17,8 @@ pub mod format;
 pub mod layout;
 pub mod page;
 pub mod superblock;
+#[cfg(test)]
+mod testing;
 pub mod volume;
 
 pub use disk::{ClaimedDisk, DiskError, OpenError, SharedReader};

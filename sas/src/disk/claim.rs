@@ -249,13 +249,21 @@ impl ClaimedDisk {
     /// # Errors
     /// The disk's.
     pub(crate) fn zero(&self, offset: u64, len: u64) -> Result<(), DiskError> {
-        let failed = |op, offset, len| move |e: Errno| DiskError::from_errno(e.raw_os_error(), op, offset, len);
         let mode = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&self.0.fd, mode, offset, len) {
             Ok(()) => return Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-            Err(e) => return Err(failed(Op::Zero, offset, len)(e)),
+            Err(e) => return Err(DiskError::from_errno(e.raw_os_error(), Op::Zero, offset, len)),
         }
+        self.write_zeros(offset, len)
+    }
+
+    /// As [`ClaimedDisk::zero`], by writing zeros: the blocks are then allocated, and later writes over them change no
+    /// metadata of a filesystem below.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn write_zeros(&self, offset: u64, len: u64) -> Result<(), DiskError> {
         let zeros = Page::ZERO;
         let pages = [io::IoSlice::new(&zeros.0); 256];
         let mut done = 0;
@@ -270,7 +278,7 @@ impl ClaimedDisk {
                 Ok(n) if n >= PAGE_BYTES => done += n as u64 / PAGE * PAGE,
                 Ok(_) => return Err(DiskError::Short { op: Op::Zero, offset, len, missing: len - done }),
                 Err(Errno::INTR) => {}
-                Err(e) => return Err(failed(Op::Zero, offset + done, len - done)(e)),
+                Err(e) => return Err(DiskError::from_errno(e.raw_os_error(), Op::Zero, offset + done, len - done)),
             }
         }
         Ok(())

@@ -13,8 +13,6 @@ mod geometry;
 mod queue;
 mod ring;
 mod sys;
-#[cfg(test)]
-mod tests;
 mod wake;
 
 pub use batch::{ReadRange, Source, WriteRange};

@@ -494,3 +494,6 @@ fn outcome(transfer: &mut Transfer, result: i32, block: u32) -> Outcome {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

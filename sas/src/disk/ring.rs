@@ -144,7 +144,7 @@ impl Ring {
     /// # Panics
     /// Without room.
     pub(super) fn start(&mut self, fd: BorrowedFd<'_>, transfer: Transfer) {
-        let index = self.free.pop().expect("the caller has checked that there is room");
+        let index = *self.free.last().expect("the caller has checked that there is room");
         #[cfg(test)]
         let fault = self.faults.next(&transfer);
         let slot = &mut self.slots[index];
@@ -163,6 +163,8 @@ impl Ring {
             }
             None => entry,
         };
+        // In flight from here on; what could panic lies behind.
+        self.free.pop();
         self.push(&entry.user_data(index as u64));
     }
 

@@ -140,7 +140,7 @@ impl LocalLock {
     }
 
     /// Says in the own block that this process is the holder, and takes that word out of the other's.
-    fn announce(&self, claim: &ClaimedDisk, incarnation: Incarnation) -> Result<(), FenceError> {
+    pub(super) fn announce(&self, claim: &ClaimedDisk, incarnation: Incarnation) -> Result<(), FenceError> {
         let beat = match self.reader.read_heartbeat(self.node, self.volume) {
             Ok(before) => before.map_or(0, |before| before.beat),
             Err(DiskError::Heartbeat(_)) => 0,
@@ -157,11 +157,14 @@ impl LocalLock {
         };
         claim.write_page(layout::heartbeat_offset(self.node), &own.encode())?;
         let other = self.node.other();
-        if let Ok(Some(stale)) = self.reader.read_heartbeat(other, self.volume)
-            && stale.holder
-        {
-            let cleared = Heartbeat { holder: false, ..stale };
-            claim.write_page(layout::heartbeat_offset(other), &cleared.encode())?;
+        match self.reader.read_heartbeat(other, self.volume) {
+            Ok(Some(stale)) if stale.holder => {
+                let cleared = Heartbeat { holder: false, ..stale };
+                claim.write_page(layout::heartbeat_offset(other), &cleared.encode())?;
+            }
+            // A torn block names nobody.
+            Ok(_) | Err(DiskError::Heartbeat(_)) => {}
+            Err(e) => return Err(e.into()),
         }
         Ok(())
     }

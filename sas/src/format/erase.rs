@@ -19,10 +19,10 @@ pub enum DataState {
     },
 }
 
-/// Zeroes all before the data.
+/// Zeroes all before the data, by writing: the superblock's and the heartbeats' blocks are then allocated for good.
 pub(super) fn first_mebibyte(claim: &ClaimedDisk) -> Result<(), DiskError> {
     let bytes = DATA_OFFSET.min(claim.geometry().bytes);
-    claim.zero(0, bytes)?;
+    claim.write_zeros(0, bytes)?;
     claim.sync()
 }
 

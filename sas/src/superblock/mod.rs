@@ -9,6 +9,8 @@
 pub mod codec;
 pub mod heartbeat;
 pub mod slots;
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 
