@@ -52,7 +52,7 @@ impl World {
             self.ensure_client();
         }
         let roles = NodeId::BOTH.map(|n| self.nodes[n.index()].role());
-        let (superblock, client) = (self.disk.superblock(), self.clients.last());
+        let (superblock, client) = (self.disk.superblock(), self.live_client().map(|c| &self.clients[c]));
         let open = client.map(|c| (c.is_open(), c.writes.len(), c.reads.len()));
         let superblock = superblock.map(|s| s.to_string());
         self.fail(NAME, format!("roles {roles:?}, superblock {superblock:?}, client (open, writes, reads) {open:?}"));

@@ -31,7 +31,7 @@ impl World {
     }
 
     /// The writer hears that its superblock is on the disk: from now on it counts.
-    pub(crate) fn superblock_settled(&mut self, _writer: LifeIndex, superblock: Superblock) {
-        one_authoritative_primary::handed_over(self, &superblock);
+    pub(crate) fn superblock_settled(&mut self, writer: LifeIndex, superblock: Superblock) {
+        one_authoritative_primary::counts(self, writer, superblock);
     }
 }

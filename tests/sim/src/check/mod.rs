@@ -14,7 +14,7 @@ pub(crate) mod read_never_goes_back;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use twinsan_wire::{Generation, Incarnation, NodeId};
+use twinsan_wire::{Generation, Incarnation, NodeId, Superblock};
 
 use crate::client::Extent;
 use crate::event::LifeIndex;
@@ -42,8 +42,8 @@ pub(crate) struct Check {
     pub(crate) primaries: BTreeMap<u64, (NodeId, Incarnation)>,
     /// The highest epoch that both slots have shown.
     pub(crate) settled_epoch: u64,
-    /// The last epoch whose writer has heard that it is on the disk.
-    pub(crate) counted_epoch: u64,
+    /// The last superblock whose writer has heard that it is on the disk.
+    pub(crate) counted: Superblock,
     /// Both nodes were killed on purpose: what only their RAM held may be gone (rule 12).
     pub(crate) loss_allowed: bool,
     /// An operator has accepted the loss; it is taken stock of when a node serves.
@@ -78,7 +78,7 @@ impl Check {
             newest_session: 0,
             primaries: BTreeMap::new(),
             settled_epoch: 0,
-            counted_epoch: 0,
+            counted: Superblock::default(),
             loss_allowed: false,
             loss_accepted: false,
         }
@@ -146,6 +146,12 @@ impl World {
             history.completed = history.completed.min(disk);
             history.read = history.read.min(disk);
             self.counts.blocks_lost_legally += u64::from(lost);
+        }
+        for read in self.clients.iter_mut().flat_map(|client| client.reads.values_mut()) {
+            for (lba, (floor, _)) in read.extent.lbas().zip(&mut read.floors) {
+                let history = &self.check.blocks[usize::try_from(lba).expect("a small volume")];
+                *floor = history.issued.range(..=*floor).next_back().copied().unwrap_or(Version::NEVER);
+            }
         }
     }
 

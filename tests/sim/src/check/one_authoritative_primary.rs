@@ -19,17 +19,19 @@ pub(crate) fn check_write(world: &mut World, node: NodeId, life: LifeIndex, what
     }
 }
 
-/// A new epoch is on the disk: it may name the other node, which goes on without a fence (rule 13).
-pub(crate) fn handed_over(world: &mut World, superblock: &Superblock) {
-    if superblock.epoch.0 <= std::mem::replace(&mut world.check.counted_epoch, superblock.epoch.0) {
-        return; // The mending of a slot, or the clean flag.
-    }
-    let Some(primary) = superblock.primary_member() else { return };
-    let entitled_node = world.fence.entitled.map(|(node, _)| node);
-    if entitled_node != Some(primary.node)
-        && let Some(life) = world.life_behind(primary.node, primary.incarnation)
+/// A superblock is on the disk, as its writer hears. The primary may have named the other node, which goes on without
+/// a fence (rule 13); who mends a slot or takes over hands nothing over.
+pub(crate) fn counts(world: &mut World, writer: LifeIndex, superblock: Superblock) {
+    let before = std::mem::replace(&mut world.check.counted, superblock);
+    let life_of = |world: &World, superblock: Superblock| {
+        let primary = superblock.primary_member()?;
+        Some((primary.node, world.life_behind(primary.node, primary.incarnation)?))
+    };
+    let was_primary = life_of(world, before).is_some_and(|(_, life)| life == writer);
+    if let Some((node, life)) = life_of(world, superblock).filter(|_| was_primary)
+        && life != writer
     {
-        world.fence.entitled = Some((primary.node, life));
+        world.fence.entitled = Some((node, life));
     }
 }
 
