@@ -57,9 +57,13 @@ pub(super) enum Durability {
     },
 }
 
-/// A lone write up to this size goes past the cache by itself. Measured on a disk with a volatile cache and no FUA (ext4
-/// file, virtio): one `RWF_DSYNC` write saves the second trip through the ring that a write and then a flush takes; with
-/// two or more writes each of them would pay for a flush of its own, and one flush after all of them is cheaper.
+/// On a block device with a volatile cache, a lone write up to this size goes past the cache by itself: the kernel makes
+/// `RWF_DSYNC` a FUA write, or one write and one flush where the disk has no FUA, without a second trip through the
+/// ring. With two or more writes each would pay for a flush of its own, so there is one flush after all of them.
+///
+/// On a file a flush of its own is always the better one: the filesystem finishes an asynchronous `RWF_DSYNC` write in a
+/// work queue. Measured (ext4 on virtio, volatile cache, no FUA, busy machine; the test `measure_ways_past_the_cache`):
+/// lone 4 KiB write 1.1 ms, write and then fdatasync 0.10 ms; 16 writes 0.29 ms and 0.20 ms.
 const LONE_WRITE_BYTES: u64 = 1 << 20;
 
 /// The requests of a batch.
@@ -97,7 +101,13 @@ pub(super) fn plan_writes(
         }
     }
     let lone = transfers.len() == 1 && transfers[0].len <= LONE_WRITE_BYTES;
-    if !zeros && (lone || geometry.cache == WriteCache::Through) {
+    let each = match geometry.cache {
+        // RWF_DSYNC costs nothing where there is no cache.
+        WriteCache::Through => true,
+        WriteCache::Back => lone,
+        WriteCache::Unknown => false,
+    };
+    if each && !zeros {
         for transfer in &mut transfers {
             transfer.ask = Ask::Write { dsync: true };
         }

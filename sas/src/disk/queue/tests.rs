@@ -166,11 +166,11 @@ fn the_way_past_the_cache_follows_the_batch_and_the_disk() {
     let with = |cache| Geometry { cache, ..*bench.queue.geometry() };
     let plan = |batch: &[WriteRange], cache| batch::plan_writes(batch, &with(cache), &data, 0);
     let (lone, many) = ([write(0, 1, 0)], [write(0, 1, 0), write(2, 1, 0)]);
-    for cache in [WriteCache::Back, WriteCache::Unknown] {
-        assert_eq!(plan(&lone, cache).1, Durability::EachWrite);
-        assert_eq!(plan(&many, cache).1, Durability::FlushAfter { data: true });
-        assert_eq!(plan(&[write(0, 512, 0)], cache).1, Durability::FlushAfter { data: true }, "2 MiB");
-    }
+    let flush = Durability::FlushAfter { data: true };
+    assert_eq!(plan(&lone, WriteCache::Back).1, Durability::EachWrite);
+    assert_eq!(plan(&many, WriteCache::Back).1, flush);
+    assert_eq!(plan(&[write(0, 512, 0)], WriteCache::Back).1, flush, "2 MiB");
+    assert_eq!((plan(&lone, WriteCache::Unknown).1, plan(&many, WriteCache::Unknown).1), (flush, flush), "a file");
     // Without a volatile cache RWF_DSYNC costs nothing.
     let (transfers, durability) = plan(&many, WriteCache::Through);
     assert_eq!(durability, Durability::EachWrite);
@@ -453,4 +453,33 @@ fn disks_that_can_not_serve_are_named() {
     let small = geometry.check_block(&bench.path, 512).expect_err("512 on 4096").to_string();
     assert!(small.contains("4096 bytes") && small.contains("512 bytes"), "{small}");
     assert!(geometry.check_block(&bench.path, 4096).is_ok());
+}
+
+/// How long a batch of `count` scattered 4 KiB writes takes, median of many, with a flush of its own each or one after
+/// all: the figures beside `LONE_WRITE_BYTES`. Says them, asserts nothing.
+#[test]
+#[ignore = "a measurement: cargo test --release -p twinsan-sas -- --ignored --nocapture measure"]
+fn measure_ways_past_the_cache() {
+    let mut bench = bench();
+    let all = (0..BLOCKS).step_by(128).map(|block| write(block, 128, 0)).collect();
+    assert_eq!(bench.run(DiskOp::Write(all)), Ok(Done::Written), "allocate");
+    for (count, blocks) in [(1, 1), (1, 16), (1, 256), (2, 1), (4, 1), (16, 1), (64, 1)] {
+        for cache in [WriteCache::Through, WriteCache::Unknown] {
+            // "Through" makes every write RWF_DSYNC, "Unknown" puts a flush after all.
+            bench.queue.geometry.cache = cache;
+            let mut times: Vec<_> = (0..1000)
+                .map(|round| {
+                    let batch = (0..count).map(|i| write((round * 7 + i * 16) % 700, blocks, 0));
+                    let mut batch: Vec<_> = batch.collect();
+                    batch.sort_by_key(|range| range.offset);
+                    batch.dedup_by_key(|range| range.offset);
+                    let start = std::time::Instant::now();
+                    assert!(bench.run(DiskOp::Write(batch)).is_ok());
+                    start.elapsed()
+                })
+                .collect();
+            times.sort();
+            println!("{count} writes of {blocks} blocks, {cache:?}: p50 {:?}", times[500]);
+        }
+    }
 }
