@@ -41,11 +41,15 @@ pub(super) fn payload_is_there_at_its_immediate(setup: Setup) {
         let from = pair.left.payload(0, len);
         pair.post(a, |left| left.fabric.write(a, from, at(key, 4096), None));
         let (bytes, to) = (Payload::Inline(&descriptor), at(key, REGION as u64 - 64));
-        // Signalled, so that the payload may be replaced for the next one.
-        pair.post(a, |left| left.fabric.write_imm(a, bytes, to, imm, Some(imm.into())));
+        pair.post(a, |left| left.fabric.write_imm(a, bytes, to, imm, None));
+        // The payload itself with an immediate; signalled, so that it may be replaced for the next one.
+        let to = at(key, 2 << 20);
+        pair.post(a, |left| left.fabric.write_imm(a, from, to, !imm, Some(imm.into())));
         assert_eq!(pair.immediate(b), imm);
         assert!(pair.right.bytes(4096, len as usize) == payload, "{len} bytes were not there");
         assert_eq!(pair.right.bytes(REGION - 64, 64), descriptor);
+        assert_eq!(pair.immediate(b), !imm);
+        assert!(pair.right.bytes(2 << 20, len as usize) == payload, "{len} bytes with an immediate were not there");
         assert_eq!(pair.sent(a), u64::from(imm));
     }
 }
