@@ -272,8 +272,9 @@ impl FrontEnd {
         job.op
     }
 
-    /// A request has been answered by an error: drops what of it has not begun.
-    pub(super) fn drop_unstarted(&mut self, op: OpId) {
+    /// A request has been answered by an error: drops what of it has not begun. `cut_off`: nor is the rest received.
+    pub(super) fn drop_unstarted(&mut self, op: OpId, cut_off: bool) {
+        let mut dropped = 0;
         if matches!(self.ops[op].kind, OpKind::Read { .. }) {
             return self.drop_unread(op);
         }
@@ -286,10 +287,14 @@ impl FrontEnd {
             self.queueing.retain(|queueing| *queueing != id);
             self.line.retain(|waiter| *waiter != InLine::Job(id));
             self.remove_job(id);
-            if let OpKind::Change { uncommitted, .. } = &mut self.ops[op].kind {
-                *uncommitted -= 1;
-            }
+            dropped += 1;
         }
-        self.maybe_committed(op);
+        if let OpKind::Change { uncommitted, .. } = &mut self.ops[op].kind {
+            *uncommitted -= dropped;
+        }
+        // Without a change it is among the committed already, or waits for a job that goes on.
+        if cut_off || dropped > 0 {
+            self.maybe_committed(op);
+        }
     }
 }

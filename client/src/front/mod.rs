@@ -403,11 +403,12 @@ impl FrontEnd {
         conn.output.reply(|bytes| reply::error(bytes, structured, cookie, errno, why));
         let receiving = conn.incoming.take_if(|incoming| incoming.op == id);
         self.answered(id);
+        let cut_off = receiving.is_some();
         if let Some(incoming) = receiving {
             self.conns[conn_id].server.discard_payload();
             self.stop_receiving(conn_id, &incoming);
         }
-        self.drop_unstarted(id);
+        self.drop_unstarted(id, cut_off);
     }
 
     /// Frees an ended request's number.
