@@ -192,9 +192,29 @@ fn a_joiner_that_is_thrown_away_is_fed_no_more() {
     let (again, asked) = rig.connect(B, B1);
     assert_eq!(asked, []);
     assert_eq!(posts(&rig.write(1)), [(a, 2)]);
-    // The same incarnation can't come back: its lane lacks what has been forgotten, and that shows.
+    // The same incarnation can't come back with that lane: it lacks what has been forgotten, and its answer shows it.
     let actions = rig.say(a, Say::primary_a(FIRST, [A1, 0]).joiner(B1));
+    assert_eq!(sends(&actions), [(again, resume(2))]);
+    let actions = rig.resumed(again, B1, 0);
     assert_violation(&actions, again);
+}
+
+#[test]
+fn a_joiner_that_never_answered_may_be_named_again() {
+    let (mut rig, a) = Rig::open_solo(config());
+    let (b, _) = rig.connect(B, B1);
+    // It refuses, but the connection ends before that is heard.
+    assert_eq!(sends(&rig.say(a, Say::primary_a(FIRST, [A1, 0]).joiner(B1))), [(b, resume(1))]);
+    rig.say(a, Say::primary_a(FIRST, [A1, 0]));
+    rig.write(0);
+    rig.mailbox(a, A1, FIRST, Some(1), 1);
+    assert_eq!(rig.session.status().freed, Seq(1));
+    rig.wait(10);
+    let (again, _) = rig.connect(B, B1);
+    let actions = rig.say(a, Say::primary_a(FIRST, [A1, 0]).joiner(B1));
+    assert_eq!(sends(&actions), [(again, resume(2))]);
+    rig.write(1);
+    assert_eq!(posts(&rig.resumed(again, B1, 1)), [(again, 2)]);
 }
 
 #[test]
