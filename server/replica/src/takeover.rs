@@ -183,7 +183,8 @@ impl Replica {
         }
     }
 
-    /// Rule 9: finds out; then, still a member, tries when rule 15 says so.
+    /// Rule 9: finds out; then, still a member, tries when rule 15 says so. As it does where that can't be found out:
+    /// who left the superblock written half-way has ended, and under the fence it may be read and mended.
     fn advance_fenced(&mut self, member: bool) {
         if !self.reading_superblock && self.now >= self.timers.reread_at {
             self.read_superblock();
@@ -193,7 +194,7 @@ impl Replica {
             Some(other) => self.should_take_over_from(other),
             None => self.peer.refused || self.peer.is_silent(self.now, self.cfg.timing.takeover_ms),
         };
-        if member && ready && other_gone {
+        if (member || !self.reading_superblock) && ready && other_gone {
             self.begin_takeover(Standing::Fenced);
         }
     }
