@@ -326,3 +326,51 @@ fn two_pass_the_claim_to_and_fro_through_the_queue() {
         disk.release(fence);
     }
 }
+
+/// Needs a block device that may be overwritten, for example a loop device, in `TWINSAN_TEST_BLOCK_DEVICE`.
+#[test]
+#[ignore = "overwrites the block device in TWINSAN_TEST_BLOCK_DEVICE"]
+fn a_block_device_is_claimed_fenced_and_zeroed() {
+    let path = PathBuf::from(std::env::var_os("TWINSAN_TEST_BLOCK_DEVICE").expect("TWINSAN_TEST_BLOCK_DEVICE"));
+    let options = crate::format::FormatOptions { force: true, ..crate::testing::format_options(path.clone(), None) };
+    let report = crate::format::format(&options).expect("format");
+    assert_eq!(report.geometry.kind, crate::disk::DeviceKind::Block);
+    let holder = Holder::start("write", &path);
+    let in_use = crate::format::format(&options).expect_err("claimed with O_EXCL");
+    assert!(matches!(in_use, crate::format::FormatError::InUse { .. }), "{in_use}");
+    let mut fence = lock(&path, NodeId::B, patient());
+    let (reader, waker) = (SharedReader::open(&path).expect("readers need no claim"), Waker::new().expect("eventfd"));
+    let memory = arena(1 << 20);
+    let queue = QueueOptions::default();
+    let mut disk =
+        VolumeDisk::new(reader, report.identity, NodeId::B, vec![memory.clone()], waker, &queue).expect("disk");
+    disk.fence(&mut fence, incarnation(2)).expect("the holder dies");
+    assert_eq!(holder.killed_by(), Some(libc::SIGKILL));
+    memory.copy_in(0, &vec![0xee; 1 << 20]);
+    let staged = |lba| BlockWrite { lba: Lba(lba), blocks: 256, source: Source::Arena { arena: 0, offset: 0 } };
+    let zeros = |lba, kind| BlockWrite { lba: Lba(lba), blocks: 64, source: Source::Zeros(kind) };
+    let batches = [vec![staged(0), staged(256)], vec![zeros(0, BlobKind::Discard), zeros(300, BlobKind::Zeroes)]];
+    let read = crate::volume::BlockRead { lba: Lba(0), blocks: 256, arena: 0, offset: 0 };
+    let read_on = crate::volume::BlockRead { lba: Lba(256), ..read };
+    let mut run = |op| {
+        disk.start(op, 1);
+        let mut out = Vec::new();
+        while out.is_empty() {
+            disk.wait(Some(PATIENCE), &mut out).expect("ring");
+        }
+        assert!(out[0].result.is_ok(), "{out:?}");
+    };
+    for batch in batches {
+        run(VolumeOp::Write(batch));
+    }
+    for (op, zeroed) in [(read, 0..64), (read_on, 44..108)] {
+        run(VolumeOp::Read(vec![op]));
+        let mut block = [0; 4096];
+        for at in 0..256 {
+            memory.copy_out(at * 4096, &mut block);
+            let want = if zeroed.contains(&at) { 0 } else { 0xee };
+            assert_eq!(block, [want; 4096], "block {at} from {}", op.lba);
+        }
+    }
+    disk.release(&mut fence);
+}
