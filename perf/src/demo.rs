@@ -220,7 +220,7 @@ impl Demo {
 
     fn flushed_by(&self, node: usize) -> Result<u64> {
         let status = self.cluster.status(node)?;
-        status.counters.get("flushed_bytes").copied().context("the node does not count flushed_bytes")
+        status.counters.get("flush_bytes").copied().context("the node does not count flush_bytes")
     }
 
     /// One bit of one completed write, on the shared disk.
