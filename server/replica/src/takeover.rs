@@ -84,6 +84,8 @@ impl Replica {
             Some(Role::Waiting | Role::Refusing | Role::Leaving) if self.peer.link.is_some() => {
                 self.node() == NodeId::A || self.now.saturating_sub(self.peer.role_since) >= timeout
             }
+            // It may wait for a settled superblock, which nobody writes. Rule 6 asks under the fence whether it counts.
+            Some(Role::Fenced) if self.peer.link.is_some() => self.now.saturating_sub(self.peer.role_since) >= timeout,
             _ => false,
         }
     }
