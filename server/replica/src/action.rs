@@ -4,11 +4,7 @@ use alloc::vec::Vec;
 
 use twinsan_wire::{BlobKind, Epoch, Incarnation, Lba, Mailbox, NodeMsg, PeerMsg, Seq, Superblock};
 
-use crate::event::{ConnId, LinkId};
-
-/// Names one read from its resolution to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReadToken(pub u64);
+use crate::ids::{ConnId, LinkId, ReadToken};
 
 /// One thing to do. Drivers carry actions out in order; disk actions may overlap each other unless the machine waits
 /// for the answer, which it does wherever order matters.

@@ -2,15 +2,7 @@
 
 use twinsan_wire::{Blob, ClientMsg, Incarnation, Mailbox, PeerMsg, Superblock};
 
-use crate::action::ReadToken;
-
-/// A client's connection, as the driver numbers them; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
-
-/// A connection to the other node, as the driver numbers them; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
+use crate::ids::{ConnId, LinkId, ReadToken};
 
 /// One thing that happened. Each event that answers an action comes exactly once per action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

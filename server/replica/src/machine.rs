@@ -16,8 +16,9 @@ use twinsan_wire::{Incarnation, Member, NodeId, Role, Seq, Superblock};
 
 use crate::action::{Action, Notice};
 use crate::config::ReplicaConfig;
-use crate::event::{ConnId, DiskError, Event};
+use crate::event::{DiskError, Event};
 use crate::flush::Flusher;
+use crate::ids::ConnId;
 use crate::peer::Peer;
 use crate::random::Random;
 use crate::reads::Reads;

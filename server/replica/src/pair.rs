@@ -6,7 +6,7 @@ use twinsan_wire::{Epoch, Generation, Incarnation, Mailbox, Member, Members, Nod
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
-use crate::event::LinkId;
+use crate::ids::LinkId;
 use crate::machine::Replica;
 use crate::state::{AttachStep, Join, Phase, Purpose, State};
 
@@ -410,7 +410,7 @@ impl Replica {
     }
 
     /// Shows a client why it must try elsewhere.
-    pub(crate) fn refuse(&mut self, conn: crate::event::ConnId, why: twinsan_wire::Refusal) {
+    pub(crate) fn refuse(&mut self, conn: crate::ids::ConnId, why: twinsan_wire::Refusal) {
         self.out(Action::SendClient { conn, msg: NodeMsg::Refused { why } });
     }
 }

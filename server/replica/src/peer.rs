@@ -2,7 +2,7 @@
 
 use twinsan_wire::{Incarnation, Role};
 
-use crate::event::LinkId;
+use crate::ids::LinkId;
 
 /// The other node, as seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,8 +11,8 @@ use twinsan_staging::Index;
 use twinsan_staging::Lane;
 use twinsan_wire::{BlobKind, Lba, Seq};
 
-use crate::action::{Piece, PieceSource, ReadToken};
-use crate::event::ConnId;
+use crate::action::{Piece, PieceSource};
+use crate::ids::{ConnId, ReadToken};
 
 /// One read.
 #[derive(Clone, Debug)]

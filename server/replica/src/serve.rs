@@ -2,9 +2,10 @@
 
 use twinsan_wire::{Epoch, Lba, Mailbox, NodeMsg, Seq, Superblock};
 
-use crate::action::{Action, Piece, PieceSource, ReadToken};
+use crate::action::{Action, Piece, PieceSource};
 use crate::config::Weakness;
-use crate::event::{ConnId, DiskError};
+use crate::event::DiskError;
+use crate::ids::{ConnId, ReadToken};
 use crate::machine::Replica;
 use crate::reads::{OpenRead, ReadStep, needs_and_pins, resolve};
 use crate::state::{Phase, Purpose, State};

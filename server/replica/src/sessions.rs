@@ -6,7 +6,7 @@ use twinsan_wire::{Blob, ClientMsg, Generation, NodeId, NodeMsg, PeerBody, Refus
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
-use crate::event::ConnId;
+use crate::ids::ConnId;
 use crate::machine::{Client, Replica};
 use crate::serve::ReadRequest;
 use crate::state::{Attach, AttachStep, Phase, Purpose, State};

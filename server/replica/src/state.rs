@@ -24,7 +24,7 @@
 
 use twinsan_wire::{Incarnation, Seq, Superblock};
 
-use crate::event::ConnId;
+use crate::ids::ConnId;
 
 /// What the node is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
