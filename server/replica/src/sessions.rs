@@ -115,6 +115,7 @@ impl Replica {
             self.close_session(); // One connection at a time, the earlier one destroyed before the answer.
             self.session = Some(conn);
         }
+        self.skip_what_has_completed(generation, first);
         let lane = self.lane.as_mut().expect("it holds the session's lane");
         if lane.first().is_none() {
             lane.begin(first);
@@ -127,6 +128,16 @@ impl Replica {
         self.tell_view_to(conn);
         self.tell_session();
         self.ack();
+    }
+
+    /// A joiner's lane that the primary has begun, as no client was there to say where, and that has stayed empty: what
+    /// a client has sent since then may have completed, and is on the disk, before the primary heard where it began.
+    fn skip_what_has_completed(&mut self, generation: Generation, first: Seq) {
+        let begun = self.lane.as_ref().and_then(Lane::first);
+        let empty = begun.is_some_and(|begun| begun == self.received().next());
+        if self.state == State::Joining && empty && first > self.received().next() {
+            self.open_lane(Lane::new(self.cfg.geometry, generation, None));
+        }
     }
 
     pub(crate) fn blob(&mut self, conn: ConnId, blob: Blob) {

@@ -4,7 +4,7 @@ use twinsan_wire::{Generation, Incarnation, PeerBody, Role, Seq, Superblock};
 
 use crate::action::Action;
 use crate::machine::Replica;
-use crate::state::{Phase, State, TakeOver};
+use crate::state::{Leaving, Phase, State, TakeOver};
 
 /// A snapshot for status and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl Replica {
             match self.state {
                 State::Secondary if self.leaving_since.is_some() => self.send_peer(PeerBody::Leave),
                 State::Joining if self.leaving_since.is_some() => self.send_peer(PeerBody::JoinAbort),
+                State::Leaving(Leaving::Asked) => self.send_peer(PeerBody::TakeOver),
                 _ => {}
             }
         }

@@ -358,13 +358,7 @@ impl Replica {
         match self.state {
             State::Secondary => self.send_peer(PeerBody::Leave),
             State::Joining => self.send_peer(PeerBody::JoinAbort),
-            State::Primary(Phase::Dual { lost_at: None, .. }) if self.attach.is_none() => {
-                self.give_up_serving();
-                self.enter(State::Leaving(Leaving::Quieting));
-            }
-            State::Primary(Phase::Dual { .. }) => self.start_drop(),
-            State::Primary(Phase::Join(_)) => self.throw_join_away(),
-            _ => {}
+            _ => {} // `advance_leaving` does the rest, now or when it has come that far.
         }
     }
 
@@ -382,6 +376,12 @@ impl Replica {
                 self.read_superblock();
             }
             State::Primary(Phase::Solo) => self.end_solo(),
+            State::Primary(Phase::Join(_)) => self.throw_join_away(),
+            State::Primary(Phase::Dual { lost_at: None, .. }) if self.attach.is_none() => {
+                self.give_up_serving();
+                self.enter(State::Leaving(Leaving::Quieting));
+            }
+            State::Primary(Phase::Dual { .. }) => self.start_drop(),
             State::Leaving(Leaving::Quieting) if self.is_quiet() => {
                 self.enter(State::Leaving(Leaving::Releasing));
                 self.out(Action::ReleaseFence);
