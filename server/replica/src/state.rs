@@ -74,6 +74,8 @@ pub(crate) enum Standing {
     Member,
     /// Fenced, and a member as far as is known.
     Fenced,
+    /// A member, and the primary until it stopped to end; the other one was asked.
+    Asked,
 }
 
 /// The steps of rules 5 and 6, in order.
@@ -241,7 +243,7 @@ impl Step {
             Waiting => matches!(next, Waiting | Joining | Fencing | Stopped),
             Joining => matches!(next, Waiting | Secondary | Fencing | Stopped),
             Secondary => matches!(next, Waiting | Secondary | Fencing | Stopped),
-            Fencing => matches!(next, Waiting | Joining | Secondary | Fenced | Reading),
+            Fencing => matches!(next, Waiting | Joining | Secondary | Fenced | Reading | Leaving),
             Reading => matches!(next, Waiting | Draining | Writing | Fenced),
             Draining => matches!(next, Writing | Fenced),
             Writing => matches!(next, Solo | Fenced),
@@ -291,7 +293,7 @@ Inspecting > Waiting Stopped
 Waiting > Waiting Joining Fencing Stopped
 Joining > Waiting Secondary Fencing Stopped
 Secondary > Waiting Secondary Fencing Stopped
-Fencing > Waiting Joining Secondary Reading Fenced
+Fencing > Waiting Joining Secondary Reading Fenced Leaving
 Reading > Waiting Draining Writing Fenced
 Draining > Writing Fenced
 Writing > Solo Fenced

@@ -237,7 +237,7 @@ impl Replica {
     // ---- the takeover -------------------------------------------------------------------------------------------
 
     fn begin_takeover(&mut self, standing: Standing) {
-        self.notice(Notice::TakingOver { member: matches!(standing, Standing::Member | Standing::Fenced) });
+        self.notice(Notice::TakingOver { member: matches!(standing, Standing::Member | Standing::Fenced | Standing::Asked) });
         self.enter(State::TakingOver(TakeOver::Fencing(standing)));
         self.out(Action::Fence);
         self.tell_status();
@@ -261,6 +261,7 @@ impl Replica {
             Standing::Joiner => State::Joining,
             Standing::Member => State::Secondary,
             Standing::Fenced => State::Fenced { member: true },
+            Standing::Asked => State::Leaving(Leaving::Asked),
         });
         self.ack(); // What came meanwhile.
     }
@@ -389,8 +390,8 @@ impl Replica {
             State::Leaving(Leaving::Asked) => {
                 // The other one has gone too: this is the only copy again, so it takes over and drains before it ends.
                 let other = self.other_member().expect("asked while dual");
-                if self.should_take_over_from(other) {
-                    self.begin_takeover(Standing::Member);
+                if self.now >= self.timers.try_not_before && self.should_take_over_from(other) {
+                    self.begin_takeover(Standing::Asked);
                 }
             }
             _ => {}
