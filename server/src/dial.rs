@@ -14,31 +14,44 @@ pub(crate) struct Dial {
     pub(crate) deadline: u64,
     /// An address was tried that did not refuse: the process may live.
     unclear: bool,
+    /// How often a connection to the present address has broken off.
+    broken_off: u8,
 }
+
+/// A process that is just dying lets connections into its backlog and breaks them off, and refuses a moment later:
+/// worth another look at once, as a takeover waits for it.
+const TRIES_AFTER_BREAK: u8 = 3;
 
 impl Dial {
     /// At the first address, not begun.
     pub(crate) const fn new(deadline: u64) -> Self {
-        Self { address: 0, conn: None, deadline, unclear: false }
+        Self { address: 0, conn: None, deadline, unclear: false, broken_off: 0 }
     }
 
-    /// The present address has not answered: `refused` says that nobody listens there.
+    /// The present address has not answered: `refused` says that nobody listens there. The next one is due.
     pub(crate) fn failed(&mut self, refused: bool, deadline: u64) {
         self.unclear |= !refused;
         self.address += 1;
+        self.broken_off = 0;
         self.conn = None;
         self.deadline = deadline;
+    }
+
+    /// The connection has ended by itself: the same address is due again, or the next one.
+    pub(crate) fn ended(&mut self, why: &CloseReason, deadline: u64) {
+        if *why == CloseReason::Ended && self.broken_off < TRIES_AFTER_BREAK {
+            self.broken_off += 1;
+            self.conn = None;
+            self.deadline = deadline;
+        } else {
+            self.failed(*why == CloseReason::Refused, deadline);
+        }
     }
 
     /// What it came to when no address has answered. Only if every one was refused is the process known not to run.
     pub(crate) const fn verdict(&self) -> Probe {
         if self.unclear { Probe::Silent } else { Probe::Refused }
     }
-}
-
-/// Whether a connection that ended this way shows that nobody listens.
-pub(crate) fn is_refusal(why: &CloseReason) -> bool {
-    *why == CloseReason::Refused
 }
 
 #[cfg(test)]
@@ -58,9 +71,20 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_broke_off_is_no_refusal() {
-        assert!(is_refusal(&CloseReason::Refused));
-        assert!(!is_refusal(&CloseReason::Ended));
-        assert!(!is_refusal(&CloseReason::Unreachable("no route".to_owned())));
+    fn a_connection_that_broke_off_is_tried_again_and_is_no_refusal() {
+        let mut dial = Dial::new(10);
+        for _ in 0..TRIES_AFTER_BREAK {
+            dial.ended(&CloseReason::Ended, 20);
+            assert_eq!(dial.address, 0);
+        }
+        dial.ended(&CloseReason::Ended, 20);
+        assert_eq!((dial.address, dial.verdict()), (1, Probe::Silent));
+        let mut dial = Dial::new(10);
+        dial.ended(&CloseReason::Ended, 20);
+        dial.ended(&CloseReason::Refused, 30);
+        assert_eq!((dial.address, dial.verdict()), (1, Probe::Refused), "it was dying, and is dead now");
+        let mut dial = Dial::new(10);
+        dial.ended(&CloseReason::Unreachable("no route".to_owned()), 20);
+        assert_eq!((dial.address, dial.verdict()), (1, Probe::Silent));
     }
 }

@@ -21,6 +21,8 @@ mod control;
 mod counters;
 mod dial;
 mod doorbell;
+#[cfg(test)]
+mod fake;
 mod flusher;
 mod incoming;
 mod layout;
@@ -55,13 +57,13 @@ const FORCED: u8 = 4;
 #[command(version)]
 struct Args {
     /// The configuration file, the same for both nodes and all clients.
-    #[arg(long, value_name = "FILE", default_value = "/etc/twinsan/twinsan.toml")]
+    #[arg(long, value_name = "FILE", env = "TWINSAN_CONFIG", default_value = "twinsan.toml")]
     config: PathBuf,
     /// Which of its nodes this is.
     #[arg(long, value_name = "NAME")]
     node: String,
     /// What to log: error, warn, info, debug, trace, or a tracing filter.
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "TWINSAN_LOG", value_parser = log_filter)]
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG", value_parser = log_filter)]
     log: String,
 }
 

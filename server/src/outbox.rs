@@ -156,3 +156,6 @@ impl Answer {
         fabric.send(conn, self.done.as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;

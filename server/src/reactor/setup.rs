@@ -11,7 +11,7 @@ use twinsan_wire::{Incarnation, NodeId};
 
 use super::Reactor;
 use crate::conn::{Conn, NO_KEY, Stage};
-use crate::dial::{Dial, is_refusal};
+use crate::dial::Dial;
 use crate::limits::{DIAL_TIMEOUT_MS, MAX_CONNECTIONS};
 
 /// The node that dials for the link.
@@ -245,15 +245,17 @@ impl<F: Fabric> Reactor<F> {
         let Some(gone) = self.destroy(id) else { return };
         let index = gone.volume.expect("a dial is a volume's");
         self.dial_trouble(index, why);
-        self.next_address(index, false);
+        self.next_address(index);
         self.feed_inbox();
     }
 
     /// A dial's connection has ended by itself.
     pub(super) fn dial_failed(&mut self, id: ConnId, gone: &Conn, why: &CloseReason) {
         let index = gone.volume.expect("a dial is a volume's");
-        if self.volumes[index].dial.as_ref().is_some_and(|dial| dial.conn == Some(id)) {
-            self.next_address(index, is_refusal(why));
+        let deadline = self.now + DIAL_TIMEOUT_MS;
+        if let Some(dial) = self.volumes[index].dial.as_mut().filter(|dial| dial.conn == Some(id)) {
+            dial.ended(why, deadline);
+            self.dial_next(index);
         }
     }
 
@@ -262,15 +264,16 @@ impl<F: Fabric> Reactor<F> {
             let late = self.volumes[index].dial.as_ref().filter(|dial| self.now >= dial.deadline);
             if let Some(conn) = late.and_then(|dial| dial.conn) {
                 self.destroy(conn);
-                self.next_address(index, false);
+                self.next_address(index);
                 self.feed_inbox();
             }
         }
     }
 
-    fn next_address(&mut self, index: usize, refused: bool) {
+    /// The present address has answered nothing that helps, and has not refused.
+    fn next_address(&mut self, index: usize) {
         if let Some(dial) = &mut self.volumes[index].dial {
-            dial.failed(refused, self.now + DIAL_TIMEOUT_MS);
+            dial.failed(false, self.now + DIAL_TIMEOUT_MS);
             self.dial_next(index);
         }
     }
