@@ -102,9 +102,9 @@ pub struct StatusArgs {
 pub struct RecoverArgs {
     /// The volume's name in the configuration
     pub volume: String,
-    /// The node that is to serve: the one that saw more, if you know
+    /// The node that is to serve [default: one that refuses to; the two are alike, what counts is on the shared disk]
     #[arg(long, value_name = "NAME")]
-    pub node: String,
+    pub node: Option<String>,
     /// Say that you know: writes that were completed may be lost
     #[arg(long, required = true)]
     pub accept_data_loss: bool,
