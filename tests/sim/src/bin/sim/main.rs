@@ -58,7 +58,8 @@ struct Failure {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    // The alias ends in a `--` of its own; the one that cargo's users type is not an argument.
+    let args = Args::parse_from(std::env::args_os().filter(|argument| argument != "--"));
     if args.weak_all {
         return weak_all(&args);
     }
