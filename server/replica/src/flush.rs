@@ -40,7 +40,6 @@ struct InFlight {
     upto: Seq,
     /// For each blob of the batch, what it was left out for.
     waits_for: Vec<Seq>,
-    ranges: Vec<(Lba, u64)>,
     /// Ended and failed, or its positions were declared void: it no longer counts.
     void: bool,
 }
@@ -86,13 +85,6 @@ impl Flusher {
         self.in_flight.is_empty()
     }
 
-    /// A batch in flight writes some of these blocks.
-    pub(crate) fn is_writing(&self, lba: Lba, blocks: u32) -> bool {
-        let end = lba.0 + u64::from(blocks);
-        let overlaps = |&(start, len): &(Lba, u64)| start.0 < end && lba.0 < start.0 + len;
-        self.in_flight.iter().any(|batch| batch.ranges.iter().any(overlaps))
-    }
-
     /// The next batch of what is due up to `limit`: its number and its writes. A batch without writes has ended
     /// already.
     pub(crate) fn next_batch(&mut self, lane: &Lane, limit: Seq, how: Batching) -> Option<(u64, Vec<WriteRange>)> {
@@ -110,8 +102,7 @@ impl Flusher {
         let number = self.next_batch;
         self.next_batch += 1;
         self.issued = self.issued.max(upto);
-        let ranges = writes.iter().map(|w| (w.lba, w.blocks)).collect();
-        self.in_flight.push(InFlight { number, upto, waits_for, ranges, void: false });
+        self.in_flight.push(InFlight { number, upto, waits_for, void: false });
         if writes.is_empty() {
             self.ended(number, true);
         }

@@ -1,7 +1,7 @@
 //! Open reads (rule 1): resolved once, pinned, answered when all that they show is durable.
 //!
 //! ```text
-//!   Waiting ──staged pieces durable──▶ OnDisk ──disk pieces read──▶ Settling ──no batch over them──▶ Answering
+//!   Waiting ──staged pieces durable──▶ OnDisk ──disk pieces read──▶ Settling ──what it saw durable──▶ Answering
 //! ```
 
 use alloc::collections::BTreeMap;
@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use twinsan_staging::Index;
 use twinsan_staging::Lane;
-use twinsan_wire::{BlobKind, Lba, Seq};
+use twinsan_wire::{Blob, BlobKind, Lba, Seq};
 
 use crate::action::{Piece, PieceSource};
 use crate::ids::{ConnId, ReadToken};
@@ -21,11 +21,19 @@ pub(crate) struct OpenRead {
     pub(crate) id: u64,
     pub(crate) slot: u32,
     pub(crate) pieces: Vec<Piece>,
-    /// The newest staged blob that it shows.
+    /// The newest staged blob that it shows, or may have seen on the disk.
     pub(crate) needs: Seq,
     /// The oldest staged payload that it uses.
     pub(crate) pins: Option<Seq>,
     pub(crate) step: ReadStep,
+}
+
+impl OpenRead {
+    /// Some of the blob's blocks come from the disk.
+    pub(crate) fn reads_from_disk(&self, blob: &Blob) -> bool {
+        let overlaps = |p: &Piece| p.lba.0 < blob.end().0 && blob.lba.0 < p.lba.0 + u64::from(p.blocks);
+        self.pieces.iter().any(|piece| piece.source == PieceSource::Disk && overlaps(piece))
+    }
 }
 
 /// How far a read is.

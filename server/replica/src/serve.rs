@@ -129,7 +129,6 @@ impl Replica {
 
     fn pump_read(&mut self, token: ReadToken) {
         let durable = self.durable();
-        let dual = matches!(self.state, State::Primary(Phase::Dual { .. }));
         let read = self.reads.open.get_mut(&token).expect("listed just now");
         let mut needs = read.needs;
         if self.cfg.weak(Weakness::StarvedRead) {
@@ -148,11 +147,8 @@ impl Replica {
                 self.out.push(Action::ReadDisk { token, pieces });
             }
         }
-        // Solo, a batch may hold what is not durable yet: what a read saw of it must be, before it is shown.
         let read = self.reads.open.get_mut(&token).expect("listed just now");
-        let flusher = &self.flusher;
-        let unsettled = |p: &Piece| p.source == PieceSource::Disk && flusher.is_writing(p.lba, p.blocks);
-        if read.step == ReadStep::Settling && (dual || !read.pieces.iter().any(unsettled)) {
+        if read.step == ReadStep::Settling && durable_enough {
             read.step = ReadStep::Answering;
             let (conn, id, slot) = (read.conn, read.id, read.slot);
             let pieces = read.pieces.clone();
@@ -168,7 +164,16 @@ impl Replica {
         if read.step != ReadStep::OnDisk {
             return;
         }
-        read.step = if result.is_ok() { ReadStep::Settling } else { ReadStep::Retry(retry_at) };
+        if result.is_ok() {
+            // It may have seen blobs whose batch is in flight or has failed half-way: those must be durable too.
+            let seen = self.flusher.flushed().next()..=self.flusher.issued();
+            let written = self.lane.iter().flat_map(|lane| lane.range(seen.clone()));
+            let overlapping = written.filter(|blob| read.reads_from_disk(blob)).map(|blob| blob.seq).max();
+            read.needs = overlapping.map_or(read.needs, |seq| read.needs.max(seq));
+            read.step = ReadStep::Settling;
+        } else {
+            read.step = ReadStep::Retry(retry_at);
+        }
         self.disk_result(result, |failing| &mut failing.read);
     }
 
