@@ -79,7 +79,7 @@ impl SimConfig {
             disk: Span { low: 100, high: rng.between(500, 12_000) },
             think: Span { low: 10, high: rng.between(500, 16_000) },
             writes: rng.between(200, 260),
-            faults: rng.between(4, 9),
+            faults: rng.between(4, 12),
             kill_both: rng.chance(40),
             weakness: None,
             trace: false,

@@ -114,7 +114,7 @@ impl Counts {
             ("joins", self.joins, 2_000),
             ("drops", self.drops, 1_000),
             ("attaches", self.attaches, 1_500),
-            ("fenced", self.fenced, 150),
+            ("fenced", self.fenced, 50),
             ("refusals", self.refusals, 20),
         ];
         let short = floors.into_iter().filter(|(_, n, per_thousand)| *n * 1000 < per_thousand * runs);

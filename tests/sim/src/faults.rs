@@ -57,7 +57,7 @@ enum Fault {
 const WEIGHTS: [(Fault, u64); 17] = [
     (Fault::CrashPrimary, 14),
     (Fault::CrashOther, 12),
-    (Fault::FreezePrimary, 10),
+    (Fault::FreezePrimary, 20),
     (Fault::FreezeOther, 7),
     (Fault::CutNodes, 8),
     (Fault::CutClient, 8),
@@ -261,7 +261,13 @@ impl World {
             return false;
         }
         self.freeze(host);
-        self.mend_after(Remedy::Thaw(host));
+        // Long enough, half of the time, for others to take it for dead and go on without it.
+        if self.rng.coin() {
+            let delay = self.rng.between(400_000, 1_200_000);
+            self.after(delay, Ev::Heal(Remedy::Thaw(host)));
+        } else {
+            self.mend_after(Remedy::Thaw(host));
+        }
         true
     }
 

@@ -189,7 +189,9 @@ impl World {
             return Err(FenceError::Lost);
         }
         let victim = node.other();
-        self.settle_victims_writes(victim);
+        if self.fence.registered[victim.index()].is_some() {
+            self.settle_victims_writes(victim);
+        }
         self.fence.registered[victim.index()] = None;
         self.fence.pr_generation += 1;
         self.entitle(node, life);

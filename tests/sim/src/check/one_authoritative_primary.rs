@@ -28,7 +28,8 @@ pub(crate) fn counts(world: &mut World, writer: LifeIndex, superblock: Superbloc
         Some((primary.node, world.life_behind(primary.node, primary.incarnation)?))
     };
     let was_primary = life_of(world, before).is_some_and(|(_, life)| life == writer);
-    if let Some((node, life)) = life_of(world, superblock).filter(|_| was_primary)
+    let hands_over = was_primary && before.members == superblock.members;
+    if let Some((node, life)) = life_of(world, superblock).filter(|_| hands_over)
         && life != writer
     {
         world.fence.entitled = Some((node, life));
