@@ -34,6 +34,8 @@ mod reactor;
 mod signals;
 mod slab;
 mod start;
+#[cfg(test)]
+mod testbed;
 mod utc;
 mod volume;
 mod watchdog;

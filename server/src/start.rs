@@ -224,7 +224,8 @@ fn facts(
     }
 }
 
-fn new_volume(
+/// Nothing has happened yet.
+pub(crate) fn new_volume(
     facts: Facts,
     replica: Replica,
     layout: Layout,

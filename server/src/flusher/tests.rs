@@ -3,21 +3,18 @@
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use twinsan_arena::{ArenaOptions, PagePolicy};
 use twinsan_replica::{DiskError, PieceSource, Source};
-use twinsan_sas::NodeName;
-use twinsan_sas::format::{FormatOptions, format};
 use twinsan_sas::layout::DATA_OFFSET;
-use twinsan_wire::{BlobKind, Epoch, Lba, Member, Members, Seq, VolumeName};
+use twinsan_wire::{BlobKind, Epoch, Lba, Member, Members, Seq};
 
 use super::*;
+use crate::testbed::{self, LAYOUT, Testbed};
 
 const BLOCK: usize = 4096;
-const LAYOUT: Layout = Layout::new(4 << 20);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Bench {
-    dir: tempfile::TempDir,
+    bed: Testbed,
     arena: Arc<Arena>,
     flusher: Flusher,
     done: Receiver<Done>,
@@ -25,29 +22,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        // Beside the test's own binary: `/tmp` may have no direct I/O.
-        let beside = std::env::current_exe().unwrap();
-        let dir = tempfile::tempdir_in(beside.parent().unwrap()).unwrap();
-        let path = dir.path().join("disk.img");
-        let options = FormatOptions {
-            path: path.clone(),
-            name: VolumeName::new("db").unwrap(),
-            bytes: Some(1 << 20),
-            block_bytes: Some(4096),
-            nodes: ["san1", "san2"].map(|name| NodeName::new(name).unwrap()),
-            force: false,
-            zero: false,
-        };
-        let identity = format(&options).unwrap().identity;
-        let bytes = crate::layout::index(LAYOUT.bytes());
-        let options = ArenaOptions { name: "test".into(), bytes, pages: PagePolicy::Small, lock: false };
-        let arena = Arc::new(Arena::new(&options).unwrap());
-        let reader = SharedReader::open(&path).unwrap();
-        let name = "db".to_owned();
-        let parts = Parts { name, node: NodeId::A, reader, identity, arena: Arc::clone(&arena), layout: LAYOUT };
+        let (bed, parts) = testbed::parts(NodeId::A);
+        let arena = Arc::clone(&parts.arena);
         let (flusher, done, _) = Flusher::start(parts, Doorbell::new().unwrap()).unwrap();
         flusher.give(Job::Incarnation(incarnation()));
-        Self { dir, arena, flusher, done }
+        Self { bed, arena, flusher, done }
     }
 
     /// A job's answer.
@@ -58,7 +37,7 @@ impl Bench {
 
     fn on_disk(&self, lba: u64, blocks: usize) -> Vec<u8> {
         let mut bytes = vec![0; blocks * BLOCK];
-        let file = std::fs::File::open(self.dir.path().join("disk.img")).unwrap();
+        let file = std::fs::File::open(self.bed.disk()).unwrap();
         file.read_exact_at(&mut bytes, DATA_OFFSET + lba * BLOCK as u64).unwrap();
         bytes
     }
