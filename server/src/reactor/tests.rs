@@ -167,8 +167,8 @@ fn dialled(rig: &mut Rig) -> ConnId {
     rig.reactor.volumes[0].dial.as_ref().unwrap().conn.unwrap()
 }
 
-fn close(rig: &mut Rig, conn: ConnId, why: CloseReason) -> Vec<Call> {
-    rig.reactor.closed(conn, &why);
+fn close(rig: &mut Rig, conn: ConnId, why: &CloseReason) -> Vec<Call> {
+    rig.reactor.closed(conn, why);
     rig.take()
 }
 
@@ -176,10 +176,10 @@ fn close(rig: &mut Rig, conn: ConnId, why: CloseReason) -> Vec<Call> {
 fn a_probe_goes_through_all_addresses_before_it_says_refused() {
     let mut rig = Rig::new(NodeId::A, None);
     let conn = dialled(&mut rig);
-    let calls = close(&mut rig, conn, CloseReason::Refused);
+    let calls = close(&mut rig, conn, &CloseReason::Refused);
     assert_eq!(calls, [Call::Connect("unix:///second.fabric".to_owned())]);
     let conn = rig.reactor.volumes[0].dial.as_ref().unwrap().conn.unwrap();
-    close(&mut rig, conn, CloseReason::Refused);
+    close(&mut rig, conn, &CloseReason::Refused);
     assert!(rig.reactor.volumes[0].dial.is_none());
 }
 
