@@ -7,6 +7,8 @@ pub mod cluster;
 pub mod demo;
 pub mod nbd;
 pub mod pattern;
+pub mod peers;
+pub mod quorum;
 pub mod race;
 pub mod report;
 pub mod workload;

@@ -1,11 +1,15 @@
 //! `twinsan-perf`: the demo and the measurements.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use twinsan_perf::demo::{Settings, demo};
+use twinsan_perf::peers::{self, Peers, peers};
+use twinsan_perf::report::Report;
 
 /// TwinSAN's workloads, comparisons and demo.
 #[derive(Debug, Parser)]
@@ -35,10 +39,31 @@ enum Command {
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
+    /// Small synchronous writes: a TwinSAN pair, qemu-storage-daemon's quorum over two nbdkit RAM servers, and a plain
+    /// file, in turns.
+    Peers {
+        /// Bytes of one write.
+        #[arg(long, default_value_t = 4096)]
+        bytes: usize,
+        /// Rounds; each runner has one slice in each.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// Writes in a slice.
+        #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+        writes: u64,
+        /// Print one JSON object instead of the table.
+        #[arg(long)]
+        json: bool,
+        /// Where the disk files (256 MiB each) go.
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    // The alias has a `--` of its own; the one that cargo's users type is not an argument.
+    let arguments = std::env::args_os().filter(|argument| argument != "--");
+    match run(Arguments::parse_from(arguments).command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("twinsan-perf: {error:#}");
@@ -47,18 +72,56 @@ fn main() -> ExitCode {
     }
 }
 
+/// Lets `cargo demo -- --json` mean what `cargo demo --json` does: the alias ends in a `--` of its own, so cargo hands
+/// the second one to us.
+fn without_second_dashes(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.enumerate().filter(|(i, argument)| *i != 2 || argument != "--").map(|(_, argument)| argument)
+}
+
 /// The exit code: 0 where every completed write was there, 1 where one was not, 3 where sabotage went unnoticed.
 fn run(command: Command) -> anyhow::Result<u8> {
-    let Command::Demo { full, json, sabotage, keep, dir } = command;
-    let report = demo(Settings { full, sabotage, keep, quiet: json, folder: dir })?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.table());
+    match command {
+        Command::Demo { full, json, sabotage, keep, dir } => {
+            let report = demo(Settings { full, sabotage, keep, quiet: json, folder: dir })?;
+            print(json, &report, Report::table)?;
+            Ok(match (report.writes_lost, report.sabotaged) {
+                (0, false) => 0,
+                (0, true) => 3,
+                _ => 1,
+            })
+        }
+        Command::Peers { bytes, rounds, writes, json, dir } => {
+            let settings = peers::Settings { write_bytes: bytes, rounds: usize::from(rounds), writes, folder: dir };
+            print(json, &peers(&settings)?, Peers::table)?;
+            Ok(0)
+        }
     }
-    Ok(match (report.writes_lost, report.sabotaged) {
-        (0, false) => 0,
-        (0, true) => 3,
-        _ => 1,
-    })
+}
+
+fn print<T: Serialize>(json: bool, result: &T, table: fn(&T) -> String) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(result)?);
+    } else {
+        print!("{}", table(result));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_alias_may_be_followed_by_dashes() {
+        for line in [&["twinsan-perf", "demo", "--json"][..], &["twinsan-perf", "demo", "--", "--json"]] {
+            let arguments = Arguments::try_parse_from(without_second_dashes(line.iter().map(OsString::from))).unwrap();
+            assert!(matches!(arguments.command, Command::Demo { json: true, .. }), "{line:?}");
+        }
+    }
 }
