@@ -1,4 +1,5 @@
 //! Runs seeds of the simulated cluster: `cargo sim -- --seeds 10000`, and replays one: `--seed N --trace`.
+#![forbid(unsafe_code)]
 
 mod report;
 
