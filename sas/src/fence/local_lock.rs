@@ -34,13 +34,21 @@ pub struct LocalLockTiming {
     pub unknown: Duration,
     /// For the claim of a killed holder. A process with gigabytes of small pages takes a second and more to die.
     pub dying: Duration,
+    /// For a beat of a holder whose boot is not this one: a host that has gone down leaves its flag behind, one that
+    /// is up moves it. Several disk heartbeats.
+    pub elsewhere: Duration,
     /// Between two looks.
     pub poll: Duration,
 }
 
 impl Default for LocalLockTiming {
     fn default() -> Self {
-        Self { unknown: Duration::from_secs(1), dying: Duration::from_secs(10), poll: Duration::from_micros(500) }
+        Self {
+            unknown: Duration::from_secs(1),
+            dying: Duration::from_secs(10),
+            elsewhere: Duration::from_secs(1),
+            poll: Duration::from_micros(500),
+        }
     }
 }
 
@@ -119,11 +127,35 @@ impl LocalLock {
 
     /// Whom `node`'s heartbeat block calls the holder. A torn block is about to be whole.
     fn flagged(&self, node: NodeId) -> Result<Option<ProcessStamp>, FenceError> {
+        Ok(self.beating(node)?.map(|beat| beat.process))
+    }
+
+    /// `node`'s heartbeat block, if it calls its writer the holder.
+    fn beating(&self, node: NodeId) -> Result<Option<Heartbeat>, FenceError> {
         match self.reader.read_heartbeat(node, self.volume) {
-            Ok(beat) => Ok(beat.filter(|beat| beat.holder).map(|beat| beat.process)),
+            Ok(beat) => Ok(beat.filter(|beat| beat.holder)),
             Err(DiskError::Heartbeat(_)) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Refuses where a process on another host holds the disk: its claim is its own kernel's, and ours says nothing of
+    /// it. After a reboot of this host it costs one wait, until the flags are written anew.
+    fn nobody_elsewhere(&self) -> Result<(), FenceError> {
+        let foreign = |beat: &Heartbeat| beat.process.boot_id != self.me.boot_id;
+        let since = Instant::now();
+        for node in NodeId::BOTH {
+            let Some(first) = self.beating(node)?.filter(foreign) else { continue };
+            while since.elapsed() < self.timing.elsewhere {
+                match self.beating(node)?.filter(foreign) {
+                    Some(now) if now.beat != first.beat => {
+                        return Err(FenceError::Elsewhere { pid: now.process.pid });
+                    }
+                    _ => std::thread::sleep(self.timing.poll),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Kills the holder, if it still is.
@@ -185,6 +217,7 @@ impl Fence for LocalLock {
     /// this host can land any more is seen when it is taken, before anything is written.
     fn admit(&mut self) -> Result<(), FenceError> {
         self.reader.read_page(layout::SLOT_OFFSETS[0])?;
+        self.nobody_elsewhere()?;
         self.admitted = true;
         Ok(())
     }
@@ -194,6 +227,7 @@ impl Fence for LocalLock {
         let mut killed: Option<ProcessStamp> = None;
         loop {
             if let Some(claim) = self.try_claim()? {
+                self.nobody_elsewhere()?;
                 self.announce(&claim, incarnation)?;
                 self.admitted = true;
                 return Ok(claim);

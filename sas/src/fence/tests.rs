@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use twinsan_wire::{BlobKind, Lba, NodeId};
@@ -285,6 +286,50 @@ fn a_process_that_is_not_the_holder_is_never_killed() {
     assert!(matches!(old_boot, FenceError::Unknown { .. }), "{old_boot}");
     let elsewhere = nobody_dies(|beat| beat.process.pid_namespace += 1);
     assert!(matches!(elsewhere, FenceError::Elsewhere { .. }) && elsewhere.is_lost(), "{elsewhere}");
+}
+
+/// Node A's heartbeat block as a process on another host writes it, `beat` times.
+fn beat_of_another_host(path: &Path, beat: u64) {
+    let mut process = ProcessStamp::current().expect("/proc");
+    process.boot_id = [0xb0; 16];
+    let (volume, node) = (identity(path).uuid, NodeId::A);
+    let page = Heartbeat { volume, node, incarnation: incarnation(1), beat, process, holder: true }.encode();
+    // Beside the claim, as another host would: it knows nothing of this kernel's.
+    let file = std::fs::File::options().write(true).open(path).expect("open");
+    file.write_all_at(&page.0, layout::heartbeat_offset(node)).expect("write");
+    file.sync_all().expect("sync");
+}
+
+#[test]
+fn a_disk_that_is_held_on_another_host_is_left_alone() {
+    let dir = scratch();
+    let (path, _) = volume(&dir, BYTES);
+    let timing = LocalLockTiming { elsewhere: PATIENCE, ..hasty() };
+    beat_of_another_host(&path, 1);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for beat in 2.. {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                beat_of_another_host(&path, beat);
+            }
+        });
+        let joining = lock(&path, NodeId::B, timing).admit();
+        let taking = lock(&path, NodeId::B, timing).fence(incarnation(2)).map(drop);
+        over.store(true, Ordering::Relaxed);
+        for refused in [joining, taking] {
+            let error = refused.expect_err("another kernel's claim is not seen here");
+            assert!(matches!(error, FenceError::Elsewhere { .. }) && error.is_lost(), "{error}");
+        }
+    });
+    assert!(heartbeat(&path, NodeId::B).is_none(), "nothing was written");
+    // What a boot before this one has left behind does not beat.
+    let timing = LocalLockTiming { elsewhere: Duration::from_millis(30), ..hasty() };
+    let claim = lock(&path, NodeId::B, timing).fence(incarnation(2)).expect("nobody is there");
+    assert!(!heartbeat(&path, NodeId::A).expect("written").holder, "its flag is gone");
+    drop(claim);
 }
 
 #[test]
