@@ -181,8 +181,11 @@ impl Ring {
         }
     }
 
-    /// Hands what has been started to the kernel.
+    /// Hands what has been started to the kernel; a system call only if there is anything.
     pub(super) fn submit(&mut self) -> io::Result<()> {
+        if self.uring.submission().is_empty() {
+            return Ok(());
+        }
         let result = self.uring.submit().map(drop);
         forgive(result)
     }
