@@ -296,7 +296,6 @@ impl<F: Fabric> Reactor<F> {
 
     fn closed(&mut self, conn: ConnId, why: &twinsan_fabric::CloseReason) {
         let Some(gone) = self.conns.remove(conn) else { return };
-        tracing::debug!(conn = conn.0, %why, "connection closed");
         self.end_answers(conn, &gone);
         if gone.is_dial() {
             self.dial_failed(conn, &gone, why);

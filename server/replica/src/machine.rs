@@ -263,10 +263,11 @@ impl Replica {
         }
     }
 
-    /// No I/O of ours that could change the disk is in flight.
+    /// No I/O of ours that could change the disk is in flight, and no question about the fence: its answer would be
+    /// taken for one about the next.
     pub(crate) fn is_quiet(&self) -> bool {
         let writing = self.superblock_write.is_some_and(|w| w.retry_at.is_none());
-        self.flusher.is_quiet() && !writing && !self.timers.writing_heartbeat
+        self.flusher.is_quiet() && !writing && !self.timers.writing_heartbeat && !self.timers.checking_fence
     }
 
     /// The fence is held, as far as is known (I1).

@@ -186,7 +186,8 @@ impl Replica {
     }
 
     /// Rule 9: finds out; then, still a member, tries when rule 15 says so. As it does where that can't be found out:
-    /// who left the superblock written half-way has ended, and under the fence it may be read and mended.
+    /// who left the superblock written half-way has ended, and under the fence it may be read and mended. And where the
+    /// other one, alive, has for long done nothing with the fence that it took.
     fn advance_fenced(&mut self, member: bool) {
         if !self.reading_superblock && self.now >= self.timers.reread_at {
             self.read_superblock();
@@ -196,7 +197,13 @@ impl Replica {
             Some(other) => self.should_take_over_from(other),
             None => self.peer.refused || self.peer.is_silent(self.now, self.cfg.timing.takeover_ms),
         };
-        if (member || !self.reading_superblock) && ready && other_gone {
+        let other_idle = match self.peer.role {
+            Some(Role::Waiting | Role::Refusing | Role::Secondary | Role::Leaving | Role::Fenced) => {
+                self.now.saturating_sub(self.peer.role_since.max(since)) >= self.cfg.timing.takeover_ms
+            }
+            _ => false,
+        };
+        if (member || !self.reading_superblock) && ready && (other_gone || member && other_idle) {
             self.begin_takeover(Standing::Fenced);
         }
     }
@@ -390,7 +397,7 @@ impl Replica {
             State::Leaving(Leaving::Asked) => {
                 // The other one has gone too: this is the only copy again, so it takes over and drains before it ends.
                 let other = self.other_member().expect("asked while dual");
-                if self.now >= self.timers.try_not_before && self.should_take_over_from(other) {
+                if self.now >= self.timers.try_not_before && self.is_quiet() && self.should_take_over_from(other) {
                     self.begin_takeover(Standing::Asked);
                 }
             }

@@ -79,21 +79,25 @@ impl Worker {
     /// Waits until something has ended or come, and answers what has ended.
     fn wait(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
+        let mut answered = false;
         // Crash-only: without its queue this process can do nothing more on this disk, and the other node can.
         self.disk.wait(None, &mut completions).expect("io_uring works");
         for VolumeCompletion { token, result } in completions.drain(..) {
             let pending = self.pending.remove(&token).expect("a completion for no operation");
             let event = self.outcome(pending, result);
             self.answer(event);
+            answered = true;
         }
         self.completions = completions;
+        // Once for all of them: the bell costs a system call on both sides.
+        if answered {
+            self.bell.ring();
+        }
     }
 
     fn answer(&self, event: Event) {
-        // The reactor is gone: the process is about to be, too.
-        if self.done.send(Done(event)).is_ok() {
-            self.bell.ring();
-        }
+        // Nobody listens any more: the reactor is gone, and the process is about to be.
+        let _ = self.done.send(Done(event));
     }
 
     fn begin(&mut self, job: Job) {
@@ -167,6 +171,7 @@ impl Worker {
             _ => unreachable!("only the fence's jobs come here"),
         };
         self.answer(event);
+        self.bell.ring();
     }
 
     fn fence_outcome(&self, result: Result<(), fence::FenceError>) -> Result<(), FenceError> {

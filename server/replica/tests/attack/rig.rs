@@ -1,0 +1,325 @@
+//! One machine at a bench: its disk and fence answer at once unless a test holds them back; the other node and the
+//! clients say what the test makes them say.
+
+use twinsan_replica::{
+    Action, ConnId, DiskError, Event, LinkId, Probe, Replica, ReplicaConfig, SlotRead, Status, Timing,
+};
+use twinsan_staging::Geometry;
+use twinsan_wire::{
+    Blob, BlobKind, ClientMsg, Epoch, Generation, Incarnation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody,
+    PeerMsg, Role, Seq, Superblock,
+};
+
+/// Logical blocks of the volume.
+pub const VOLUME_BLOCKS: u64 = 64;
+/// Bytes of one.
+pub const BLOCK: u32 = 512;
+
+type Test = fn(&Action) -> bool;
+
+/// The bench.
+pub struct Rig {
+    /// The machine.
+    pub machine: Replica,
+    /// Its clock.
+    pub now: u64,
+    /// What stands on the disk; `settled` in both slots.
+    pub disk: SlotRead,
+    /// What has not been answered.
+    pub pending: Vec<Action>,
+    /// All that it wanted done since the last [`Rig::said`].
+    log: Vec<Action>,
+    hold: Test,
+    beat: u64,
+}
+
+/// An incarnation of the other node.
+pub fn other(n: u64) -> Incarnation {
+    Incarnation::from_random(1000 + n)
+}
+
+/// What the driver answers.
+fn wants_answer(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::ReadSuperblock
+            | Action::WriteSuperblock(_)
+            | Action::WriteHeartbeat { .. }
+            | Action::ReadHeartbeat
+            | Action::Admit
+            | Action::Fence
+            | Action::ReleaseFence
+            | Action::CheckFence
+            | Action::Flush { .. }
+            | Action::ReadDisk { .. }
+            | Action::AnswerRead { .. }
+            | Action::Probe
+    )
+}
+
+impl Rig {
+    /// A process that starts while `superblock` stands on the disk.
+    pub fn new(node: NodeId, superblock: Superblock) -> Self {
+        let mut rig = Self::starting(node, superblock);
+        rig.settle();
+        rig
+    }
+
+    /// The same, with nothing answered yet.
+    fn starting(node: NodeId, superblock: Superblock) -> Self {
+        let geometry = Geometry::new(8, 16 * u64::from(BLOCK), BLOCK).unwrap();
+        let cfg = ReplicaConfig::new(node, geometry, VOLUME_BLOCKS, Timing::default(), 1 << 20);
+        let mut rig = Self {
+            machine: Replica::new(cfg, 42),
+            now: 1000,
+            disk: SlotRead { superblock, settled: true },
+            pending: Vec::new(),
+            log: Vec::new(),
+            hold: |_| false,
+            beat: 0,
+        };
+        let mut out = Vec::new();
+        rig.machine.start(rig.now, &mut out);
+        rig.took(out);
+        rig
+    }
+
+    /// As [`Rig::new`], with node A's or B's incarnation 1 at the other end of link 1.
+    pub fn linked(node: NodeId, superblock: Superblock) -> Self {
+        let mut rig = Self::starting(node, superblock);
+        rig.pending.retain(|a| *a != Action::Probe);
+        rig.bare(Event::Probed(Probe::Alive(other(1))));
+        rig.link(1, 1);
+        rig
+    }
+
+    /// Alone: the other node does not run, and the session of `generation` has no client.
+    pub fn solo(generation: u64) -> Self {
+        let superblock = Superblock { generation: Generation(generation), ..Superblock::default() };
+        let rig = Self::new(NodeId::A, superblock);
+        assert_eq!(rig.status().role, Role::Primary);
+        rig
+    }
+
+    /// Alone, with a client on connection 1 in session 1.
+    pub fn attached() -> Self {
+        let mut rig = Self::solo(0);
+        rig.event(Event::ClientUp { conn: ConnId(1) });
+        rig.client(1, ClientMsg::Attach);
+        assert!(rig.status().session);
+        rig
+    }
+
+    /// Two members: node B's incarnation 1 has joined, by link 1; the client is there.
+    pub fn dual() -> Self {
+        let mut rig = Self::attached();
+        rig.joining(1);
+        rig.ack(1, Some(Seq(1)), Seq(0));
+        assert!(rig.status().dual, "{:?}", rig.status());
+        rig
+    }
+
+    /// Node B's incarnation `n` has been accepted as a joiner, by link `n`.
+    pub fn joining(&mut self, n: u64) {
+        self.link(n, n);
+        self.wait(5000);
+        self.peer(n, n, PeerBody::JoinRequest);
+        assert_eq!(self.status().joiner, Some(other(n)));
+    }
+
+    /// A mirror: node B, member with node A's incarnation 1 as its primary, by link 1; session 1.
+    pub fn secondary() -> Self {
+        let primary = Member { node: NodeId::A, incarnation: other(1) };
+        let alone = Superblock {
+            counter: 1,
+            epoch: Epoch(1),
+            primary: Some(NodeId::A),
+            members: Members::solo(primary),
+            generation: Generation(1),
+            clean: false,
+        };
+        let mut rig = Self::linked(NodeId::B, alone);
+        rig.peer_status(1, 1, Role::Primary);
+        rig.peer(1, 1, PeerBody::Announce { superblock: alone });
+        rig.wait(200);
+        rig.peer(1, 1, PeerBody::JoinAccept { generation: Generation(1), first: Some(Seq(1)) });
+        assert_eq!(rig.status().role, Role::Joining);
+        let me = Member { node: NodeId::B, incarnation: rig.status().incarnation };
+        let both = Superblock { counter: 2, epoch: Epoch(2), members: alone.members.with(me), ..alone };
+        rig.disk.superblock = both;
+        rig.peer(1, 1, PeerBody::Announce { superblock: both });
+        assert_eq!(rig.status().role, Role::Secondary);
+        rig
+    }
+
+    /// What the machine says of itself.
+    pub fn status(&self) -> Status {
+        self.machine.status()
+    }
+
+    /// From now on what `test` names is not answered.
+    pub fn hold(&mut self, test: Test) {
+        self.hold = test;
+    }
+
+    /// Everything is answered again.
+    pub fn let_go(&mut self) {
+        self.hold = |_| false;
+        self.settle();
+    }
+
+    /// Takes what was wanted since the last time.
+    pub fn said(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// Something happens; what follows from it is answered.
+    pub fn event(&mut self, event: Event) {
+        self.bare(event);
+        self.settle();
+    }
+
+    /// Something happens; nothing is answered.
+    pub fn bare(&mut self, event: Event) {
+        let mut out = Vec::new();
+        self.machine.handle(event, self.now, &mut out);
+        self.took(out);
+    }
+
+    fn took(&mut self, out: Vec<Action>) {
+        self.pending.extend(out.iter().filter(|a| wants_answer(a)).cloned());
+        self.log.extend(out);
+    }
+
+    /// Time passes, a tick at a time.
+    pub fn wait(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(10) {
+            self.now += 10;
+            self.event(Event::Tick);
+        }
+    }
+
+    /// The same, and the other node goes on saying what it is.
+    pub fn wait_with(&mut self, ms: u64, link: u64, from: u64, role: Role) {
+        for _ in 0..ms.div_ceil(50) {
+            self.wait(50);
+            self.peer_status(link, from, role);
+        }
+    }
+
+    /// Answers whatever is not held.
+    pub fn settle(&mut self) {
+        let mut steps = 0;
+        while let Some(at) = self.pending.iter().position(|a| !(self.hold)(a)) {
+            let action = self.pending.remove(at);
+            let answer = self.answer(&action);
+            self.bare(answer);
+            steps += 1;
+            assert!(steps < 10_000, "it never comes to rest: {action:?}");
+        }
+    }
+
+    /// Ends one held action as `event`, and answers what follows.
+    pub fn end(&mut self, test: impl Fn(&Action) -> bool, event: Event) {
+        let at = self.pending.iter().position(test).expect("it is under way");
+        self.pending.remove(at);
+        self.event(event);
+    }
+
+    /// How the disk and the fence answer when all is well; the other node does not run.
+    pub fn answer(&mut self, action: &Action) -> Event {
+        match action {
+            Action::ReadSuperblock => Event::SuperblockRead(Ok(self.disk)),
+            Action::WriteSuperblock(superblock) => {
+                self.disk = SlotRead { superblock: *superblock, settled: true };
+                Event::SuperblockWritten(Ok(()))
+            }
+            Action::WriteHeartbeat { .. } => Event::HeartbeatWritten(Ok(())),
+            Action::ReadHeartbeat => Event::HeartbeatRead(Ok(1)),
+            Action::Admit => Event::Admitted(Ok(())),
+            Action::Fence => Event::FenceHeld(Ok(())),
+            Action::ReleaseFence => Event::FenceReleased,
+            Action::CheckFence => Event::FenceChecked { own: true },
+            Action::Flush { batch, .. } => Event::Flushed { batch: *batch, result: Ok(()) },
+            Action::ReadDisk { token, .. } => Event::DiskRead { token: *token, result: Ok(()) },
+            Action::AnswerRead { token, .. } => Event::ReadAnswered { token: *token },
+            Action::Probe => Event::Probed(Probe::Refused),
+            other => unreachable!("nobody answers {other:?}"),
+        }
+    }
+
+    /// The other node's incarnation `n` is connected by `link`.
+    pub fn link(&mut self, link: u64, n: u64) {
+        self.event(Event::LinkUp { link: LinkId(link), peer: other(n) });
+    }
+
+    /// It says what it is.
+    pub fn peer_status(&mut self, link: u64, n: u64, role: Role) {
+        self.beat += 1;
+        let beat = self.beat;
+        self.peer(link, n, PeerBody::Status { role, beat });
+    }
+
+    /// It says `body`, in the machine's own epoch.
+    pub fn peer(&mut self, link: u64, n: u64, body: PeerBody) {
+        let status = self.status();
+        let (epoch, to) = (status.superblock.epoch, Some(status.incarnation));
+        self.event(Event::Peer { link: LinkId(link), msg: PeerMsg { epoch, from: other(n), to, body } });
+    }
+
+    /// It ACKs, in the machine's own epoch.
+    pub fn ack(&mut self, n: u64, first: Option<Seq>, received: Seq) {
+        let status = self.status();
+        let mailbox = Mailbox::Ack {
+            epoch: status.superblock.epoch,
+            from: other(n),
+            to: status.incarnation,
+            generation: status.generation,
+            first,
+            received,
+        };
+        self.event(Event::PeerMailbox { link: LinkId(n), mailbox });
+    }
+
+    /// A client says something.
+    pub fn client(&mut self, conn: u64, msg: ClientMsg) {
+        self.event(Event::Client { conn: ConnId(conn), msg });
+    }
+
+    /// A client writes block `lba` as `seq`, in the session of the superblock.
+    pub fn write(&mut self, conn: u64, seq: u64, lba: u64) {
+        let blob = Blob {
+            generation: self.status().generation,
+            seq: Seq(seq),
+            kind: BlobKind::Write,
+            lba: Lba(lba),
+            blocks: 1,
+            data_pos: seq.wrapping_sub(1) % 16 * u64::from(BLOCK),
+            payload_len: BLOCK,
+        };
+        self.event(Event::Blob { conn: ConnId(conn), blob });
+    }
+
+    /// The last that the client was told to complete.
+    pub fn completed(&self) -> Seq {
+        let told = self.log.iter().filter_map(|action| match action {
+            Action::ClientMailbox { mailbox: Mailbox::Completion { durable, .. }, .. } => *durable,
+            Action::AnswerRead { durable, .. } => Some(*durable),
+            _ => None,
+        });
+        told.max().unwrap_or(Seq::ZERO)
+    }
+}
+
+/// Sent to the other node.
+pub fn tells(actions: &[Action], test: impl Fn(&PeerBody) -> bool) -> bool {
+    actions.iter().any(|a| matches!(a, Action::SendPeer { msg, .. } if test(&msg.body)))
+}
+
+/// Sent to a client.
+pub fn answers(actions: &[Action], test: impl Fn(&NodeMsg) -> bool) -> bool {
+    actions.iter().any(|a| matches!(a, Action::SendClient { msg, .. } if test(msg)))
+}
+
+/// A disk that does not work.
+pub const BROKEN: Result<(), DiskError> = Err(DiskError::Failed);

@@ -1,0 +1,237 @@
+//! Event orders that broke a rule or left nobody to go on, each with what must hold instead.
+
+use twinsan_replica::{Action, ConnId, Event, LinkId, Probe, SlotRead};
+use twinsan_wire::{
+    ClientMsg, Epoch, Generation, Lba, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock,
+};
+
+use crate::rig::{BROKEN, Rig, answers, other, tells};
+
+/// Rules 5 and 6: a read that was under way when the fence was taken shows what stood before it. The other one may
+/// have dropped us, or let a new session in, in between.
+#[test]
+fn a_superblock_read_from_before_the_fence_does_not_count() {
+    let mut rig = Rig::secondary();
+    // The primary ends, and it shows; this one has a read under way, as it is to end as well.
+    rig.event(Event::Shutdown);
+    rig.hold(|a| matches!(a, Action::ReadSuperblock | Action::Fence | Action::Probe));
+    rig.wait_with(3100, 1, 1, Role::Primary);
+    assert!(rig.pending.contains(&Action::ReadSuperblock));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.end(|a| *a == Action::Probe, Event::Probed(Probe::Refused));
+    assert!(rig.pending.contains(&Action::Fence));
+    let before = rig.disk;
+    // Meanwhile it was dropped, and the other one went on alone.
+    let alone = Members::solo(Member { node: NodeId::A, incarnation: other(1) });
+    let dropped = Superblock { counter: 3, epoch: Epoch(3), members: alone, ..before.superblock };
+    rig.disk = SlotRead { superblock: dropped, settled: true };
+    rig.said();
+    let me = rig.status().incarnation;
+    rig.end(|a| *a == Action::Fence, Event::FenceHeld(Ok(())));
+    rig.end(|a| *a == Action::ReadSuperblock, Event::SuperblockRead(Ok(before)));
+    rig.let_go();
+    assert_ne!(rig.status().incarnation, me, "no member: by rule 6, with nothing of what it held");
+    assert!(!rig.said().iter().any(|a| matches!(a, Action::WriteSuperblock(s) if s.epoch <= Epoch(3))));
+}
+
+/// Rule 13: the telling is lost with the link; both nodes live, and somebody must serve.
+#[test]
+fn an_order_to_take_over_is_repeated() {
+    let mut rig = Rig::dual();
+    rig.hold(|a| matches!(a, Action::ReleaseFence | Action::Probe));
+    rig.event(Event::Shutdown);
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.end(|a| *a == Action::ReleaseFence, Event::FenceReleased);
+    rig.end(|a| *a == Action::Probe, Event::Probed(Probe::Alive(other(1))));
+    rig.said();
+    rig.link(2, 1);
+    rig.wait_with(200, 2, 1, Role::Secondary);
+    assert!(tells(&rig.said(), |body| *body == PeerBody::TakeOver));
+}
+
+/// An orderly end while the write that lets the joiner in is under way: it becomes a dual primary's.
+#[test]
+fn an_end_that_meets_the_write_of_a_join_goes_on() {
+    let mut rig = Rig::attached();
+    rig.joining(1);
+    rig.hold(|a| matches!(a, Action::WriteSuperblock(_)));
+    rig.ack(1, Some(Seq(1)), Seq(0));
+    rig.event(Event::Shutdown);
+    eprintln!("{:?}",rig.said());rig.let_go();eprintln!("{:?} {:?}",rig.status(),rig.said());
+    rig.wait_with(200, 1, 1, Role::Secondary);
+    assert_eq!(rig.status().role, Role::Leaving);
+}
+
+/// Rule 8: from the issue of the join's write a blob completes only when flushed and ACKed, also where no client had
+/// said yet where the lanes begin.
+#[test]
+fn a_client_that_returns_during_the_write_of_a_join_completes_nothing_unacked() {
+    let mut rig = Rig::solo(1);
+    rig.joining(1);
+    rig.hold(|a| matches!(a, Action::WriteSuperblock(_)));
+    rig.ack(1, None, Seq(0));
+    assert!(rig.pending.iter().any(|a| matches!(a, Action::WriteSuperblock(s) if s.members.is_dual())));
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, ClientMsg::Resume { generation: Generation(1), first: Seq(5) });
+    rig.said();
+    rig.write(1, 5, 0);
+    rig.write(1, 6, 0);
+    assert!(rig.completed() < Seq(5), "completed {} with nothing ACKed", rig.completed());
+    assert!(!rig.said().iter().any(|a| matches!(a, Action::Flush { .. })), "nor is it flushed");
+    rig.let_go();
+    rig.ack(1, Some(Seq(5)), Seq(6));
+    assert_eq!(rig.completed(), Seq(6));
+}
+
+/// Rule 4: while the join's write is under way the old epoch is not announced again: it would make the joiner drop
+/// what the new one says it holds.
+#[test]
+fn a_link_that_returns_during_the_write_of_a_join_does_not_send_the_joiner_away() {
+    let mut rig = Rig::attached();
+    rig.joining(1);
+    rig.hold(|a| matches!(a, Action::WriteSuperblock(_) | Action::Probe));
+    rig.ack(1, Some(Seq(1)), Seq(0));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.said();
+    rig.link(2, 1);
+    assert!(!tells(&rig.said(), |body| matches!(body, PeerBody::Announce { .. })));
+    rig.let_go();
+    assert!(tells(&rig.said(), |body| matches!(body, PeerBody::Announce { superblock } if superblock.members.is_dual())));
+}
+
+/// Section 8, same incarnation, empty lanes: a join was thrown away, and what its joiner had said before it heard so
+/// arrives late. It may not count for a second join of the same incarnation.
+#[test]
+fn late_words_of_a_joiner_that_was_thrown_away_begin_no_join() {
+    let mut rig = Rig::attached();
+    rig.joining(1);
+    rig.write(1, 1, 0);
+    rig.client(1, ClientMsg::Unreachable { node: NodeId::B, epoch: rig.status().superblock.epoch });
+    assert_eq!(rig.status().joiner, None, "thrown away");
+    rig.said();
+    // It drops its lane on hearing that; these were on their way.
+    rig.wait_with(400, 1, 1, Role::Joining);
+    rig.peer(1, 1, PeerBody::JoinRequest);
+    rig.ack(1, Some(Seq(1)), Seq(1));
+    assert!(!rig.status().dual && rig.status().joiner.is_none());
+    // One that never joined, and asks again, is told to become another.
+    assert!(tells(&rig.said(), |body| *body == PeerBody::JoinAbort));
+    rig.wait_with(5000, 1, 2, Role::Waiting);
+    rig.peer(1, 2, PeerBody::JoinRequest);
+    assert_eq!(rig.status().joiner, Some(other(2)));
+}
+
+/// A batch of an earlier life ends badly; nothing of it is left to be tried again, and reads must not wait for that.
+#[test]
+fn the_end_of_a_void_batch_is_no_disk_trouble() {
+    let mut rig = Rig::attached();
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    rig.write(1, 1, 0);
+    let Some(&Action::Flush { batch, .. }) = rig.pending.first() else { panic!("it is being flushed") };
+    // The other one has fenced us and says so; what was in flight was aborted.
+    let taken = Members::solo(Member { node: NodeId::B, incarnation: other(1) });
+    let before = rig.disk.superblock;
+    let theirs = Superblock {
+        counter: before.counter + 1,
+        epoch: before.epoch.next(),
+        primary: Some(NodeId::B),
+        members: taken,
+        ..before
+    };
+    rig.disk.superblock = theirs;
+    rig.link(1, 1);
+    rig.peer(1, 1, PeerBody::Announce { superblock: theirs });
+    assert_eq!(rig.status().role, Role::Waiting);
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN });
+    rig.let_go();
+    // And dies.
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(500);
+    assert_eq!(rig.status().role, Role::Primary);
+    rig.event(Event::ClientUp { conn: ConnId(2) });
+    rig.client(2, ClientMsg::Resume { generation: Generation(1), first: Seq(1) });
+    let epoch = rig.status().superblock.epoch;
+    rig.client(2, ClientMsg::Read { id: 1, epoch, after: Seq(0), lba: Lba(0), blocks: 1, slot: 0 });
+    assert!(rig.said().iter().any(|a| matches!(a, Action::AnswerRead { .. })));
+}
+
+/// A client that begins at the end of all numbers is no reason to end.
+#[test]
+fn a_session_that_begins_at_the_last_number_is_refused() {
+    let mut rig = Rig::solo(1);
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, ClientMsg::Resume { generation: Generation(1), first: Seq(u64::MAX) });
+    rig.write(1, u64::MAX, 0);
+    assert!(!rig.status().session);
+    assert!(!answers(&rig.said(), |msg| matches!(msg, NodeMsg::Resumed { .. })));
+}
+
+/// Rule 12: an order to accept a loss is for the loss that was there. It does not lie in wait for the next one.
+#[test]
+fn an_order_to_recover_ends_when_the_node_joins() {
+    let gone = Member { node: NodeId::B, incarnation: other(8) };
+    let primary = Member { node: NodeId::A, incarnation: other(1) };
+    let both = Superblock {
+        counter: 5,
+        epoch: Epoch(5),
+        primary: Some(NodeId::A),
+        members: Members::solo(primary).with(gone),
+        generation: Generation(1),
+        clean: false,
+    };
+    let mut rig = Rig::linked(NodeId::B, both);
+    rig.peer_status(1, 1, Role::Primary);
+    rig.event(Event::Recover);
+    // The primary drops what is gone, lets us in, and drops us again; then the pair is another one.
+    let alone = Superblock { counter: 6, epoch: Epoch(6), members: Members::solo(primary), ..both };
+    rig.disk.superblock = alone;
+    rig.peer(1, 1, PeerBody::Announce { superblock: alone });
+    rig.wait_with(200, 1, 1, Role::Primary);
+    rig.peer(1, 1, PeerBody::JoinAccept { generation: Generation(1), first: Some(Seq(1)) });
+    let me = Member { node: NodeId::B, incarnation: rig.status().incarnation };
+    let pair = Superblock { counter: 7, epoch: Epoch(7), members: alone.members.with(me), ..alone };
+    rig.disk.superblock = pair;
+    rig.peer(1, 1, PeerBody::Announce { superblock: pair });
+    assert_eq!(rig.status().role, Role::Secondary);
+    let lost = Superblock { counter: 9, epoch: Epoch(9), members: alone.members.with(gone), ..alone };
+    rig.disk.superblock = lost;
+    rig.peer(1, 1, PeerBody::Announce { superblock: lost });
+    rig.let_go();
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(3000);
+    assert_eq!(rig.status().role, Role::Refusing);
+}
+
+/// Rule 12: an order that is given twice is still an order.
+#[test]
+fn a_second_order_to_recover_does_not_undo_the_first() {
+    let gone = |n, node| Member { node, incarnation: other(n) };
+    let both = Superblock {
+        counter: 5,
+        epoch: Epoch(5),
+        primary: Some(NodeId::B),
+        members: Members::solo(gone(8, NodeId::A)).with(gone(9, NodeId::B)),
+        generation: Generation(1),
+        clean: false,
+    };
+    let mut rig = Rig::new(NodeId::A, both);
+    rig.wait(100);
+    assert_eq!(rig.status().role, Role::Refusing);
+    rig.hold(|a| matches!(a, Action::Fence));
+    rig.event(Event::Recover);
+    rig.event(Event::Recover);
+    rig.let_go();
+    assert_eq!(rig.status().role, Role::Primary);
+}
+
+/// Rule 15: an answer that was under way when the link came up says what was there before it.
+#[test]
+fn a_probe_that_is_older_than_the_link_says_nothing() {
+    let mut rig = Rig::dual();
+    rig.hold(|a| matches!(a, Action::Probe));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.link(2, 1);
+    rig.end(|a| *a == Action::Probe, Event::Probed(Probe::Alive(other(7))));
+    rig.wait_with(200, 2, 1, Role::Secondary);
+    assert!(rig.status().dual, "its member is there");
+}
