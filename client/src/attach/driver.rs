@@ -150,17 +150,18 @@ impl<F: Fabric> Driver<F> {
         }
     }
 
-    /// Polls; spins for a while before it sleeps, if that pays.
+    /// Polls; spins for a while before it sleeps, if that pays. Without a spin, the poll that sleeps is the only one.
     fn wait(&mut self, events: &mut Vec<FabricEvent>) {
-        if self.fabric.poll(events, None) > 0 || self.front.has_work() {
+        if self.front.has_work() {
+            self.fabric.poll(events, None);
             return;
         }
         let begin = Instant::now();
         while begin.elapsed() < self.spin.window() {
-            std::thread::yield_now();
             if self.fabric.poll(events, None) > 0 {
                 return self.spin.waited(begin.elapsed());
             }
+            std::thread::yield_now();
         }
         let left = self.next_tick_ms.saturating_sub(self.clock.now_ms());
         self.fabric.poll(events, Some(Duration::from_millis(left)));
