@@ -19,6 +19,10 @@ impl Replica {
 
     pub(crate) fn superblock_read(&mut self, result: Result<SlotRead, DiskError>) {
         self.reading_superblock = false;
+        if core::mem::take(&mut self.read_again) {
+            self.read_superblock();
+            return;
+        }
         self.timers.reread_at = self.now + self.cfg.timing.retry_ms;
         let read = match result {
             Ok(read) => read,
@@ -163,6 +167,7 @@ impl Replica {
         self.notice(Notice::Fenced);
         self.give_up_serving();
         self.enter(State::Fenced { member: false });
+        self.timers.fenced_at = self.now;
         self.turned_away();
         self.read_superblock();
     }

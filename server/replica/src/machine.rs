@@ -36,6 +36,8 @@ pub struct Replica {
     pub(crate) superblock: Superblock,
     pub(crate) superblock_write: Option<SuperblockWrite>,
     pub(crate) reading_superblock: bool,
+    /// The read under way was issued before the fence was held: it does not count, and another one follows.
+    pub(crate) read_again: bool,
     pub(crate) peer: Peer,
     /// The session's blobs; none where no session's blobs count here.
     pub(crate) lane: Option<Lane>,
@@ -91,6 +93,8 @@ pub(crate) struct Timers {
     pub(crate) disk_beat: u64,
     pub(crate) writing_heartbeat: bool,
     pub(crate) checking_fence: bool,
+    /// When this node last found itself fenced.
+    pub(crate) fenced_at: u64,
     /// The superblock is read again at this time, where that helps.
     pub(crate) reread_at: u64,
     /// Rule 15: who was fenced or turned away waits.
@@ -119,6 +123,7 @@ impl Replica {
             superblock: Superblock::default(),
             superblock_write: None,
             reading_superblock: false,
+            read_again: false,
             peer: Peer::new(0),
             lane: None,
             index: Index::new(),

@@ -199,7 +199,7 @@ impl Replica {
         };
         let other_idle = match self.peer.role {
             Some(Role::Waiting | Role::Refusing | Role::Secondary | Role::Leaving | Role::Fenced) => {
-                self.now.saturating_sub(self.peer.role_since.max(since)) >= self.cfg.timing.takeover_ms
+                self.now.saturating_sub(self.peer.role_since.max(self.timers.fenced_at)) >= self.cfg.timing.takeover_ms
             }
             _ => false,
         };
@@ -259,6 +259,7 @@ impl Replica {
         };
         if result.is_ok() {
             self.enter(State::TakingOver(TakeOver::Reading));
+            self.read_again = self.reading_superblock; // Rules 5 and 6: what was read before the fence is void.
             self.read_superblock();
             return;
         }
