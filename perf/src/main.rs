@@ -61,8 +61,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The alias has a `--` of its own; the one that cargo's users type is not an argument.
-    let arguments = std::env::args_os().filter(|argument| argument != "--");
+    let arguments = without_second_dashes(std::env::args_os());
     match run(Arguments::parse_from(arguments).command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
