@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("twinsan: {error:#}");
+            eprintln!("twinsan: {}", in_words(&error));
             if error.is::<Superseded>() { ExitCode::from(EXIT_SUPERSEDED) } else { ExitCode::FAILURE }
         }
     }
@@ -52,6 +52,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Recover(args) => println!("{}", commands::recover(&config, &args)?),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The error and its causes. Many of ours say their cause themselves: it is not said twice.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 fn options(args: AttachArgs) -> Attach {
