@@ -2,7 +2,7 @@
 //!
 //! | region | bytes | written by | read by |
 //! | --- | --- | --- | --- |
-//! | mailboxes | [`MAILBOX_AREAS`] × one page | a node, one-sided | the loop, by copy |
+//! | mailboxes | `MAILBOX_AREAS` × one page | a node, one-sided | the loop, by copy |
 //! | read buffers | [`MAX_OPEN_READS`] × [`MAX_READ_BYTES`] | the primary, one-sided | NBD sockets; the loop, by copy |
 //! | data ring | as the nodes have it | NBD sockets; the loop | the fabric |
 //!

@@ -15,15 +15,15 @@
 //! FLUSH, CACHE ─▶ reply
 //! ```
 //!
-//! Requests are kept as [`Op`]s until they have ended, whatever becomes of their connection. A reply to a write is
+//! Requests are kept as `Op`s until they have ended, whatever becomes of their connection. A reply to a write is
 //! sent when the session says that it is durable. So FLUSH is answered at once: it covers the writes replied to before
 //! it (proto.md), on any connection, and those are durable; FUA for the same reason adds nothing.
 //!
 //! Invariants:
 //! 1. At most one connection has the ring's *reservation*, the place that the next payload gets. Whoever else commits
-//!    a payload first moves the holder to a private buffer ([`FrontEnd::evict`]); so nobody waits for a slow sender.
+//!    a payload first moves the holder to a private buffer (`evict`); so nobody waits for a slow sender.
 //! 2. A blob is committed only when nobody queues for its blocks in `ranges`, but for its own job.
-//! 3. Every connection's share of requests and memory is bounded ([`limits`]); at the bound its socket is not read.
+//! 3. Every connection's share of requests and memory is bounded (`limits.rs`); at the bound its socket is not read.
 //! 4. Window space is given first come, first served (`line`).
 
 mod backend;
