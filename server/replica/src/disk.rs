@@ -124,7 +124,9 @@ impl Replica {
     }
 
     pub(crate) fn batch_ended(&mut self, batch: u64, result: Result<(), DiskError>) {
-        self.flusher.ended(batch, result.is_ok());
+        if !self.flusher.ended(batch, result.is_ok()) {
+            return; // From before: it would tell of a disk trouble that no later batch may ever clear.
+        }
         if result.is_err() {
             self.flusher.retry_at = Some(self.now + self.cfg.timing.retry_ms);
         }

@@ -109,16 +109,16 @@ impl Flusher {
         Some((number, writes))
     }
 
-    /// A batch has ended. After a failure it is due again, as a whole.
-    pub(crate) fn ended(&mut self, number: u64, ok: bool) {
+    /// A batch has ended. After a failure it is due again, as a whole. False: it no longer counts.
+    pub(crate) fn ended(&mut self, number: u64, ok: bool) -> bool {
         let at = self.in_flight.iter().position(|b| b.number == number).expect("a batch ends once");
         let batch = self.in_flight.remove(at);
         if batch.void {
-            return;
+            return false;
         }
         if !ok {
             self.issued = self.issued.max(self.handled);
-            return;
+            return true;
         }
         if batch.upto > self.handled {
             self.handled = batch.upto;
@@ -131,6 +131,7 @@ impl Flusher {
             }
         }
         assert!(self.flushed <= self.handled, "flushed before it was written");
+        true
     }
 
     /// The next blob and all that it was left out for, if all of them are handled. What one was left out for may in
