@@ -380,10 +380,13 @@ impl World {
         }
     }
 
-    /// The oldest valid slot rots, where that is a single failure.
+    /// A slot rots, where that is a single failure.
     pub(crate) fn rot(&mut self, slot: usize) -> bool {
         let writing = self.disk.ops.values().any(|op| matches!(op.what, What::Superblock { .. }));
-        if writing || self.disk.slots.contains(&None) {
+        // Written in turn (the weakness), the two never say the same.
+        let whole = self.disk.settled().is_some()
+            || (self.config.driver_weak(DriverWeakness::SlotsInTurn) && !self.disk.slots.contains(&None));
+        if writing || !whole {
             return false;
         }
         trace!(self, "disk", "=== slot {slot} rots");
