@@ -169,7 +169,7 @@ impl Replica {
         match event {
             Event::Tick => self.tick(),
             Event::Shutdown => self.shutdown(),
-            Event::Recover => self.recover = matches!(self.state, State::Waiting(_)),
+            Event::Recover => self.recover |= matches!(self.state, State::Waiting(_)),
             Event::SuperblockRead(result) => self.superblock_read(result),
             Event::SuperblockWritten(result) => self.superblock_written(result),
             Event::HeartbeatWritten(result) => {

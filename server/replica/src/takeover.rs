@@ -25,8 +25,9 @@ impl Replica {
         self.peer.probing = false;
         match probe {
             Probe::Refused => self.peer.refused = self.peer.link.is_none(),
-            Probe::Alive(incarnation) => self.peer.hear(incarnation, self.now),
-            Probe::Silent => {}
+            // What a link says is newer.
+            Probe::Alive(incarnation) if self.peer.link.is_none() => self.peer.hear(incarnation, self.now),
+            Probe::Alive(_) | Probe::Silent => {}
         }
     }
 
@@ -129,6 +130,7 @@ impl Replica {
             && !self.peer.is_silent(self.now, self.cfg.timing.takeover_ms);
         if primary_there {
             self.told_refusing = false;
+            self.recover = false; // Nothing is lost: the order was for something else.
             self.ask_to_join(admission);
             return;
         }
@@ -148,7 +150,7 @@ impl Replica {
             self.told_refusing = false;
         }
         let by_right = self.may_take_without_members(self.superblock) && self.should_take_over_as_outsider();
-        let by_order = self.recover && self.other_member().is_none_or(|m| self.peer.incarnation != Some(m));
+        let by_order = self.recover && self.other_member().is_none_or(|m| self.should_take_over_from(m));
         if by_right || by_order {
             self.begin_takeover(Standing::Outside);
         }
@@ -244,7 +246,9 @@ impl Replica {
     // ---- the takeover -------------------------------------------------------------------------------------------
 
     fn begin_takeover(&mut self, standing: Standing) {
-        self.notice(Notice::TakingOver { member: matches!(standing, Standing::Member | Standing::Fenced | Standing::Asked) });
+        self.notice(Notice::TakingOver {
+            member: matches!(standing, Standing::Member | Standing::Fenced | Standing::Asked),
+        });
         self.enter(State::TakingOver(TakeOver::Fencing(standing)));
         self.out(Action::Fence);
         self.tell_status();
