@@ -11,6 +11,9 @@ use crate::machine::{Client, Replica};
 use crate::serve::ReadRequest;
 use crate::state::{Attach, AttachStep, Phase, Purpose, State};
 
+/// The highest seq that a client may begin with: what follows can never reach the end of the numbers.
+const LAST_FIRST: Seq = Seq(1 << 62);
+
 impl Replica {
     pub(crate) fn client_up(&mut self, conn: ConnId) {
         self.clients.insert(conn, Client { heard_at: self.now });
@@ -100,6 +103,10 @@ impl Replica {
     // ---- rule 14 ------------------------------------------------------------------------------------------------------
 
     fn resume(&mut self, conn: ConnId, generation: Generation, first: Seq) {
+        if first > LAST_FIRST {
+            self.violation(conn, "a session that begins beyond all numbers");
+            return;
+        }
         let known = self.superblock.generation;
         let holds = self.lane.as_ref().is_some_and(|l| l.generation() == generation);
         let takes = matches!(self.state, State::Primary(_) | State::Secondary | State::Joining | State::TakingOver(_));
