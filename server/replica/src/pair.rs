@@ -8,7 +8,7 @@ use crate::action::{Action, Notice};
 use crate::config::Weakness;
 use crate::ids::LinkId;
 use crate::machine::Replica;
-use crate::state::{AttachStep, Join, Phase, Purpose, State};
+use crate::state::{Admission, AttachStep, Join, Phase, Purpose, State};
 
 impl Replica {
     // ---- link -----------------------------------------------------------------------------------------------------
@@ -19,6 +19,7 @@ impl Replica {
         }
         self.peer.beat = 0;
         self.peer.role = None;
+        self.peer.thrown_away = None;
         self.peer.hear(peer, self.now);
         if let State::Primary(Phase::Dual { lost_at, .. }) = &mut self.state {
             *lost_at = None;
@@ -58,12 +59,16 @@ impl Replica {
     fn greet(&mut self) {
         match self.state {
             State::Primary(_) => {
-                self.send_peer(PeerBody::Announce { superblock: self.superblock });
+                // Rule 4: the old epoch would send the joiner away, whom the new one may name already.
+                if !self.is_letting_in() {
+                    self.send_peer(PeerBody::Announce { superblock: self.superblock });
+                }
                 self.tell_peer_released();
                 if let Some(attach) = self.attach {
                     self.repeat_attach(attach.step);
                 }
             }
+            State::Leaving(_) => self.send_peer(PeerBody::Announce { superblock: self.superblock }),
             State::Secondary | State::Joining => self.ack(),
             _ => {}
         }
@@ -100,7 +105,10 @@ impl Replica {
             self.peer.role_since = self.now;
         }
         let behind = msg.epoch < self.superblock.epoch;
-        if behind && matches!(self.state, State::Primary(_)) && !self.cfg.weak(Weakness::SilentEpoch) {
+        if behind
+            && matches!(self.state, State::Primary(_) | State::Leaving(_))
+            && !self.cfg.weak(Weakness::SilentEpoch)
+        {
             self.send_peer(PeerBody::Announce { superblock: self.superblock });
         }
     }
@@ -110,7 +118,7 @@ impl Replica {
             PeerBody::JoinRequest => self.join_requested(from),
             PeerBody::JoinAccept { generation, first } => self.join_accepted(generation, first),
             PeerBody::JoinAbort => match self.state {
-                State::Joining => self.stand_outside(),
+                State::Joining | State::Waiting(Admission::Granted) => self.stand_outside(),
                 State::Primary(Phase::Join(join)) if join.incarnation == from => self.throw_join_away(),
                 _ => {}
             },
@@ -306,6 +314,10 @@ impl Replica {
         if self.state != State::Primary(Phase::Solo) || !free || self.now < self.timers.join_not_before {
             return;
         }
+        if self.peer.thrown_away == Some(from) {
+            self.send_peer(PeerBody::JoinAbort); // Its earlier words may still be on their way here.
+            return;
+        }
         let join = Join { incarnation: from, first: None, acked: None, progress_at: self.now };
         self.enter(State::Primary(Phase::Join(join)));
         let client = self.session.is_some();
@@ -316,11 +328,16 @@ impl Replica {
         self.tell_view();
     }
 
-    /// Rule 8: everything below the joiner's first is on the disk, so nothing that it has not ACKed is flushed or
-    /// completed.
+    /// Rule 8: everything below the joiner's first is on the disk, or the write that makes it a member has been issued:
+    /// so nothing that it has not ACKed is flushed or completed.
     pub(crate) fn join_gate(&self, join: Join) -> bool {
         let first_known = join.first.is_some_and(|n| self.flusher.flushed() >= n.prev());
-        first_known && !self.cfg.weak(Weakness::JoinTooEarly)
+        (first_known || self.is_letting_in()) && !self.cfg.weak(Weakness::JoinTooEarly)
+    }
+
+    /// The write that makes the joiner a member has been issued.
+    fn is_letting_in(&self) -> bool {
+        self.superblock_write.is_some_and(|w| w.purpose == Purpose::Join)
     }
 
     /// The joiner holds all that counts.
@@ -337,11 +354,12 @@ impl Replica {
 
     /// A frozen joiner must not stall the service.
     pub(crate) fn throw_join_away(&mut self) {
-        let State::Primary(Phase::Join(_)) = self.state else { return };
-        if self.superblock_write.is_some_and(|w| w.purpose == Purpose::Join) {
+        let State::Primary(Phase::Join(join)) = self.state else { return };
+        if self.is_letting_in() {
             return; // Too late: its outcome decides.
         }
         self.notice(Notice::JoinThrownAway);
+        self.peer.thrown_away = Some(join.incarnation);
         self.send_peer(PeerBody::JoinAbort);
         let wait = self.backoff(self.timers.joins_thrown_away);
         self.timers.joins_thrown_away += 1;
@@ -397,7 +415,7 @@ impl Replica {
     // ---- rule 8, the joiner's side --------------------------------------------------------------------------------------
 
     fn join_accepted(&mut self, generation: Generation, first: Option<Seq>) {
-        if !matches!(self.state, State::Waiting(crate::state::Admission::Granted)) || self.leaving_since.is_some() {
+        if !matches!(self.state, State::Waiting(Admission::Granted)) || self.leaving_since.is_some() {
             return;
         }
         self.enter(State::Joining);

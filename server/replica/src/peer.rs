@@ -37,6 +37,9 @@ pub(crate) struct Peer {
     pub(crate) client_misses_it_at: Option<u64>,
     /// It has asked us to take over.
     pub(crate) asked: bool,
+    /// Whose join was thrown away on this link: it may have ACKed what it drops on hearing so, and the ACK may come
+    /// later than its next request. As another incarnation it may join again.
+    pub(crate) thrown_away: Option<Incarnation>,
 }
 
 impl Peer {
@@ -57,6 +60,7 @@ impl Peer {
             read_beat_at: now,
             client_misses_it_at: None,
             asked: false,
+            thrown_away: None,
         }
     }
 

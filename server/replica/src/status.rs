@@ -88,7 +88,6 @@ impl Replica {
                 State::Secondary if self.leaving_since.is_some() => self.send_peer(PeerBody::Leave),
                 State::Joining if self.leaving_since.is_some() => self.send_peer(PeerBody::JoinAbort),
                 State::Leaving(Leaving::Asked) => self.send_peer(PeerBody::TakeOver),
-                State::Leaving(Leaving::Asked) => self.send_peer(PeerBody::TakeOver),
                 _ => {}
             }
         }

@@ -6,27 +6,27 @@ use twinsan_replica::{
 };
 use twinsan_staging::Geometry;
 use twinsan_wire::{
-    Blob, BlobKind, ClientMsg, Epoch, Generation, Incarnation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody,
-    PeerMsg, Role, Seq, Superblock,
+    Blob, BlobKind, ClientMsg, Epoch, Generation, Incarnation, Lba, Mailbox, Member, Members, NodeId, NodeMsg,
+    PeerBody, PeerMsg, Role, Seq, Superblock,
 };
 
 /// Logical blocks of the volume.
-pub const VOLUME_BLOCKS: u64 = 64;
+pub(crate) const VOLUME_BLOCKS: u64 = 64;
 /// Bytes of one.
-pub const BLOCK: u32 = 512;
+pub(crate) const BLOCK: u32 = 512;
 
 type Test = fn(&Action) -> bool;
 
 /// The bench.
-pub struct Rig {
+pub(crate) struct Rig {
     /// The machine.
-    pub machine: Replica,
+    pub(crate) machine: Replica,
     /// Its clock.
-    pub now: u64,
+    pub(crate) now: u64,
     /// What stands on the disk; `settled` in both slots.
-    pub disk: SlotRead,
+    pub(crate) disk: SlotRead,
     /// What has not been answered.
-    pub pending: Vec<Action>,
+    pub(crate) pending: Vec<Action>,
     /// All that it wanted done since the last [`Rig::said`].
     log: Vec<Action>,
     hold: Test,
@@ -34,7 +34,7 @@ pub struct Rig {
 }
 
 /// An incarnation of the other node.
-pub fn other(n: u64) -> Incarnation {
+pub(crate) fn other(n: u64) -> Incarnation {
     Incarnation::from_random(1000 + n)
 }
 
@@ -59,7 +59,7 @@ fn wants_answer(action: &Action) -> bool {
 
 impl Rig {
     /// A process that starts while `superblock` stands on the disk.
-    pub fn new(node: NodeId, superblock: Superblock) -> Self {
+    pub(crate) fn new(node: NodeId, superblock: Superblock) -> Self {
         let mut rig = Self::starting(node, superblock);
         rig.settle();
         rig
@@ -85,7 +85,7 @@ impl Rig {
     }
 
     /// As [`Rig::new`], with node A's or B's incarnation 1 at the other end of link 1.
-    pub fn linked(node: NodeId, superblock: Superblock) -> Self {
+    pub(crate) fn linked(node: NodeId, superblock: Superblock) -> Self {
         let mut rig = Self::starting(node, superblock);
         rig.pending.retain(|a| *a != Action::Probe);
         rig.bare(Event::Probed(Probe::Alive(other(1))));
@@ -94,7 +94,7 @@ impl Rig {
     }
 
     /// Alone: the other node does not run, and the session of `generation` has no client.
-    pub fn solo(generation: u64) -> Self {
+    pub(crate) fn solo(generation: u64) -> Self {
         let superblock = Superblock { generation: Generation(generation), ..Superblock::default() };
         let rig = Self::new(NodeId::A, superblock);
         assert_eq!(rig.status().role, Role::Primary);
@@ -102,7 +102,7 @@ impl Rig {
     }
 
     /// Alone, with a client on connection 1 in session 1.
-    pub fn attached() -> Self {
+    pub(crate) fn attached() -> Self {
         let mut rig = Self::solo(0);
         rig.event(Event::ClientUp { conn: ConnId(1) });
         rig.client(1, ClientMsg::Attach);
@@ -111,7 +111,7 @@ impl Rig {
     }
 
     /// Two members: node B's incarnation 1 has joined, by link 1; the client is there.
-    pub fn dual() -> Self {
+    pub(crate) fn dual() -> Self {
         let mut rig = Self::attached();
         rig.joining(1);
         rig.ack(1, Some(Seq(1)), Seq(0));
@@ -120,15 +120,15 @@ impl Rig {
     }
 
     /// Node B's incarnation `n` has been accepted as a joiner, by link `n`.
-    pub fn joining(&mut self, n: u64) {
+    pub(crate) fn joining(&mut self, n: u64) {
         self.link(n, n);
-        self.wait(5000);
+        self.wait_with(5000, n, n, Role::Waiting);
         self.peer(n, n, PeerBody::JoinRequest);
         assert_eq!(self.status().joiner, Some(other(n)));
     }
 
     /// A mirror: node B, member with node A's incarnation 1 as its primary, by link 1; session 1.
-    pub fn secondary() -> Self {
+    pub(crate) fn secondary() -> Self {
         let primary = Member { node: NodeId::A, incarnation: other(1) };
         let alone = Superblock {
             counter: 1,
@@ -153,34 +153,34 @@ impl Rig {
     }
 
     /// What the machine says of itself.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.machine.status()
     }
 
     /// From now on what `test` names is not answered.
-    pub fn hold(&mut self, test: Test) {
+    pub(crate) fn hold(&mut self, test: Test) {
         self.hold = test;
     }
 
     /// Everything is answered again.
-    pub fn let_go(&mut self) {
+    pub(crate) fn let_go(&mut self) {
         self.hold = |_| false;
         self.settle();
     }
 
     /// Takes what was wanted since the last time.
-    pub fn said(&mut self) -> Vec<Action> {
+    pub(crate) fn said(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.log)
     }
 
     /// Something happens; what follows from it is answered.
-    pub fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         self.bare(event);
         self.settle();
     }
 
     /// Something happens; nothing is answered.
-    pub fn bare(&mut self, event: Event) {
+    pub(crate) fn bare(&mut self, event: Event) {
         let mut out = Vec::new();
         self.machine.handle(event, self.now, &mut out);
         self.took(out);
@@ -192,7 +192,7 @@ impl Rig {
     }
 
     /// Time passes, a tick at a time.
-    pub fn wait(&mut self, ms: u64) {
+    pub(crate) fn wait(&mut self, ms: u64) {
         for _ in 0..ms.div_ceil(10) {
             self.now += 10;
             self.event(Event::Tick);
@@ -200,7 +200,7 @@ impl Rig {
     }
 
     /// The same, and the other node goes on saying what it is.
-    pub fn wait_with(&mut self, ms: u64, link: u64, from: u64, role: Role) {
+    pub(crate) fn wait_with(&mut self, ms: u64, link: u64, from: u64, role: Role) {
         for _ in 0..ms.div_ceil(50) {
             self.wait(50);
             self.peer_status(link, from, role);
@@ -208,7 +208,7 @@ impl Rig {
     }
 
     /// Answers whatever is not held.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let mut steps = 0;
         while let Some(at) = self.pending.iter().position(|a| !(self.hold)(a)) {
             let action = self.pending.remove(at);
@@ -220,14 +220,14 @@ impl Rig {
     }
 
     /// Ends one held action as `event`, and answers what follows.
-    pub fn end(&mut self, test: impl Fn(&Action) -> bool, event: Event) {
+    pub(crate) fn end(&mut self, test: impl Fn(&Action) -> bool, event: Event) {
         let at = self.pending.iter().position(test).expect("it is under way");
         self.pending.remove(at);
         self.event(event);
     }
 
     /// How the disk and the fence answer when all is well; the other node does not run.
-    pub fn answer(&mut self, action: &Action) -> Event {
+    pub(crate) fn answer(&mut self, action: &Action) -> Event {
         match action {
             Action::ReadSuperblock => Event::SuperblockRead(Ok(self.disk)),
             Action::WriteSuperblock(superblock) => {
@@ -249,26 +249,26 @@ impl Rig {
     }
 
     /// The other node's incarnation `n` is connected by `link`.
-    pub fn link(&mut self, link: u64, n: u64) {
+    pub(crate) fn link(&mut self, link: u64, n: u64) {
         self.event(Event::LinkUp { link: LinkId(link), peer: other(n) });
     }
 
     /// It says what it is.
-    pub fn peer_status(&mut self, link: u64, n: u64, role: Role) {
+    pub(crate) fn peer_status(&mut self, link: u64, n: u64, role: Role) {
         self.beat += 1;
         let beat = self.beat;
         self.peer(link, n, PeerBody::Status { role, beat });
     }
 
     /// It says `body`, in the machine's own epoch.
-    pub fn peer(&mut self, link: u64, n: u64, body: PeerBody) {
+    pub(crate) fn peer(&mut self, link: u64, n: u64, body: PeerBody) {
         let status = self.status();
         let (epoch, to) = (status.superblock.epoch, Some(status.incarnation));
         self.event(Event::Peer { link: LinkId(link), msg: PeerMsg { epoch, from: other(n), to, body } });
     }
 
     /// It ACKs, in the machine's own epoch.
-    pub fn ack(&mut self, n: u64, first: Option<Seq>, received: Seq) {
+    pub(crate) fn ack(&mut self, n: u64, first: Option<Seq>, received: Seq) {
         let status = self.status();
         let mailbox = Mailbox::Ack {
             epoch: status.superblock.epoch,
@@ -282,12 +282,12 @@ impl Rig {
     }
 
     /// A client says something.
-    pub fn client(&mut self, conn: u64, msg: ClientMsg) {
+    pub(crate) fn client(&mut self, conn: u64, msg: ClientMsg) {
         self.event(Event::Client { conn: ConnId(conn), msg });
     }
 
     /// A client writes block `lba` as `seq`, in the session of the superblock.
-    pub fn write(&mut self, conn: u64, seq: u64, lba: u64) {
+    pub(crate) fn write(&mut self, conn: u64, seq: u64, lba: u64) {
         let blob = Blob {
             generation: self.status().generation,
             seq: Seq(seq),
@@ -301,7 +301,7 @@ impl Rig {
     }
 
     /// The last that the client was told to complete.
-    pub fn completed(&self) -> Seq {
+    pub(crate) fn completed(&self) -> Seq {
         let told = self.log.iter().filter_map(|action| match action {
             Action::ClientMailbox { mailbox: Mailbox::Completion { durable, .. }, .. } => *durable,
             Action::AnswerRead { durable, .. } => Some(*durable),
@@ -312,14 +312,14 @@ impl Rig {
 }
 
 /// Sent to the other node.
-pub fn tells(actions: &[Action], test: impl Fn(&PeerBody) -> bool) -> bool {
+pub(crate) fn tells(actions: &[Action], test: impl Fn(&PeerBody) -> bool) -> bool {
     actions.iter().any(|a| matches!(a, Action::SendPeer { msg, .. } if test(&msg.body)))
 }
 
 /// Sent to a client.
-pub fn answers(actions: &[Action], test: impl Fn(&NodeMsg) -> bool) -> bool {
+pub(crate) fn answers(actions: &[Action], test: impl Fn(&NodeMsg) -> bool) -> bool {
     actions.iter().any(|a| matches!(a, Action::SendClient { msg, .. } if test(msg)))
 }
 
 /// A disk that does not work.
-pub const BROKEN: Result<(), DiskError> = Err(DiskError::Failed);
+pub(crate) const BROKEN: Result<(), DiskError> = Err(DiskError::Failed);

@@ -57,7 +57,7 @@ fn an_end_that_meets_the_write_of_a_join_goes_on() {
     rig.hold(|a| matches!(a, Action::WriteSuperblock(_)));
     rig.ack(1, Some(Seq(1)), Seq(0));
     rig.event(Event::Shutdown);
-    eprintln!("{:?}",rig.said());rig.let_go();eprintln!("{:?} {:?}",rig.status(),rig.said());
+    rig.let_go();
     rig.wait_with(200, 1, 1, Role::Secondary);
     assert_eq!(rig.status().role, Role::Leaving);
 }
@@ -96,7 +96,10 @@ fn a_link_that_returns_during_the_write_of_a_join_does_not_send_the_joiner_away(
     rig.link(2, 1);
     assert!(!tells(&rig.said(), |body| matches!(body, PeerBody::Announce { .. })));
     rig.let_go();
-    assert!(tells(&rig.said(), |body| matches!(body, PeerBody::Announce { superblock } if superblock.members.is_dual())));
+    assert!(tells(
+        &rig.said(),
+        |body| matches!(body, PeerBody::Announce { superblock } if superblock.members.is_dual())
+    ));
 }
 
 /// Section 8, same incarnation, empty lanes: a join was thrown away, and what its joiner had said before it heard so
@@ -234,4 +237,55 @@ fn a_probe_that_is_older_than_the_link_says_nothing() {
     rig.end(|a| *a == Action::Probe, Event::Probed(Probe::Alive(other(7))));
     rig.wait_with(200, 2, 1, Role::Secondary);
     assert!(rig.status().dual, "its member is there");
+}
+
+/// Rule 12: the order also counts when the member that is gone had been heard by this very process.
+#[test]
+fn a_recovery_does_not_wait_for_one_that_was_heard_and_has_died() {
+    let both = Superblock {
+        counter: 5,
+        epoch: Epoch(5),
+        primary: Some(NodeId::A),
+        members: Members::solo(Member { node: NodeId::A, incarnation: other(1) })
+            .with(Member { node: NodeId::B, incarnation: other(9) }),
+        generation: Generation(1),
+        clean: false,
+    };
+    let mut rig = Rig::linked(NodeId::B, both);
+    rig.wait_with(100, 1, 1, Role::Primary);
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(200);
+    assert_eq!(rig.status().role, Role::Refusing);
+    rig.event(Event::Recover);
+    rig.wait(5000);
+    assert_eq!(rig.status().role, Role::Primary);
+}
+
+/// Rule 1: a batch that failed may have put bytes before a reader's eyes that the disk does not have to keep.
+#[test]
+fn a_read_that_met_a_failing_batch_is_answered_when_that_has_been_written() {
+    let mut rig = Rig::attached();
+    rig.hold(|a| matches!(a, Action::Flush { .. } | Action::ReadDisk { .. } | Action::WriteHeartbeat { .. }));
+    let epoch = rig.status().superblock.epoch;
+    rig.client(1, ClientMsg::Read { id: 1, epoch, after: Seq(0), lba: Lba(0), blocks: 1, slot: 0 });
+    rig.write(1, 1, 0);
+    let batch_of = |rig: &Rig| {
+        rig.pending.iter().find_map(|a| match a {
+            Action::Flush { batch, .. } => Some(*batch),
+            _ => None,
+        })
+    };
+    let token = rig.pending.iter().find_map(|a| match a {
+        Action::ReadDisk { token, .. } => Some(*token),
+        _ => None,
+    });
+    let (batch, token) = (batch_of(&rig).unwrap(), token.unwrap());
+    let answered = |rig: &mut Rig| rig.said().iter().any(|a| matches!(a, Action::AnswerRead { .. }));
+    rig.end(|a| matches!(a, Action::ReadDisk { .. }), Event::DiskRead { token, result: Ok(()) });
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN });
+    assert!(!answered(&mut rig));
+    rig.wait(200);
+    let batch = batch_of(&rig).expect("it is tried again");
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()) });
+    assert!(answered(&mut rig));
 }
