@@ -1,4 +1,6 @@
-//! Attempts to break the machine with event orders that are odd, and legal.
+//! Attempts to break the machine with event orders that are odd, and legal; and with clients that are hostile.
 
+mod chaos;
+mod chaos_steps;
 mod rig;
 mod scenarios;
