@@ -19,6 +19,8 @@ use crate::workload::{Budget, Figures, Meter, Target, Workload, run};
 
 /// Each runner's device.
 const BYTES: u64 = 256 << 20;
+/// The volume's block. All offsets are multiples of it: nobody has to read before it writes.
+const BLOCK_BYTES: u32 = 4096;
 /// One transfer of prefill and read-back.
 const CHUNK: usize = 1 << 20;
 /// For whatever ends by itself in a moment.
@@ -91,8 +93,8 @@ struct Lane<'a> {
 pub fn peers(settings: &Settings) -> Result<Peers> {
     let Settings { write_bytes, .. } = *settings;
     ensure!(
-        write_bytes > 0 && write_bytes <= CHUNK && write_bytes.is_multiple_of(4096),
-        "writes of {write_bytes} bytes: a multiple of 4096 up to {CHUNK}, please"
+        write_bytes > 0 && write_bytes <= CHUNK && write_bytes.is_multiple_of(BLOCK_BYTES as usize),
+        "writes of {write_bytes} bytes: a multiple of {BLOCK_BYTES} up to {CHUNK}, please"
     );
     let quorum = Quorum::start(BYTES)?;
     let cluster = start_cluster(settings)?;
@@ -104,7 +106,8 @@ pub fn peers(settings: &Settings) -> Result<Peers> {
     prefill(&mut peer, theirs)?;
     let path = cluster.disk_file().with_file_name("peer.img");
     let mut file = DirectFile::create(&path, BYTES, files, |_| ())?;
-    let workload = Workload { name: "synchronous write", bytes: write_bytes, count: settings.writes };
+    let workload =
+        Workload { name: "synchronous write", bytes: write_bytes, align: BLOCK_BYTES as usize, count: settings.writes };
     let lane = |name, copies, target, model| Lane::new(workload, name, copies, target, model);
     let mut lanes = [
         lane("TwinSAN pair", "two in RAM, one disk behind", &mut client as &mut dyn Target, ours),
@@ -129,7 +132,7 @@ pub fn peers(settings: &Settings) -> Result<Peers> {
 fn start_cluster(settings: &Settings) -> Result<Cluster> {
     let options = Options {
         volume_bytes: BYTES,
-        block_bytes: 4096,
+        block_bytes: BLOCK_BYTES,
         staging: "64MiB",
         disk_folder: settings.folder.clone(),
         keep: false,
@@ -220,14 +223,11 @@ impl Ratio {
 
 impl Peers {
     fn new(settings: &Settings, runners: [Runner; 3]) -> Self {
-        let [ours, quorum, file] = &runners;
-        Self {
-            write_bytes: settings.write_bytes,
-            rounds: settings.rounds,
-            quorum_over_twinsan: Ratio::new(&quorum.slice_p50_us, &ours.slice_p50_us),
-            file_over_twinsan: Ratio::new(&file.slice_p50_us, &ours.slice_p50_us),
-            runners: runners.to_vec(),
-        }
+        let [ours, quorum, file] = [0, 1, 2].map(|i: usize| &runners[i].slice_p50_us);
+        let quorum_over_twinsan = Ratio::new(quorum, ours);
+        let file_over_twinsan = Ratio::new(file, ours);
+        let Settings { write_bytes, rounds, .. } = *settings;
+        Self { write_bytes, rounds, runners: runners.into(), quorum_over_twinsan, file_over_twinsan }
     }
 
     /// For people.

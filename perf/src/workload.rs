@@ -15,15 +15,17 @@ pub struct Workload {
     pub name: &'static str,
     /// Bytes of one write.
     pub bytes: usize,
+    /// Offsets are multiples of so many bytes, themselves a multiple of [`BLOCK`].
+    pub align: usize,
     /// How many writes `--full` makes.
     pub count: u64,
 }
 
 /// The mission's three.
 pub const WORKLOADS: [Workload; 3] = [
-    Workload { name: "10 KB", bytes: 10_240, count: 100_000 },
-    Workload { name: "100 KB", bytes: 102_400, count: 10_000 },
-    Workload { name: "1 MiB", bytes: 1_048_576, count: 1_000 },
+    Workload { name: "10 KB", bytes: 10_240, align: BLOCK, count: 100_000 },
+    Workload { name: "100 KB", bytes: 102_400, align: BLOCK, count: 10_000 },
+    Workload { name: "1 MiB", bytes: 1_048_576, align: BLOCK, count: 1_000 },
 ];
 
 /// What can be written to synchronously: a volume, or a plain file.
@@ -131,9 +133,10 @@ pub fn run(
     let mut meter = Meter::new(workload);
     let mut random = Random::new(workload.bytes as u64);
     let mut buffer = vec![0; workload.bytes];
-    let places = (volume_bytes - workload.bytes as u64) / BLOCK as u64 + 1;
+    let step = workload.align as u64;
+    let places = (volume_bytes - workload.bytes as u64) / step + 1;
     for done in 1..=budget.count {
-        let first = random.below(places);
+        let first = random.below(places) * (step / BLOCK as u64);
         let stamp = model.next_stamp();
         fill(&mut buffer, first, stamp);
         let begin = Instant::now();
