@@ -156,6 +156,7 @@ impl Flusher {
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batching {
+    /// What one batch covers at most, unless its first blob alone is more.
     pub(crate) max_bytes: u64,
     pub(crate) block_bytes: u32,
     /// Test-only wrong wording.
@@ -164,12 +165,14 @@ pub(crate) struct Batching {
     pub(crate) oldest_first: bool,
 }
 
-/// The last blob of a batch that begins after `after`: at least one, at most `max_bytes` of payload, not past `limit`.
+/// The last blob of a batch that begins after `after`: at least one, at most `max_bytes` to write, not past `limit`.
+/// Zeros count as what they cover: a disk that can't be told to zero has to be written.
 fn cut(lane: &Lane, after: Seq, limit: Seq, max_bytes: u64) -> Seq {
+    let block_bytes = u64::from(lane.geometry().block_bytes());
     let mut bytes = 0;
     let mut upto = after;
     for blob in lane.range(after.next()..=limit) {
-        bytes += u64::from(blob.payload_len);
+        bytes += u64::from(blob.blocks) * block_bytes;
         if upto > after && bytes > max_bytes {
             break;
         }
