@@ -65,6 +65,11 @@ impl Client {
         self.machine.as_ref().is_some_and(Session::is_open)
     }
 
+    /// The last write that has completed.
+    pub(crate) fn completed(&self) -> Seq {
+        self.machine.as_ref().map_or(Seq::ZERO, Session::completed)
+    }
+
     fn free_slot(&self) -> Option<u32> {
         let used = |slot: &u32| self.reads.values().any(|r| r.slot == *slot);
         // A freed buffer is taken again at once: what lands late then shows.

@@ -109,11 +109,11 @@ impl Counts {
         let floors = [
             ("writes", self.writes, 200_000),
             ("faults", self.faults_total(), 3_000),
-            ("takeovers by rule 5", self.takeovers_rule_5, 1_000),
-            ("takeovers by rule 6", self.takeovers_rule_6, 1_000),
+            ("takeovers by rule 5", self.takeovers_rule_5, 800),
+            ("takeovers by rule 6", self.takeovers_rule_6, 1_200),
             ("joins", self.joins, 2_000),
-            ("drops", self.drops, 1_000),
-            ("attaches", self.attaches, 1_500),
+            ("drops", self.drops, 700),
+            ("attaches", self.attaches, 1_200),
             ("fenced", self.fenced, 50),
             ("refusals", self.refusals, 20),
         ];

@@ -355,7 +355,8 @@ impl World {
                 if at.state == UnitState::Ended {
                     continue;
                 }
-                if !at.is_write() || self.rng.chance(400) {
+                // A script decides by itself what lands.
+                if !at.is_write() || (self.config.writes > 0 && self.rng.chance(400)) {
                     if let (Part::Slot(slot), true) = (at.part, self.rng.chance(100)) {
                         self.tear(slot);
                     }

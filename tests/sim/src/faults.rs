@@ -21,6 +21,8 @@ pub(crate) enum Remedy {
     Mend(Host, Host),
     DiskWell(NodeId),
     Client,
+    /// Somebody looks at a volume that refuses to serve.
+    Operator,
 }
 
 /// The faults that are to come.
@@ -336,12 +338,14 @@ impl World {
     }
 
     fn kill_both(&mut self) -> bool {
-        self.check.loss_allowed = true;
+        let only_in_ram = |s: &twinsan_wire::Superblock| s.members.is_dual() && !s.clean;
+        self.check.loss_allowed = self.disk.possible_superblocks().iter().any(only_in_ram);
         for node in NodeId::BOTH {
             self.crash_node(node);
             self.mend_after(Remedy::Start(node));
         }
         self.plan.kill_both = false;
+        self.after(2_000_000, Ev::Heal(Remedy::Operator));
         true
     }
 
@@ -356,6 +360,12 @@ impl World {
                 self.poll_fence();
             }
             Remedy::Client => self.ensure_client(),
+            Remedy::Operator => {
+                self.recover_if_needed();
+                if self.check.loss_allowed {
+                    self.after(500_000, Ev::Heal(Remedy::Operator));
+                }
+            }
         }
     }
 

@@ -62,6 +62,11 @@ impl Fence {
             next_request: 0,
         }
     }
+
+    /// READ KEYS: the generation, if the own key is there.
+    pub(crate) fn read_keys(&self, node: NodeId) -> Option<u64> {
+        self.registered[node.index()].map(|_| self.pr_generation)
+    }
 }
 
 impl World {
@@ -205,11 +210,16 @@ impl World {
         for id in ops {
             for unit in 0..self.disk.ops.get(&id).map_or(0, |op| op.units.len()) {
                 let lands = self.rng.chance(300);
-                let Some(op) = self.disk.ops.get_mut(&id) else { break };
-                let at = &mut op.units[unit];
+                let Some(op) = self.disk.ops.get(&id) else { break };
+                let at = &op.units[unit];
                 if !at.is_write() || at.state != UnitState::Pending {
                     continue;
                 }
+                // What a script holds is queued above the disk: neither there to be aborted nor past its check.
+                if self.holds.holds_disk(self, id, unit) && !without_abort {
+                    continue;
+                }
+                let at = &mut self.disk.ops.get_mut(&id).expect("it is there").units[unit];
                 at.state = if without_abort || lands { UnitState::Unstoppable } else { UnitState::Aborted };
                 if lands && !without_abort {
                     self.disk_lands(id, unit);
@@ -265,21 +275,26 @@ impl World {
     fn add_path_step(&mut self, at: usize, seen: Option<u64>) -> Option<Result<(), FenceError>> {
         let node = self.fence.requests[at].node;
         let Some(seen) = seen else {
-            if self.fence.registered[node.index()].is_none() {
+            let seen = self.fence.read_keys(node);
+            if seen.is_none() {
                 return Some(Err(FenceError::Lost));
             }
             let number = self.fence.requests[at].number;
-            self.fence.requests[at].what = Step::AddPath { seen: Some(self.fence.pr_generation) };
+            self.fence.requests[at].what = Step::AddPath { seen };
             let delay = self.disk_delay() * 4;
             self.after(delay, Ev::FenceStep(number));
             return None;
         };
-        // Registering raises the generation by one; more than that means that the keys changed meanwhile.
+        self.register_path(node, seen);
+        Some(Ok(()))
+    }
+
+    /// Registering raises the generation by one; more than that means that the keys changed meanwhile.
+    pub(crate) fn register_path(&mut self, node: NodeId, seen: u64) {
         let alone = self.fence.pr_generation == seen;
         if alone || self.config.driver_weak(DriverWeakness::PathAddedBlindly) {
-            self.fence.registered[node.index()] = Some(self.fence.requests[at].life);
+            self.fence.registered[node.index()] = self.nodes[node.index()].life;
         }
         self.fence.pr_generation += 1;
-        Some(Ok(()))
     }
 }

@@ -45,6 +45,10 @@ pub(crate) struct Holds {
 }
 
 impl Holds {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = HoldId> + '_ {
+        self.items.iter().map(|(id, _)| *id).chain(self.disk.iter().map(|(id, _)| *id))
+    }
+
     pub(crate) fn holds_item(&self, from: Host, to: Host, item: &Item) -> bool {
         self.items.iter().any(|(_, test)| test(from, to, item))
     }

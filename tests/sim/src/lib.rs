@@ -18,6 +18,7 @@ mod hold;
 mod net;
 mod node;
 mod rng;
+mod script;
 mod stamp;
 mod trace;
 mod weak;

@@ -65,7 +65,7 @@ impl World {
     }
 
     /// Rule 12: the operator accepts the loss, where both nodes were killed and one of them refuses.
-    fn recover_if_needed(&mut self) {
+    pub(crate) fn recover_if_needed(&mut self) {
         if !self.check.loss_allowed {
             return;
         }

@@ -132,13 +132,14 @@ impl World {
         if std::mem::take(&mut self.check.loss_accepted) {
             self.take_stock();
         }
+        // Nobody serves before that unless nothing is lost.
+        self.check.loss_allowed = false;
         one_authoritative_primary::check_role(self, node);
         completed_write_is_never_lost::serving(self, node);
     }
 
     /// Rule 12: the operator has accepted that what only RAM held is gone.
     fn take_stock(&mut self) {
-        self.check.loss_allowed = false;
         for (history, &disk) in self.check.blocks.iter_mut().zip(&self.disk.blocks) {
             let lost = history.floor() > disk;
             let completed = history.completed;

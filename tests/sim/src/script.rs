@@ -1,0 +1,91 @@
+//! What scripts see and do beside the faults of ordinary runs: exact interleavings need exact hands.
+
+use twinsan_wire::{NodeId, Role, Seq, Superblock};
+
+use crate::hold::HoldId;
+use crate::stamp::Version;
+use crate::trace::trace;
+use crate::world::World;
+
+impl World {
+    /// What a node says that it does; `None`: nothing runs there.
+    #[must_use]
+    pub fn role(&self, node: NodeId) -> Option<Role> {
+        self.nodes[node.index()].role()
+    }
+
+    /// What a node has received of the session.
+    #[must_use]
+    pub fn received(&self, node: NodeId) -> Seq {
+        self.nodes[node.index()].machine.as_ref().map_or(Seq::ZERO, |m| m.status().received)
+    }
+
+    /// What a node has released of the session.
+    #[must_use]
+    pub fn released(&self, node: NodeId) -> Seq {
+        self.nodes[node.index()].machine.as_ref().map_or(Seq::ZERO, |m| m.status().released)
+    }
+
+    /// What a client's callers have been told to be done.
+    #[must_use]
+    pub fn completed(&self, client: usize) -> Seq {
+        self.clients[client].completed()
+    }
+
+    /// What a block of the disk holds.
+    ///
+    /// # Panics
+    /// If it is not on the volume.
+    #[must_use]
+    pub fn on_disk(&self, lba: u64) -> Version {
+        self.disk.blocks[usize::try_from(lba).expect("a small volume")]
+    }
+
+    /// The valid slot with the highest counter.
+    #[must_use]
+    pub fn superblock(&self) -> Option<Superblock> {
+        self.disk.superblock()
+    }
+
+    /// The slot that was written last rots.
+    pub fn rot_newest_slot(&mut self) {
+        let [a, b] = self.disk.slots.map(|slot| slot.map_or(0, |s| s.counter));
+        let newest = usize::from(b > a);
+        trace!(self, "disk", "=== slot {newest} rots");
+        self.disk.slots[newest] = None;
+    }
+
+    /// A node's next write is answered with a reservation conflict, though its key is there.
+    pub fn conflict_once(&mut self, node: NodeId) {
+        self.disk.false_conflict[node.index()] = true;
+    }
+
+    /// A path of the node came back, and the keys are read: the first half of its registration.
+    #[must_use]
+    pub fn path_reads_keys(&mut self, node: NodeId) -> Option<u64> {
+        self.fence.read_keys(node)
+    }
+
+    /// The second half: it is registered, unless the keys have changed since then.
+    pub fn path_registers(&mut self, node: NodeId, seen: u64) {
+        self.register_path(node, seen);
+    }
+
+    /// Lets go of everything that is held.
+    pub fn release_all(&mut self) {
+        for hold in self.holds.all() {
+            self.release(hold);
+        }
+    }
+
+    /// A promise that only the script can judge has been broken.
+    pub fn broken(&mut self, what: &str) {
+        self.fail("script", what.to_owned());
+    }
+}
+
+impl crate::hold::Holds {
+    fn all(&self) -> Vec<HoldId> {
+        self.ids().collect()
+    }
+}

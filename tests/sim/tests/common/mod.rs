@@ -1,0 +1,109 @@
+//! A cluster on strings: what the scripted scenarios share.
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
+
+pub use twinsan_sim::{DiskAccess, DriverWeakness, FenceKind, Host, Item, SimConfig, Version, Weakness, World};
+pub use twinsan_wire::{BlobKind, Generation, Mailbox, NodeId, PeerBody, Role, Seq};
+
+pub const A: NodeId = NodeId::A;
+pub const B: NodeId = NodeId::B;
+pub const NODE_A: Host = Host::Node(NodeId::A);
+pub const NODE_B: Host = Host::Node(NodeId::B);
+
+/// A step of a script did not come about.
+#[derive(Debug)]
+pub struct NotReached(pub &'static str);
+
+pub type Script = fn(&mut World) -> Result<(), NotReached>;
+
+/// Runs a script as things are: every step must come about and every promise be kept, also when everything is mended.
+/// With `weakness`, a promise must be broken on the way or at the end.
+pub fn scenario(fence: FenceKind, weakness: Weakness, script: Script) {
+    passes(fence, script);
+    let mut world = World::new(SimConfig::scripted(fence).weakened(Some(weakness)));
+    let reached = script(&mut world);
+    world.release_all();
+    world.finish();
+    let said = world.violation();
+    if said.is_none() {
+        print_trace(&world);
+    }
+    assert!(said.is_some(), "{} is not caught; the script: {reached:?}", weakness.name());
+}
+
+/// Runs a script as things are.
+pub fn passes(fence: FenceKind, script: Script) {
+    let mut world = World::new(SimConfig::scripted(fence));
+    let reached = script(&mut world);
+    if reached.is_ok() {
+        world.release_all();
+        world.finish();
+    }
+    let said = world.violation().cloned();
+    if reached.is_err() || said.is_some() {
+        print_trace(&world);
+    }
+    assert!(reached.is_ok(), "{reached:?} {said:?}");
+    assert_eq!(said, None);
+}
+
+fn print_trace(world: &World) {
+    for line in world.trace_lines().iter().filter(|l| !l.contains("Status {") && !l.contains("View {")) {
+        println!("{line}");
+    }
+}
+
+/// The step must come about within two seconds of simulated time.
+pub fn reach(world: &mut World, what: &'static str, done: impl FnMut(&World) -> bool) -> Result<(), NotReached> {
+    if world.run_until(2_000, done) { Ok(()) } else { Err(NotReached(what)) }
+}
+
+/// A serves alone, with one client that is open. Returns the client.
+pub fn solo(world: &mut World) -> Result<usize, NotReached> {
+    world.start_node(A);
+    let client = world.start_client();
+    reach(world, "A serves alone", |w| w.role(A) == Some(Role::Primary) && w.client_is_open(client))?;
+    Ok(client)
+}
+
+/// A serves, B is a member and fed, one client is open.
+pub fn dual(world: &mut World) -> Result<usize, NotReached> {
+    let client = solo(world)?;
+    world.start_node(B);
+    reach(world, "both are members", World::is_dual)?;
+    world.run_for(50);
+    Ok(client)
+}
+
+/// One block written; the seq.
+pub fn write(world: &mut World, client: usize, lba: u64) -> Result<Seq, NotReached> {
+    write_blocks(world, client, lba, 1)
+}
+
+pub fn write_blocks(world: &mut World, client: usize, lba: u64, blocks: u32) -> Result<Seq, NotReached> {
+    world.write(client, BlobKind::Write, lba, blocks).ok_or(NotReached("the write is taken"))
+}
+
+/// One block written and completed.
+pub fn complete(world: &mut World, client: usize, lba: u64) -> Result<Seq, NotReached> {
+    let seq = write(world, client, lba)?;
+    reach(world, "the write completes", |w| w.completed(client) >= seq)?;
+    Ok(seq)
+}
+
+/// Holds blobs from `from` on, on their way to `node`.
+pub fn hold_blobs(world: &mut World, node: NodeId, from: Seq) -> twinsan_sim::HoldId {
+    world.hold_messages(move |_, to, item| to == Host::Node(node) && matches!(item, Item::Blob(b) if b.seq >= from))
+}
+
+/// Holds writes of one block by one node.
+pub fn hold_block(world: &mut World, node: NodeId, lba: u64) -> twinsan_sim::HoldId {
+    world.hold_disk(move |n, access| n == node && matches!(access, DiskAccess::Block { lba: l, .. } if l == lba))
+}
+
+pub fn settled_members(world: &World) -> usize {
+    world.superblock().map_or(0, |s| s.members.0.iter().flatten().count())
+}
+
+pub fn replica(weakness: twinsan_replica::Weakness) -> Weakness {
+    Weakness::Replica(weakness)
+}
