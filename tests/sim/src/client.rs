@@ -197,7 +197,9 @@ impl World {
             Action::ReadCompleted { id, slot } => self.read_completed(number, id, slot),
             Action::Opened { generation } => {
                 self.clients[number].generation = Some(generation);
-                self.check.session_opened(generation);
+                if let Err(what) = self.check.session_opened(generation) {
+                    self.fail("completed_write_is_never_lost", what);
+                }
             }
             Action::Ended(why) => {
                 self.clients[number].ended = Some(why);

@@ -55,6 +55,13 @@ impl World {
         self.disk.slots[newest] = None;
     }
 
+    /// The node's process is killed, and none of its writes in flight ever left the host.
+    pub fn crash_and_lose_writes(&mut self, node: NodeId) {
+        let life = self.nodes[node.index()].life;
+        self.crash_node(node);
+        self.disk.ops.retain(|_, op| Some(op.life) != life);
+    }
+
     /// A node's next write is answered with a reservation conflict, though its key is there.
     pub fn conflict_once(&mut self, node: NodeId) {
         self.disk.false_conflict[node.index()] = true;

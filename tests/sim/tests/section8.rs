@@ -17,11 +17,14 @@ fn join_too_early() {
         let second = write(w, client, 0)?;
         reach(w, "A has both", |w| w.received(A) == second)?;
         hold_blobs(w, B, second);
+        let joining = w.hold_disk(|n, access| n == A && matches!(access, DiskAccess::Slot { .. }));
         w.start_node(B);
         reach(w, "B has the first only", |w| w.received(B) == Seq(1))?;
         w.run_for(20);
         w.release(flush);
-        w.run_for(100);
+        w.run_for(20);
+        w.release(joining);
+        w.run_for(20);
         w.crash_node(A);
         w.run_for(1_500);
         Ok(())
@@ -220,6 +223,7 @@ fn two_writes_of_one_block_in_flight() {
 fn read_going_back() {
     scenario(FenceKind::Pr, replica(Replica::FlushBeforeDurable), |w| {
         let client = dual(w)?;
+        w.hold_messages(|from, to, item| (from, to) == (NODE_A, NODE_B) && matches!(item, Item::Mailbox(_)));
         complete(w, client, 0)?;
         hold_blobs(w, B, Seq(2));
         write(w, client, 0)?;
@@ -253,14 +257,14 @@ fn dropped_and_fenced(w: &mut World) -> Result<(), NotReached> {
     reach(w, "A has the second", |w| w.received(A) == second)?;
     w.hold_disk(|_, access| matches!(access, DiskAccess::Slot { .. }));
     w.cut(NODE_A, NODE_B);
-    w.run_for(200);
+    w.run_for(250);
     w.release(disk);
     reach(w, "A, dropping B, flushes the second", |w| w.on_disk(0).seq == second.0)?;
     w.run_for(20);
     w.freeze(NODE_A);
     reach(w, "B takes over and flushes the first over it", |w| w.on_disk(0).seq == 1)?;
     w.run_for(5);
-    w.crash_node(B);
+    w.crash_and_lose_writes(B);
     w.release_all();
     w.mend_all();
     w.thaw(NODE_A);

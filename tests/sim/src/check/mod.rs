@@ -88,8 +88,13 @@ impl Check {
         &mut self.blocks[usize::try_from(lba).expect("a small volume")]
     }
 
-    pub(crate) fn session_opened(&mut self, generation: Generation) {
-        self.newest_session = self.newest_session.max(generation.0);
+    /// Sessions' numbers grow: (generation, seq) names one content for ever.
+    pub(crate) fn session_opened(&mut self, generation: Generation) -> Result<(), String> {
+        if generation.0 <= self.newest_session {
+            return Err(format!("a session opens as {generation}, g{} was open before", self.newest_session));
+        }
+        self.newest_session = generation.0;
+        Ok(())
     }
 
     pub(crate) fn write_issued(&mut self, version: Version, extent: Extent) {
