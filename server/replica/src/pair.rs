@@ -181,6 +181,10 @@ impl Replica {
         let joins_no_more = self.state == State::Joining && superblock.epoch == self.superblock.epoch;
         if superblock.epoch <= self.superblock.epoch && !joins_no_more {
             if superblock.epoch == self.superblock.epoch {
+                // One read half-written, whose slot then rotted away: its epoch has been given to another.
+                if matches!(self.state, State::Waiting(_)) && superblock.counter > self.superblock.counter {
+                    self.superblock = superblock;
+                }
                 self.ack();
             }
             return;
