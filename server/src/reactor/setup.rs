@@ -24,7 +24,7 @@ impl<F: Fabric> Reactor<F> {
     // ---- listening ------------------------------------------------------------------------------------------------
 
     pub(super) fn accepted(&mut self, id: ConnId) {
-        if self.conns.len() >= MAX_CONNECTIONS {
+        if self.conns.len() >= MAX_CONNECTIONS && !self.make_room() {
             tracing::warn!("{MAX_CONNECTIONS} connections already: another one is turned away");
             self.fabric.disconnect(id);
             return;
@@ -32,6 +32,14 @@ impl<F: Fabric> Reactor<F> {
         let nonce = fresh_nonce().expect("the kernel has random bytes");
         let stage = Stage::Listening(Box::new(Listener::new(self.identity.node, nonce)));
         self.conns.insert(id, Conn::new(None, stage, self.now));
+    }
+
+    /// Of those who have proven nothing, the oldest goes, if there is one: the table full of such must not keep the
+    /// other node or a client out. An honest set-up is through within a few round trips.
+    fn make_room(&mut self) -> bool {
+        let unproven = |conn: &Conn| matches!(conn.stage, Stage::Listening(_) | Stage::Parting);
+        let oldest = self.conns.iter().find(|(_, conn)| unproven(conn)).map(|(id, _)| id);
+        oldest.is_some_and(|id| self.destroy(id).is_some())
     }
 
     /// A message on a connection whose set-up is not through.

@@ -207,8 +207,25 @@ fn a_new_incarnation_voids_what_was_said_in_the_old_ones_name() {
 fn too_many_connections_are_turned_away() {
     let mut rig = Rig::new(NodeId::A, None);
     let limit = crate::limits::MAX_CONNECTIONS as u64;
-    for conn in 0..=limit {
+    for conn in 0..limit {
+        rig.let_in(ConnId(conn), Purpose::Client);
+    }
+    rig.take();
+    rig.reactor.fabric_event(FabricEvent::Accepted { conn: ConnId(limit) });
+    assert_eq!(rig.take(), [Call::Disconnect(ConnId(limit))]);
+}
+
+#[test]
+fn a_crowd_that_proves_nothing_keeps_nobody_out() {
+    let mut rig = Rig::new(NodeId::A, None);
+    rig.let_in(ConnId(0), peer());
+    rig.take();
+    let limit = crate::limits::MAX_CONNECTIONS as u64;
+    for conn in 1..=limit {
         rig.reactor.fabric_event(FabricEvent::Accepted { conn: ConnId(conn) });
     }
-    assert_eq!(rig.take(), [Call::Disconnect(ConnId(limit))]);
+    assert_eq!(rig.take(), [Call::Disconnect(ConnId(1))], "the one that has had longest, and not the link");
+    rig.let_in(ConnId(limit + 1), Purpose::Client);
+    assert_eq!(rig.counter("clients_connected"), 1);
+    assert!(matches!(rig.reactor.conns.get(ConnId(0)).unwrap().stage, Stage::Link { .. }));
 }
