@@ -4,14 +4,10 @@ use anyhow::bail;
 use twinsan_control::Config;
 use twinsan_control::admin::{Request, Response, VolumeStatus, ask};
 use twinsan_control::config::Node;
+use twinsan_wire::Role;
 
 use super::ADMIN_TIMEOUT;
 use crate::cli::RecoverArgs;
-
-/// What a node that waits for this command calls itself in its status.
-const REFUSING: &str = "refusing";
-/// What a node that serves calls itself.
-const PRIMARY: &str = "primary";
 
 /// Tells a node; returns its answer in words.
 ///
@@ -37,9 +33,9 @@ fn refusing<'a>(config: &'a Config, volume: &str) -> anyhow::Result<&'a Node> {
     let mut said = Vec::new();
     for node in &config.nodes {
         match role(node, volume) {
-            Ok(role) if role == REFUSING => found = found.or(Some(node)),
+            Ok(role) if role == Role::Refusing.name() => found = found.or(Some(node)),
             Ok(role) => {
-                served |= role == PRIMARY;
+                served |= role == Role::Primary.name();
                 said.push(format!("node \"{}\" is {role}", node.name));
             }
             Err(error) => said.push(format!("node \"{}\": {error:#}", node.name)),

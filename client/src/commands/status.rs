@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use twinsan_control::admin::{NodeStatus, Request, Response, VolumeStatus, ask};
 use twinsan_control::{Config, Size};
+use twinsan_wire::Role;
 
 use super::ADMIN_TIMEOUT;
 use crate::cli::StatusArgs;
@@ -78,6 +79,9 @@ impl fmt::Display for AllStatus {
 fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result {
     let VolumeStatus { name, role, size_bytes, block_bytes, epoch, generation, .. } = volume;
     let mode = match (volume.dual, volume.clean) {
+        (true, _) if role == Role::Refusing.name() => {
+            "dual when both nodes lost their memory: completed writes may be missing; see twinsan recover --help"
+        }
         (true, _) => "dual: completed writes are in two nodes' memory",
         (false, true) => "clean: everything is on the disk",
         (false, false) => "solo: completed writes are on the disk",
