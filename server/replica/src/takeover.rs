@@ -205,7 +205,7 @@ impl Replica {
             }
             _ => false,
         };
-        if (member || !self.reading_superblock) && ready && (other_gone || member && other_idle) {
+        if (member || !self.reading_superblock) && ready && (other_gone || other_idle) {
             self.begin_takeover(Standing::Fenced);
         }
     }
