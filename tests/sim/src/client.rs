@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use twinsan_session::{self as session, Action, Ended, Session, SessionConfig};
 use twinsan_wire::limits::MAX_OPEN_READS;
-use twinsan_wire::{BlobKind, Generation, Lba, NodeId, NodeMsg, Seq};
+use twinsan_wire::{BlobKind, Generation, Lba, NodeId, Seq};
 
 use crate::check::{completed_write_is_never_lost, read_never_goes_back};
 use crate::config::BLOCK_BYTES;
@@ -283,16 +283,10 @@ impl World {
         read_never_goes_back::check(self, number, id, &read, &cells);
     }
 
-    /// A read's answer lands in the client's buffer, and its ReadDone follows.
-    pub(crate) fn answer_lands(&mut self, conn: ConnIndex, host: Host, answer: AnswerCopied) {
+    /// A read's answer lands in the client's buffer, whatever that is used for now.
+    pub(crate) fn answer_lands(&mut self, host: Host, answer: AnswerCopied) {
         let Host::Client(number) = host else { unreachable!("only clients are answered") };
         self.clients[number].buffers[answer.slot as usize] = answer.cells;
-        self.message_lands(conn, host, answer.done);
-    }
-
-    fn message_lands(&mut self, conn: ConnIndex, host: Host, msg: NodeMsg) {
-        let event = session::Event::Message { conn: session::ConnId(conn as u64), msg };
-        self.hand(host, 0, Inbound::ByConn(conn, ByConn::Session(event)));
     }
 
     /// Lets the session's workload go on: a request now and then, of any kind and size, several at a time.

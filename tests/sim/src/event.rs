@@ -52,7 +52,7 @@ pub enum Item {
     Blob(Blob),
     /// The same from a connection that its sender has closed: its bytes as they were then.
     BlobCopied(Blob, Vec<Cell>),
-    /// A read's payload and its ReadDone.
+    /// A read's payload; its ReadDone follows.
     Answer(Box<Answer>),
     /// The same from a connection that its sender has closed.
     AnswerCopied(Box<AnswerCopied>),
@@ -70,7 +70,6 @@ pub struct Answer {
     pub(crate) from_disk: Vec<Cell>,
     /// The session that reads.
     pub(crate) generation: u64,
-    pub(crate) done: NodeMsg,
 }
 
 /// A read's answer whose bytes have left their host.
@@ -78,7 +77,6 @@ pub struct Answer {
 pub struct AnswerCopied {
     pub(crate) slot: u32,
     pub(crate) cells: Vec<Cell>,
-    pub(crate) done: NodeMsg,
 }
 
 /// What a host's process is handed.

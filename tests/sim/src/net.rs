@@ -262,9 +262,9 @@ impl World {
             Item::BlobCopied(blob, cells) => self.blob_lands(conn, life, &blob, &cells),
             Item::Answer(answer) => {
                 let copied = self.copy_answer(&answer);
-                self.answer_lands(conn, host, copied);
+                self.answer_lands(host, copied);
             }
-            Item::AnswerCopied(copied) => self.answer_lands(conn, host, *copied),
+            Item::AnswerCopied(copied) => self.answer_lands(host, *copied),
             Item::End => self.end_noticed(conn, end),
         }
     }

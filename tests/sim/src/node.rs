@@ -286,15 +286,16 @@ impl World {
         let n = &mut self.nodes[node.index()];
         let from_disk = n.buffers.remove(&token).unwrap_or_default();
         let life = n.life.expect("it runs");
-        let answer = Answer { token, life, slot, pieces, from_disk, generation, done };
+        let answer = Answer { token, life, slot, pieces, from_disk, generation };
         self.node_sends(node, conn.0, Item::Answer(Box::new(answer)));
+        self.node_sends(node, conn.0, Item::Node(done));
     }
 
     /// The answer's bytes leave their host now.
     pub(crate) fn copy_answer(&mut self, answer: &Answer) -> AnswerCopied {
         let cells = self.compose(answer);
         self.read_answered(answer.token, answer.life);
-        AnswerCopied { slot: answer.slot, cells, done: answer.done }
+        AnswerCopied { slot: answer.slot, cells }
     }
 
     /// The answer's pieces are in the client's buffer, or never will be.

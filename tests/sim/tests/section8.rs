@@ -21,6 +21,7 @@ fn join_too_early() {
         w.start_node(B);
         reach(w, "B has the first only", |w| w.received(B) == Seq(1))?;
         w.run_for(20);
+        w.hold_messages(|from, to, item| (from, to) == (NODE_A, NODE_B) && matches!(item, Item::Mailbox(_)));
         w.release(flush);
         w.run_for(20);
         w.release(joining);
@@ -101,14 +102,19 @@ fn generation_forgotten() {
     scenario(FenceKind::Pr, replica(Replica::GenerationInRam), |w| {
         let old = solo(w)?;
         complete(w, old, 0)?;
-        let on_its_way = w.hold_messages(move |from, _, item| from == Host::Client(old) && matches!(item, Item::Blob(_)));
+        // The clean mark would tell the disk what the attach had kept to itself.
+        w.hold_disk(|n, a| {
+            n == A && matches!(a, DiskAccess::Slot { superblock: s, .. } if s.clean && s.generation.0 == 2)
+        });
+        let on_its_way =
+            w.hold_messages(move |from, _, item| from == Host::Client(old) && matches!(item, Item::Blob(_)));
         write(w, old, 0)?;
         w.freeze(Host::Client(old));
         let new = w.start_client();
         reach(w, "the new client is in", |w| w.client_is_open(new))?;
         complete(w, new, 0)?;
         w.crash_client(new);
-        w.crash_node(A);
+        w.crash_and_lose_writes(A);
         w.start_node(B);
         reach(w, "B serves", |w| w.role(B) == Some(Role::Primary))?;
         w.thaw(Host::Client(old));
@@ -190,7 +196,8 @@ fn clean_race() {
     scenario(FenceKind::Pr, replica(Replica::CleanRace), |w| {
         let client = dual(w)?;
         complete(w, client, 0)?;
-        let marking = w.hold_disk(|_, access| matches!(access, DiskAccess::Slot { superblock, .. } if superblock.clean));
+        let marking =
+            w.hold_disk(|_, access| matches!(access, DiskAccess::Slot { superblock, .. } if superblock.clean));
         hold_block(w, A, 1);
         w.run_for(600);
         write(w, client, 1)?;
