@@ -140,7 +140,7 @@ impl World {
         let event = match what {
             Inbound::Tick => session::Event::Tick,
             Inbound::Session(event) => event,
-            Inbound::ByConn(conn, what) => match self.client_conn_event(number, conn, what) {
+            Inbound::ByConn(conn, what) => match self.client_conn_event(number, conn, &what) {
                 Some(event) => event,
                 None => return,
             },
@@ -153,16 +153,16 @@ impl World {
         self.with_session(number, |machine, out| machine.handle(event, now, out));
     }
 
-    fn client_conn_event(&mut self, number: usize, conn: ConnIndex, what: ByConn) -> Option<session::Event> {
+    fn client_conn_event(&mut self, number: usize, conn: ConnIndex, what: &ByConn) -> Option<session::Event> {
         let host = Host::Client(number);
         let end = self.net.conns[conn].end_at(host);
         if self.net.conns[conn].state[end] == End::Closed {
             return None;
         }
         match what {
-            ByConn::Session(event) => Some(event),
+            ByConn::Session(event) => Some(*event),
             ByConn::MailboxWritten { kind } => {
-                let mailbox = self.read_mailbox(conn, host, kind)?;
+                let mailbox = self.read_mailbox(conn, host, *kind)?;
                 Some(session::Event::Mailbox { conn: session::ConnId(conn as u64), mailbox })
             }
             ByConn::Replica(_) => unreachable!("a node's event at a client"),

@@ -73,7 +73,7 @@ impl World {
             max_batch_bytes: u64::from(BLOCK_BYTES) * 8,
             weakness: if let Some(Weakness::Replica(w)) = self.config.weakness { Some(w) } else { None },
         };
-        let seed = self.rng.next();
+        let seed = self.rng.bits();
         let mut machine = Replica::new(config, seed);
         let mut out = Vec::new();
         machine.start(self.now_ms(), &mut out);
@@ -115,7 +115,7 @@ impl World {
             Inbound::Tick => replica::Event::Tick,
             Inbound::Replica(event) => event,
             Inbound::SecondSlot(op) => return self.write_second_slot(op),
-            Inbound::ByConn(conn, what) => match self.node_conn_event(node, conn, what) {
+            Inbound::ByConn(conn, what) => match self.node_conn_event(node, conn, &what) {
                 Some(event) => event,
                 None => return,
             },
@@ -132,7 +132,7 @@ impl World {
         one_authoritative_primary::check_role(self, node);
     }
 
-    fn node_conn_event(&mut self, node: NodeId, conn: ConnIndex, what: ByConn) -> Option<replica::Event> {
+    fn node_conn_event(&mut self, node: NodeId, conn: ConnIndex, what: &ByConn) -> Option<replica::Event> {
         let host = Host::Node(node);
         let end = self.net.conns[conn].end_at(host);
         if self.net.conns[conn].state[end] == End::Closed {
@@ -143,11 +143,11 @@ impl World {
                 // It replaces an earlier one, which is destroyed first.
                 let earlier: Vec<ConnIndex> = self.open_links(node).filter(|&c| c != conn).collect();
                 earlier.into_iter().for_each(|c| self.close_end(c, self.net.conns[c].end_at(host), End::Closed));
-                Some(event)
+                Some(*event)
             }
-            ByConn::Replica(event) => Some(event),
+            ByConn::Replica(event) => Some(*event),
             ByConn::MailboxWritten { kind } => {
-                let mailbox = self.read_mailbox(conn, host, kind)?;
+                let mailbox = self.read_mailbox(conn, host, *kind)?;
                 Some(replica::Event::PeerMailbox { link: replica::LinkId(conn as u64), mailbox })
             }
             ByConn::Session(_) => unreachable!("a client's event at a node"),

@@ -9,12 +9,12 @@ impl Rng {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut rng = Self(seed ^ 0x7477_696e_7361_6e00);
-        rng.next();
+        rng.bits();
         rng
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl Rng {
     /// If `n` is zero.
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "nothing is below zero");
-        self.next() % n
+        self.bits() % n
     }
 
     /// A number from `low` to `high`, both included.
@@ -48,7 +48,7 @@ impl Rng {
 
     /// Coin.
     pub fn coin(&mut self) -> bool {
-        self.next() >> 63 == 1
+        self.bits() >> 63 == 1
     }
 
     /// Mostly close to `low`, seldom as long as `high`, and now and then ten times that.
