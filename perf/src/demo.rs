@@ -58,13 +58,13 @@ struct Demo {
 /// # Errors
 /// If anything but the data goes wrong; lost writes stand in the report.
 pub fn demo(settings: Settings) -> Result<Report> {
-    let begin = Instant::now();
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let bar = spinner(settings.quiet, "building twinsand and twinsan");
     let programs = Programs::build()?;
+    let begin = Instant::now();
     bar.set_message("starting two nodes and a client");
     let options = Options {
         volume_bytes: VOLUME_BYTES,
