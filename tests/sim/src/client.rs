@@ -9,6 +9,7 @@ use twinsan_wire::{BlobKind, Generation, Lba, NodeId, Seq};
 use crate::check::{completed_write_is_never_lost, read_never_goes_back};
 use crate::config::BLOCK_BYTES;
 use crate::event::{AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item};
+use crate::faults::Remedy;
 use crate::net::End;
 use crate::node::conn_index;
 use crate::stamp::{Cell, Version};
@@ -204,6 +205,9 @@ impl World {
             Action::Ended(why) => {
                 self.clients[number].ended = Some(why);
                 self.counts.superseded += u64::from(why == Ended::Superseded);
+                if self.config.writes > 0 {
+                    self.after(50_000, Ev::Heal(Remedy::Client));
+                }
             }
             Action::Notice(session::Notice::NodeViolation(what)) => {
                 self.fail("nobody_breaks_the_protocol", format!("C{number} says of a node: {what}"));

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     kill_both: bool,
     over: bool,
     fence: FenceKind,
+    /// The node was told to end, and its restart has been put off until it has.
+    ending: [bool; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +105,13 @@ impl Fault {
 
 impl Plan {
     pub(crate) fn new(config: &SimConfig, _: &mut Rng) -> Self {
-        Self { left: config.faults, kill_both: config.kill_both, over: config.faults == 0, fence: config.fence }
+        Self {
+            left: config.faults,
+            kill_both: config.kill_both,
+            over: config.faults == 0,
+            fence: config.fence,
+            ending: [false; 2],
+        }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -144,7 +152,8 @@ impl World {
         }
         if !progress {
             let (writes, left) = (self.counts.writes, self.plan.left);
-            trace!(self, "check", "no progress: {writes} writes issued, {left} faults to come");
+            let what = format!("no progress though every fault is mended: {writes} writes, {left} faults to come");
+            return self.fail("a_healthy_cluster_ends_up_dual", what);
         }
         self.finish();
         self.counts.simulated_ms = self.now_ms();
@@ -333,6 +342,7 @@ impl World {
             return false;
         }
         self.order(node, Event::Shutdown);
+        self.plan.ending[node.index()] = true;
         self.mend_after(Remedy::Start(node));
         true
     }
@@ -351,7 +361,15 @@ impl World {
 
     pub(crate) fn remedy(&mut self, remedy: Remedy) {
         match remedy {
-            Remedy::Start(node) => self.start_node(node),
+            Remedy::Start(node)
+                if self.plan.ending[node.index()] && self.process(Host::Node(node)) != Process::Down =>
+            {
+                self.after(100_000, Ev::Heal(remedy));
+            }
+            Remedy::Start(node) => {
+                self.plan.ending[node.index()] = false;
+                self.start_node(node);
+            }
             Remedy::Thaw(host) => self.thaw(host),
             Remedy::Mend(a, b) => self.mend(a, b),
             Remedy::DiskWell(node) => {
