@@ -4,7 +4,10 @@ mod common;
 
 use common::*;
 use twinsan_replica::Weakness as Replica;
+use twinsan_replica::{Action, Event, LinkId, Replica as Machine, ReplicaConfig, SlotRead, Timing};
 use twinsan_session::Weakness as Session;
+use twinsan_staging::Geometry;
+use twinsan_wire::{Epoch, Incarnation, Member, Members, PeerMsg, Superblock};
 
 /// Rule 4 †: a superblock that was merely read is acted on only after fencing. Here it was written half-way; who acted
 /// on it would drop the only copy, before the rotting of that slot takes it back.
@@ -29,6 +32,47 @@ fn a_superblock_that_was_merely_read() {
         w.mend_all();
         Ok(())
     });
+}
+
+/// Section 3 †: every message between nodes names the epoch and both incarnations, and what does not fit is ignored.
+/// Here the primary's word that it has stopped, of an epoch that has gone by: who believed it would fence one that
+/// serves. Straight at the machine, as connections keep order and the simulator's network has no such stragglers.
+#[test]
+fn a_word_of_another_epoch() {
+    let (epoch, straggler) = (Epoch(6), Epoch(5));
+    assert!(!fences(None, straggler), "a word of an older epoch is believed");
+    assert!(fences(Some(Replica::BelieveEveryEpoch), straggler), "the wrong wording shows");
+    assert!(fences(None, epoch), "a word of this epoch counts");
+}
+
+/// Whether a secondary in epoch 6 fences its primary when that one says `TakeOver` in `said`.
+fn fences(weakness: Option<Replica>, said: Epoch) -> bool {
+    let geometry = Geometry::new(8, 16 * 512, 512).expect("a small lane");
+    let mut config = ReplicaConfig::new(B, geometry, 64, Timing::default(), 1 << 20);
+    config.weakness = weakness;
+    let (mut node, mut out) = (Machine::new(config, 7), Vec::new());
+    node.start(0, &mut out);
+    let (me, primary) = (node.status().incarnation, Incarnation::from_random(1));
+    let solo = Members::solo(Member { node: A, incarnation: primary });
+    let old = Superblock { counter: 5, epoch: Epoch(5), primary: Some(A), members: solo, ..Superblock::default() };
+    let members = solo.with(Member { node: B, incarnation: me });
+    let superblock = Superblock { counter: 6, epoch: Epoch(6), members, ..old };
+    let link = LinkId(1);
+    let says = |epoch, body| Event::Peer { link, msg: PeerMsg { epoch, from: primary, to: Some(me), body } };
+    for event in [
+        Event::SuperblockRead(Ok(SlotRead { superblock: old, settled: true })),
+        Event::LinkUp { link, peer: primary },
+        says(Epoch(5), PeerBody::Status { role: Role::Primary, beat: 1 }),
+        Event::Admitted(Ok(())),
+        says(Epoch(5), PeerBody::JoinAccept { generation: Generation(0), first: None }),
+        says(Epoch(6), PeerBody::Announce { superblock }),
+    ] {
+        node.handle(event, 1, &mut out);
+    }
+    assert_eq!(node.status().role, Role::Secondary);
+    out.clear();
+    node.handle(says(said, PeerBody::TakeOver), 2, &mut out);
+    out.contains(&Action::Fence)
 }
 
 /// Rule 15 †: both heartbeats, or the fabric's and the client's word. The primary's network dies, its disk stays.

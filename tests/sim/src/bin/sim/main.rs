@@ -167,9 +167,11 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 7] = [
+const SCRIPTED: [(&str, &str); 9] = [
     ("path-added-blindly", "section8::path_against_fence"),
     ("release-while-dropping", "section8::released_while_dropping"),
+    ("believe-every-epoch", "daggers::a_word_of_another_epoch"),
+    ("flush-before-durable", "section8::read_going_back"),
     ("starved-read", "section8::starved_read"),
     ("clean-race", "section8::clean_race"),
     ("conflict-means-fenced", "section8::conflict_misread"),
