@@ -24,7 +24,7 @@
 //! takeover_ms = 1000
 //! drop_ms = 500
 //! join_ms = 2000
-//! spin_us = 0
+//! spin_us = 100
 //! ```
 //!
 //! Relative paths, those of `unix:` addresses included, count from the file's own directory.
@@ -122,7 +122,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, spin_us: 0 }
+        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, spin_us: 100 }
     }
 }
 
