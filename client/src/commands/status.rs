@@ -88,9 +88,9 @@ fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result
     };
     writeln!(f, "  volume {name}: {role}; {mode}")?;
     let size = Size(*size_bytes);
-    let members: Vec<&str> = volume.members.iter().map(|member| member.node.as_str()).collect();
+    let members = volume.members.iter().map(|member| member.node.as_str()).collect::<Vec<_>>().join(", ");
     let primary = volume.primary.as_deref().unwrap_or("nobody");
-    writeln!(f, "    {size}, blocks of {block_bytes} bytes; epoch {epoch}, primary {primary}, members {members:?}")?;
+    writeln!(f, "    {size}, blocks of {block_bytes} bytes; epoch {epoch}, primary {primary}, members {members}")?;
     match &volume.session {
         Some(session) => {
             writeln!(f, "    client: session {}, connected {} s", session.generation, session.connected_ms / 1000)?;
@@ -117,6 +117,6 @@ fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result
         writeln!(f, "      last error: {error}")?;
     }
     let locked = if volume.memory.locked { "locked" } else { "NOT locked" };
-    writeln!(f, "    memory: {} bytes in {} pages, {locked}", volume.memory.bytes, volume.memory.pages)?;
+    writeln!(f, "    memory: {} MiB in {} pages, {locked}", volume.memory.bytes >> 20, volume.memory.pages)?;
     volume.memory.advice.iter().try_for_each(|advice| writeln!(f, "      {advice}"))
 }
