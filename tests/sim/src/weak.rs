@@ -1,6 +1,6 @@
 //! Old, wrong wordings of the protocol's † rules, switched on one at a time to show that the checkers catch them.
 //!
-//! The two machines carry those that are theirs; the four here are a driver's or a fence provider's duty, which in
+//! The two machines carry those that are theirs; the five here are a driver's or a fence provider's duty, which in
 //! this crate the simulator fulfils.
 
 /// A duty of drivers and fence providers, neglected.
@@ -14,12 +14,19 @@ pub enum DriverWeakness {
     PathAddedBlindly,
     /// Section 7: a superblock change writes one slot only, in turn.
     SlotsInTurn,
+    /// Section 3: a mailbox is believed while a newer one lands over it.
+    BelieveTornMailboxes,
 }
 
 impl DriverWeakness {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::AdmitTooEarly, Self::FenceWithoutAbort, Self::PathAddedBlindly, Self::SlotsInTurn];
+    pub const ALL: [Self; 5] = [
+        Self::AdmitTooEarly,
+        Self::FenceWithoutAbort,
+        Self::PathAddedBlindly,
+        Self::SlotsInTurn,
+        Self::BelieveTornMailboxes,
+    ];
 }
 
 /// One wrong wording, of whoever's.

@@ -34,6 +34,30 @@ fn a_superblock_that_was_merely_read() {
     });
 }
 
+/// Section 3 †: a torn mailbox is waited out till the next. Here 255 is written over by 256, and 511 is what a reader
+/// without the checksum sees: an ACK of blobs that the secondary never had.
+#[test]
+fn a_mailbox_seen_while_it_is_written_over() {
+    scenario(FenceKind::Pr, Weakness::Driver(DriverWeakness::BelieveTornMailboxes), |w| {
+        let client = dual(w)?;
+        while complete(w, client, 0)? < Seq(254) {
+            w.run_for(5); // What was released gets back to the client.
+        }
+        w.run_for(5);
+        hold_blobs(w, B, Seq(257));
+        let acks = w.hold_messages(|from, to, item| (from, to) == (NODE_B, NODE_A) && matches!(item, Item::Mailbox(_)));
+        write(w, client, 0)?;
+        let last = write(w, client, 0)?;
+        reach(w, "B has both", |w| w.received(B) == last)?;
+        w.release(acks);
+        reach(w, "they complete", |w| w.completed(client) >= last)?;
+        write(w, client, 1)?;
+        w.run_for(50);
+        w.crash_node(A);
+        reach(w, "B serves", |w| w.role(B) == Some(Role::Primary))
+    });
+}
+
 /// Section 3 †: every message between nodes names the epoch and both incarnations, and what does not fit is ignored.
 /// Here the primary's word that it has stopped, of an epoch that has gone by: who believed it would fence one that
 /// serves. Straight at the machine, as connections keep order and the simulator's network has no such stragglers.

@@ -167,9 +167,10 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 9] = [
+const SCRIPTED: [(&str, &str); 10] = [
     ("path-added-blindly", "section8::path_against_fence"),
     ("release-while-dropping", "section8::released_while_dropping"),
+    ("believe-torn-mailboxes", "daggers::a_mailbox_seen_while_it_is_written_over"),
     ("believe-every-epoch", "daggers::a_word_of_another_epoch"),
     ("flush-before-durable", "section8::read_going_back"),
     ("starved-read", "section8::starved_read"),
