@@ -29,6 +29,7 @@
 pub mod conformance;
 #[cfg(feature = "faulty")]
 pub mod faulty;
+pub mod parts;
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -202,6 +203,14 @@ pub enum FabricError {
         what: String,
         /// The system's word.
         source: std::io::Error,
+    },
+    /// The transport is not to be had on this host.
+    #[error("address \"{address}\": {why}")]
+    NoTransport {
+        /// As given.
+        address: String,
+        /// What is missing, and what to do.
+        why: String,
     },
     /// The range is outside of the region, or the region or connection is unknown.
     #[error("{0}")]

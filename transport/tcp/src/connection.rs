@@ -11,8 +11,8 @@ use crate::credits::Credits;
 use crate::exposure::Exposures;
 use crate::inbox::{Context, Inbox};
 use crate::outbox::{Flushed, Outbox};
-use crate::poller::{Poller, Token};
 use crate::socket;
+use twinsan_fabric::parts::{Poller, Token};
 
 /// See the module. Dropping it closes the socket, and epoll forgets it.
 #[derive(Debug)]

@@ -15,15 +15,15 @@ use twinsan_fabric::{
 };
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
-use crate::address::Address;
+use crate::address::{Address, Endpoint};
 use crate::connection::Connection;
 use crate::dial::Dial;
 use crate::frame::Op;
 use crate::inbox::SCRATCH;
 use crate::listener::Listener;
 use crate::outbox::{Body, MAX_INLINE, Span};
-use crate::poller::{Poller, Token};
-use crate::resolver::Resolver;
+use twinsan_fabric::parts::Resolver;
+use twinsan_fabric::parts::{Poller, Token};
 
 /// How a [`TcpFabric`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ struct Resting {
 pub struct TcpFabric {
     options: TcpOptions,
     poller: Poller,
-    resolver: Option<Resolver>,
+    resolver: Option<Resolver<Endpoint>>,
     regions: Vec<Arc<Arena>>,
     connections: BTreeMap<ConnId, Connection>,
     making: BTreeMap<ConnId, Making>,

@@ -18,8 +18,7 @@
 //! | --- | --- |
 //! | `frame` | the 32-byte header before every payload |
 //! | `outbox`, `inbox`, `credits`, `exposure` | the parts of a `connection` |
-//! | `address`, `resolver`, `socket`, `listener`, `dial` | how connections come to be |
-//! | `poller` | epoll |
+//! | `address`, `socket`, `listener`, `dial` | how connections come to be |
 //! | `fabric` | [`TcpFabric`], which holds them all |
 //!
 //! Everything happens on the caller's thread, in the calls of the trait; only host names are resolved elsewhere.
@@ -35,8 +34,6 @@ mod frame;
 mod inbox;
 mod listener;
 mod outbox;
-mod poller;
-mod resolver;
 mod socket;
 
 pub use fabric::{TcpFabric, TcpOptions};

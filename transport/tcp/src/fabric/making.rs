@@ -11,9 +11,9 @@ use super::{Making, Resting, TcpFabric};
 use crate::address::{Address, Endpoint};
 use crate::connection::Connection;
 use crate::dial::{Attempt, Dial};
-use crate::poller::Token;
-use crate::resolver::Resolver;
 use crate::socket;
+use twinsan_fabric::parts::Resolver;
+use twinsan_fabric::parts::Token;
 
 /// Connections accepted from one listener in one visit.
 const ACCEPTS_PER_VISIT: usize = 16;
@@ -33,7 +33,7 @@ impl TcpFabric {
             Address::Unix(path) => self.dial(conn, vec![Endpoint::Unix(path)], now),
             Address::Name { .. } => {
                 let deadline = now + self.options.connect_timeout;
-                self.resolver()?.ask(conn, address);
+                self.resolver()?.ask(conn, move || address.resolve());
                 self.making.insert(conn, Making::Resolving { deadline });
             }
         }
@@ -41,7 +41,7 @@ impl TcpFabric {
     }
 
     /// The resolver, made and watched when it is first needed.
-    fn resolver(&mut self) -> Result<&mut Resolver, FabricError> {
+    fn resolver(&mut self) -> Result<&mut Resolver<Endpoint>, FabricError> {
         if self.resolver.is_none() {
             let io = |source| FabricError::Io { what: "make a resolver".into(), source };
             let resolver = Resolver::new().map_err(io)?;

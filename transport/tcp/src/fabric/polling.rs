@@ -9,7 +9,7 @@ use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
 use super::TcpFabric;
 use crate::connection::Connection;
-use crate::poller::{Readiness, Token, Wait};
+use twinsan_fabric::parts::{Readiness, Token, Wait};
 
 impl TcpFabric {
     /// [`twinsan_fabric::Fabric::poll`].

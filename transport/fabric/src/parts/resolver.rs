@@ -8,41 +8,44 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
-use twinsan_fabric::ConnId;
 
-use crate::address::{Address, Endpoint};
+use crate::ConnId;
 
 /// Questions that may be open. A driver that goes on connecting while the name servers are silent must not pile up
 /// threads.
 const MAX_OPEN: usize = 8;
 
-/// What came of one question.
-type Answer = (ConnId, Result<Vec<Endpoint>, String>);
+/// What came of one question: for which connection, and the addresses or why there are none.
+pub type Answer<T> = (ConnId, Result<Vec<T>, String>);
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Resolver {
+pub struct Resolver<T> {
     wake: Arc<OwnedFd>,
-    answers: Receiver<Answer>,
-    answer: Sender<Answer>,
+    answers: Receiver<Answer<T>>,
+    answer: Sender<Answer<T>>,
     open: BTreeSet<ConnId>,
 }
 
-impl Resolver {
+impl<T: Send + 'static> Resolver<T> {
     /// Without questions.
-    pub(crate) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the system gives no eventfd.
+    pub fn new() -> io::Result<Self> {
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let (answer, answers) = channel();
         Ok(Self { wake, answers, answer, open: BTreeSet::new() })
     }
 
     /// Readable when there are answers.
-    pub(crate) fn wake(&self) -> BorrowedFd<'_> {
+    #[must_use]
+    pub fn wake(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
-    /// Asks; the answer comes for sure, though it may be that there is none.
-    pub(crate) fn ask(&mut self, conn: ConnId, address: Address) {
+    /// Asks for `conn`, by a call that may block; the answer comes for sure, though it may be that there is none.
+    pub fn ask(&mut self, conn: ConnId, resolve: impl FnOnce() -> Result<Vec<T>, String> + Send + 'static) {
         let (answer, wake) = (self.answer.clone(), Arc::clone(&self.wake));
         let tell = move |result| {
             // Neither fails while the fabric lives, and after that nobody wants to know.
@@ -55,14 +58,14 @@ impl Resolver {
             return;
         }
         let refused = tell.clone();
-        let spawned = thread::Builder::new().name("resolve".into()).spawn(move || tell(address.resolve()));
+        let spawned = thread::Builder::new().name("resolve".into()).spawn(move || tell(resolve()));
         if let Err(e) = spawned {
             refused(Err(format!("no thread to resolve a host name: {e}")));
         }
     }
 
     /// The answers so far.
-    pub(crate) fn answers(&mut self) -> Vec<Answer> {
+    pub fn answers(&mut self) -> Vec<Answer<T>> {
         let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
         let answers: Vec<_> = self.answers.try_iter().collect();
         for (conn, _) in &answers {

@@ -1,6 +1,6 @@
 //! One epoll for connections, listeners and the caller's own descriptors.
 
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -8,17 +8,18 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
-use twinsan_fabric::{ConnId, Interest};
+
+use crate::{ConnId, Interest};
 
 /// Descriptors reported by one epoll_wait(2); with more ready, the kernel goes round.
 const BATCH: usize = 64;
 
 /// Whose descriptor it is. The upper two bits of the epoll's 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
+pub enum Token {
     /// A connection, made or in the making.
     Conn(ConnId),
-    /// A listener's index.
+    /// A listener's index, or whatever else brings connections.
     Listener(u32),
     /// A descriptor of the caller's.
     Watch(RawFd),
@@ -56,15 +57,18 @@ impl Token {
 
 /// What a descriptor is ready for. A broken one is ready for both: reading or writing tells how it is broken.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Readiness {
-    pub(crate) token: Token,
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
+pub struct Readiness {
+    /// Whose.
+    pub token: Token,
+    /// Bytes to read, or broken.
+    pub readable: bool,
+    /// Room to write, or broken.
+    pub writable: bool,
 }
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub enum Wait {
     /// Only look.
     Not,
     /// At most so long.
@@ -74,29 +78,41 @@ pub(crate) enum Wait {
 }
 
 /// See the module. Level-triggered: a connection whose bytes were not all taken is simply reported again.
-pub(crate) struct Poller {
+pub struct Poller {
     epoll: OwnedFd,
     batch: Vec<Event>,
 }
 
 impl Poller {
     /// An empty one.
-    pub(crate) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> io::Result<Self> {
         Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)?, batch: Vec::with_capacity(BATCH) })
     }
 
     /// Begins to watch.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn add(&self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, token.encode(), flags(interest))?)
     }
 
     /// Changes what is watched for.
-    pub(crate) fn modify(&self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn modify(&self, fd: BorrowedFd<'_>, token: Token, interest: Interest) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, fd, token.encode(), flags(interest))?)
     }
 
     /// Watches no longer.
-    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
@@ -104,7 +120,7 @@ impl Poller {
     ///
     /// # Panics
     /// If epoll_wait(2) fails other than by a signal: then its arguments are wrong.
-    pub(crate) fn wait(&mut self, wait: Wait) -> usize {
+    pub fn wait(&mut self, wait: Wait) -> usize {
         let timeout = match wait {
             Wait::Not => Some(Timespec::default()),
             Wait::For(time) => Some(time.try_into().unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })),
@@ -118,7 +134,8 @@ impl Poller {
     }
 
     /// The `index`th of the last wait.
-    pub(crate) fn ready(&self, index: usize) -> Option<Readiness> {
+    #[must_use]
+    pub fn ready(&self, index: usize) -> Option<Readiness> {
         let Event { flags, data, .. } = *self.batch.get(index)?;
         let broken = EventFlags::ERR | EventFlags::HUP;
         Some(Readiness {
@@ -126,6 +143,13 @@ impl Poller {
             readable: flags.intersects(EventFlags::IN | broken),
             writable: flags.intersects(EventFlags::OUT | broken),
         })
+    }
+}
+
+impl AsFd for Poller {
+    /// Readable when something is ready: an epoll can be watched by another (epoll(7)).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 
