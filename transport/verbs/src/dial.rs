@@ -1,0 +1,154 @@
+//! A connection that is being made.
+//!
+//! ```text
+//!              ┌─────────── the next address ◀───────────┐
+//! Resolving ─▶ Address ─▶ Route ─▶ Connecting ─▶ (open)  │
+//!              └──────────────┴──── failed ──────────────┴── none left ──▶ Closed
+//! ```
+//!
+//! An address that is silent has failed when its share of the time is over: a name may stand for several.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use twinsan_fabric::CloseReason;
+
+use crate::connection::Connection;
+use crate::sys::CmId;
+
+/// Which of several failures is reported: the heaviest. Refused means that nobody runs there, and others act on it at once;
+/// so it must not be said of a host that is silent at one of its addresses. Where there is no way to an address at all,
+/// the others' word stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Weight {
+    NoWay,
+    Refused,
+    Silent,
+}
+
+/// What is being done.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The name is being resolved, or the next address is due.
+    Idle,
+    /// Looking for the device and the neighbour.
+    Address(CmId),
+    /// Looking for the way.
+    Route(CmId),
+    /// The request is on its way.
+    Connecting(Box<Connection>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    left: VecDeque<SocketAddr>,
+    deadline: Instant,
+    patience: Duration,
+    /// When the address being tried has had its share.
+    give_up_at: Instant,
+    pub(crate) step: Step,
+    failure: Option<(Weight, CloseReason)>,
+}
+
+impl Dial {
+    /// Without addresses yet.
+    pub(crate) fn new(now: Instant, patience: Duration) -> Self {
+        let deadline = now + patience;
+        Self { left: VecDeque::new(), deadline, patience, give_up_at: deadline, step: Step::Idle, failure: None }
+    }
+
+    /// What the name stands for, at least one.
+    pub(crate) fn set_addresses(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        self.left = addresses.into();
+        self.share(now);
+    }
+
+    /// The address to be tried.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.left.front().copied()
+    }
+
+    /// When it wants to be looked at without an event.
+    pub(crate) const fn wake_at(&self) -> Instant {
+        self.give_up_at
+    }
+
+    /// How long the present address may still take, for the connection manager: at least a millisecond.
+    pub(crate) fn milliseconds_left(&self, now: Instant) -> i32 {
+        i32::try_from(self.give_up_at.saturating_duration_since(now).as_millis()).unwrap_or(i32::MAX).max(1)
+    }
+
+    /// What there is to say of silence.
+    pub(crate) fn silence(&self) -> CloseReason {
+        CloseReason::Unreachable(format!("no answer within {} ms", self.patience.as_millis()))
+    }
+
+    /// The present address has failed. Its attempt is destroyed.
+    pub(crate) fn failed(&mut self, weight: Weight, why: CloseReason, now: Instant) {
+        if self.failure.as_ref().is_none_or(|(so_far, _)| weight >= *so_far) {
+            self.failure = Some((weight, why));
+        }
+        self.step = Step::Idle;
+        self.left.pop_front();
+        self.share(now);
+    }
+
+    /// What is reported when no address is left.
+    pub(crate) fn verdict(&mut self) -> CloseReason {
+        self.failure.take().map_or_else(|| self.silence(), |(_, why)| why)
+    }
+
+    /// Gives the first address its share of what is left of the time.
+    fn share(&mut self, now: Instant) {
+        let addresses = u32::try_from(self.left.len()).unwrap_or(u32::MAX).max(1);
+        self.give_up_at = now + self.deadline.saturating_duration_since(now) / addresses;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dial(addresses: usize, now: Instant) -> Dial {
+        let mut dial = Dial::new(now, Duration::from_millis(900));
+        dial.set_addresses(vec![SocketAddr::from(([192, 0, 2, 1], 7000)); addresses], now);
+        dial
+    }
+
+    #[test]
+    fn a_silent_address_has_its_share_of_the_time() {
+        let start = Instant::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        let mut dial = dial(3, start);
+        assert_eq!((dial.wake_at(), dial.milliseconds_left(start)), (ms(300), 300));
+        dial.failed(Weight::Silent, dial.silence(), ms(300));
+        assert_eq!(dial.wake_at(), ms(600));
+        // One that fails at once leaves its share to the last.
+        dial.failed(Weight::Refused, CloseReason::Refused, ms(300));
+        assert_eq!((dial.wake_at(), dial.milliseconds_left(ms(2000))), (ms(900), 1));
+        dial.failed(Weight::NoWay, CloseReason::Ended, ms(300));
+        assert_eq!(
+            (dial.address(), dial.verdict()),
+            (None, CloseReason::Unreachable("no answer within 900 ms".into()))
+        );
+    }
+
+    #[test]
+    fn refused_is_said_only_where_nobody_is_silent() {
+        let now = Instant::now();
+        let told = |weights: &[Weight]| {
+            let mut dial = dial(weights.len(), now);
+            for &weight in weights {
+                let why = if weight == Weight::Refused { CloseReason::Refused } else { dial.silence() };
+                dial.failed(weight, why, now);
+            }
+            dial.verdict()
+        };
+        assert_eq!(told(&[Weight::Refused, Weight::NoWay]), CloseReason::Refused);
+        assert_eq!(told(&[Weight::NoWay, Weight::Refused]), CloseReason::Refused);
+        assert_ne!(told(&[Weight::Refused, Weight::Silent]), CloseReason::Refused);
+        assert_ne!(told(&[Weight::Silent, Weight::Refused]), CloseReason::Refused);
+    }
+}
