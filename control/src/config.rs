@@ -3,7 +3,7 @@
 //! ```toml
 //! [[node]]                                  # exactly two; the first is node A, the second node B
 //! name = "san1"
-//! listen = ["tcp://127.0.0.1:7401"]         # where the other node and clients dial; also "unix:///path"
+//! listen = ["tcp://127.0.0.1:7401"]         # where others dial; also "rdma://…", "unix:///path"
 //! admin = "/run/twinsan/san1.sock"          # local, mode 0600
 //!
 //! [[node]]

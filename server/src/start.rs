@@ -8,11 +8,11 @@ use twinsan_arena::Arena;
 use twinsan_auth::{Key, KeyError, Keyring};
 use twinsan_control::{Config, ConfigError, FenceKind};
 use twinsan_fabric::{Fabric, WaitPolicy};
+use twinsan_network::{Network, NetworkOptions};
 use twinsan_replica::{Replica, ReplicaConfig, Timing};
 use twinsan_sas::superblock::slots::Expected;
 use twinsan_sas::{DiskError, OpenError, SharedReader, VolumeIdentity};
 use twinsan_staging::Geometry;
-use twinsan_tcp::{TcpFabric, TcpOptions};
 use twinsan_wire::message::VolumeShape;
 use twinsan_wire::{Incarnation, NodeId};
 
@@ -84,7 +84,7 @@ pub(crate) enum StartError {
 ///
 /// # Errors
 /// [`StartError`] where a person is needed, anything else where it may pass.
-pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Reactor<TcpFabric>> {
+pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Reactor<Network>> {
     let clock = Clock::start();
     let config = Config::load(config).map_err(StartError::Config)?;
     let (node, _) = config.node(node).map_err(StartError::Config)?;
@@ -156,13 +156,12 @@ fn node_names(config: &Config) -> [String; 2] {
     NodeId::BOTH.map(|node| config.nodes[node.index()].name.clone())
 }
 
-fn fabric(config: &Config) -> anyhow::Result<TcpFabric> {
-    let options = TcpOptions {
+fn fabric(config: &Config) -> anyhow::Result<Network> {
+    let options = NetworkOptions {
         wait: WaitPolicy { spin: std::time::Duration::from_micros(config.timing.spin_us) },
         connect_timeout: std::time::Duration::from_millis(DIAL_TIMEOUT_MS),
-        ..TcpOptions::default()
     };
-    Ok(TcpFabric::new(options)?)
+    Ok(Network::new(options)?)
 }
 
 fn open_volume(
@@ -170,7 +169,7 @@ fn open_volume(
     node: NodeId,
     volume: &twinsan_control::Volume,
     (reader, identity): (SharedReader, VolumeIdentity),
-    fabric: &mut TcpFabric,
+    fabric: &mut Network,
     bell: &Doorbell,
 ) -> anyhow::Result<Volume> {
     let name = volume.name.as_str();

@@ -21,9 +21,9 @@ use twinsan_control::Config;
 use twinsan_control::config::Volume as VolumeConfig;
 use twinsan_fabric::{Fabric, Interest};
 use twinsan_nbd::Export;
+use twinsan_network::{Network, NetworkOptions};
 use twinsan_session::{Ended, Session, SessionConfig, Timing};
 use twinsan_staging::Geometry;
-use twinsan_tcp::{TcpFabric, TcpOptions};
 use twinsan_wire::{NodeId, VolumeShape};
 
 use self::clock::Clock;
@@ -69,7 +69,7 @@ pub fn attach(config: &Config, options: &Attach) -> anyhow::Result<()> {
     let mut signals = Signals::catch().context("catching SIGTERM and SIGINT")?;
     // The address is taken before anything else, so that a mistake in it shows at once.
     let listener = NbdListener::bind(&options.nbd, options.allow_remote)?;
-    let mut fabric = TcpFabric::new(TcpOptions::default())?;
+    let mut fabric = Network::new(NetworkOptions::default())?;
     fabric.watch(signals.as_fd(), SIGNALS, Interest::Readable)?;
     let Some(said) = discover::shape(&mut fabric, &targets, &mut signals, clock)? else { return Ok(()) };
     let parts = assemble(config, options, volume, targets, &said, (fabric, signals, clock, listener))?;
@@ -101,8 +101,8 @@ fn assemble(
     volume: &VolumeConfig,
     targets: [Target; 2],
     said: &VolumeShape,
-    (mut fabric, signals, clock, listener): (TcpFabric, Signals, Clock, NbdListener),
-) -> anyhow::Result<Parts<TcpFabric>> {
+    (mut fabric, signals, clock, listener): (Network, Signals, Clock, NbdListener),
+) -> anyhow::Result<Parts<Network>> {
     let geometry = Geometry::for_volume(said.ring_bytes, said.block_bytes)
         .map_err(|error| anyhow::anyhow!("volume \"{}\": a node says: {error}", options.volume))?;
     let memory = Memory::new(&options.volume, said.ring_bytes, PagePolicy::Auto)?;

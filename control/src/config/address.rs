@@ -19,6 +19,13 @@ pub enum Address {
     },
     /// `unix:///absolute/path`.
     Unix(PathBuf),
+    /// `rdma://host:port`, `rdma://[v6]:port`.
+    Rdma {
+        /// A name or a literal of an RDMA device; IPv6 without its brackets.
+        host: String,
+        /// 1 to 65535, of a port space of RDMA's own.
+        port: u16,
+    },
 }
 
 /// Why a text is no [`Address`]: what would be right.
@@ -33,35 +40,17 @@ impl Address {
     /// [`AddressError`] says what would be right.
     pub fn parse(text: &str, base: &Path) -> Result<Self, AddressError> {
         if let Some(rest) = text.strip_prefix("tcp://") {
-            return Self::parse_tcp(rest);
+            let (host, port) = parse_host("tcp", rest)?;
+            return Ok(Self::Tcp { host, port });
+        }
+        if let Some(rest) = text.strip_prefix("rdma://") {
+            let (host, port) = parse_host("rdma", rest)?;
+            return Ok(Self::Rdma { host, port });
         }
         if let Some(rest) = text.strip_prefix("unix://") {
             return Self::parse_unix(rest, base);
         }
-        Err(AddressError("write \"tcp://host:port\" or \"unix:///path\"".to_owned()))
-    }
-
-    fn parse_tcp(rest: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError("write \"tcp://host:port\", an IPv6 address in brackets".to_owned());
-        let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
-        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(v6) => v6,
-            None if host.contains(':') => return Err(wrong()),
-            None => host,
-        };
-        if host.is_empty() || host.contains(['/', '[', ']']) || host.contains(char::is_whitespace) {
-            return Err(wrong());
-        }
-        let port = match port.parse::<u16>() {
-            Ok(0) | Err(_) => return Err(AddressError(format!("\"{port}\" is no port: write 1 to 65535"))),
-            Ok(port) => port,
-        };
-        if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
-            return Err(AddressError(format!(
-                "{host} is every address of this host; name the one that the other node and the clients dial"
-            )));
-        }
-        Ok(Self::Tcp { host: host.to_owned(), port })
+        Err(AddressError("write \"tcp://host:port\", \"rdma://host:port\" or \"unix:///path\"".to_owned()))
     }
 
     fn parse_unix(rest: &str, base: &Path) -> Result<Self, AddressError> {
@@ -85,16 +74,43 @@ impl Address {
         match self {
             Self::Unix(_) => true,
             Self::Tcp { host, .. } => host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback()),
+            // The connection manager binds a loopback address to the first real device.
+            Self::Rdma { .. } => false,
         }
     }
 }
 
+/// `host:port` of an address with `scheme`.
+fn parse_host(scheme: &str, rest: &str) -> Result<(String, u16), AddressError> {
+    let wrong = || AddressError(format!("write \"{scheme}://host:port\", an IPv6 address in brackets"));
+    let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6,
+        None if host.contains(':') => return Err(wrong()),
+        None => host,
+    };
+    if host.is_empty() || host.contains(['/', '[', ']']) || host.contains(char::is_whitespace) {
+        return Err(wrong());
+    }
+    let port = match port.parse::<u16>() {
+        Ok(0) | Err(_) => return Err(AddressError(format!("\"{port}\" is no port: write 1 to 65535"))),
+        Ok(port) => port,
+    };
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        return Err(AddressError(format!(
+            "{host} is every address of this host; name the one that the other node and the clients dial"
+        )));
+    }
+    Ok((host.to_owned(), port))
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-        }
+        let (scheme, host, port) = match self {
+            Self::Tcp { host, port } => ("tcp", host, port),
+            Self::Rdma { host, port } => ("rdma", host, port),
+            Self::Unix(path) => return write!(f, "unix://{}", path.display()),
+        };
+        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
     }
 }

@@ -177,7 +177,12 @@ fn nodes_are_told_apart() {
 #[test]
 fn addresses_are_checked() {
     let cases = [
-        ("127.0.0.1:7402", "write \"tcp://host:port\" or \"unix:///path\""),
+        ("127.0.0.1:7402", "write \"tcp://host:port\", \"rdma://host:port\" or \"unix:///path\""),
+        ("ib://10.4.0.1:7402", "write \"tcp://host:port\", \"rdma://host:port\" or \"unix:///path\""),
+        ("rdma://10.4.0.1", "write \"rdma://host:port\", an IPv6 address in brackets"),
+        ("rdma://fd00::1:7402", "write \"rdma://host:port\", an IPv6 address in brackets"),
+        ("rdma://10.4.0.1:0", "\"0\" is no port: write 1 to 65535"),
+        ("rdma://[::]:7402", ":: is every address of this host; name the one that the other node and the clients dial"),
         ("tcp://127.0.0.1", "write \"tcp://host:port\", an IPv6 address in brackets"),
         ("tcp://::1:7402", "write \"tcp://host:port\", an IPv6 address in brackets"),
         ("tcp://:7402", "write \"tcp://host:port\", an IPv6 address in brackets"),
@@ -211,8 +216,15 @@ fn addresses_are_checked() {
 fn beyond_this_host_every_volume_needs_a_key() {
     let why = "may reach beyond this host, and volume \"db\" has no key_file: give every volume one, or listen on \
                loopback (127.0.0.1, [::1]) or unix: only";
-    let beyond =
-        ["tcp://192.0.2.7:7402", "tcp://san2.example:7402", "tcp://[2001:db8::7]:7402", "tcp://localhost:7402"];
+    let beyond = [
+        "tcp://192.0.2.7:7402",
+        "tcp://san2.example:7402",
+        "tcp://[2001:db8::7]:7402",
+        "tcp://localhost:7402",
+        "rdma://[2001:db8::7]:7402",
+        // RDMA has no loopback of its own: it goes by a real device.
+        "rdma://127.0.0.1:7402",
+    ];
     for address in beyond {
         let text = with("tcp://[::1]:7402", address);
         refused(&text, &format!("node \"san2\": listen = \"{address}\": {why}"));

@@ -1,11 +1,12 @@
 //! The conformance suite over RDMA, for a machine that has it: `rdma link add rxe0 type rxe netdev eth0` is enough.
 //!
 //! ```text
-//! TWINSAN_RDMA_ADDRESS=rdma://10.4.0.1:0 verbs-conformance [NAME ...]
+//! TWINSAN_RDMA_ADDRESS=rdma://10.4.0.1:0 rdma-conformance [NAME ...]
 //! ```
 //!
 //! The address is one of this machine's own RDMA devices. Each test runs in a process of its own, so that one which hangs
-//! or panics is one failure; names choose those that contain them. Ends non-zero unless all have passed, and there was one.
+//! or panics is one failure, once with the verbs fabric itself (`verbs/…`) and once through the composite that programs use
+//! (`network/…`); names choose those that contain them. Ends non-zero unless all have passed, and there was one.
 
 mod flood;
 mod lanes;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use twinsan_fabric::Fabric;
 use twinsan_fabric::conformance::{self, Setup, TESTS, Test};
+use twinsan_network::{Network, NetworkOptions};
 use twinsan_verbs::{VerbsFabric, VerbsOptions};
 
 const VARIABLE: &str = "TWINSAN_RDMA_ADDRESS";
@@ -44,7 +46,8 @@ fn main() -> ExitCode {
 
 /// Runs one test in this process.
 fn run(name: &str, address: &str) {
-    let setup = setup(address);
+    let (kind, name) = name.split_once('/').expect("verbs/NAME or network/NAME");
+    let setup = setup(kind, address);
     match OWN.iter().find(|(own, _)| *own == name) {
         Some((_, test)) => test(setup),
         None => conformance::run(name, setup),
@@ -53,7 +56,8 @@ fn run(name: &str, address: &str) {
 
 /// Runs each test that is asked for in a process of its own.
 fn all(wanted: &[String]) -> ExitCode {
-    let names = TESTS.iter().map(|(name, _)| *name).chain(OWN.iter().map(|(name, _)| *name));
+    let tests = || TESTS.iter().chain(OWN).map(|(name, _)| name);
+    let names = ["verbs", "network"].into_iter().flat_map(|kind| tests().map(move |name| format!("{kind}/{name}")));
     let chosen = names.filter(|name| wanted.is_empty() || wanted.iter().any(|want| name.contains(want.as_str())));
     let this = std::env::current_exe().expect("the name of this program");
     let (mut passed, mut failed, begin) = (0, Vec::new(), Instant::now());
@@ -61,7 +65,7 @@ fn all(wanted: &[String]) -> ExitCode {
         print!("test {name} ... ");
         std::io::stdout().flush().expect("somebody reads this");
         let start = Instant::now();
-        let output = Command::new(&this).args(["--run", name]).output().expect("this program again");
+        let output = Command::new(&this).args(["--run", &name]).output().expect("this program again");
         let outcome = if output.status.success() { "ok" } else { "FAILED" };
         println!("{outcome}, {} ms", start.elapsed().as_millis());
         if output.status.success() {
@@ -75,14 +79,18 @@ fn all(wanted: &[String]) -> ExitCode {
     if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn setup(address: &str) -> Setup {
+fn setup(kind: &str, address: &str) -> Setup {
     let host = address.strip_prefix("rdma://").and_then(|rest| rest.rsplit_once(':'));
     let (host, _) = host.unwrap_or_else(|| panic!("{VARIABLE} is {address:?}: say rdma://ADDRESS:0"));
-    let fabric = || VerbsFabric::new(VerbsOptions::default()).unwrap_or_else(|e| panic!("{e}"));
-    let boxed = |fabric: VerbsFabric| -> Box<dyn Fabric> { Box::new(fabric) };
+    let fabric = || -> Box<dyn Fabric> {
+        match kind {
+            "verbs" => Box::new(VerbsFabric::new(VerbsOptions::default()).unwrap_or_else(|e| panic!("{e}"))),
+            _ => Box::new(Network::new(NetworkOptions::default()).expect("an epoll")),
+        }
+    };
     Setup {
-        left: boxed(fabric()),
-        right: boxed(fabric()),
+        left: fabric(),
+        right: fabric(),
         address: format!("rdma://{host}:0"),
         // The discard port: nobody listens there for RDMA.
         nobody: format!("rdma://{host}:9"),
