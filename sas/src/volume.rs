@@ -184,6 +184,32 @@ impl VolumeDisk {
         Ok(self.queue.adopt(claim)?)
     }
 
+    /// Rule 13, the old primary ([`Fence::yield_claim`]): from now on this host only reads.
+    ///
+    /// # Panics
+    /// While writes are under way.
+    pub fn yield_claim(&mut self, fence: &mut dyn Fence) {
+        if let Some(claim) = self.queue.surrender() {
+            fence.yield_claim(claim);
+        }
+    }
+
+    /// Rule 13, the new primary ([`Fence::accept`]): can write from now on. Where the claim is held already and stands,
+    /// that is all that is asked for.
+    ///
+    /// # Errors
+    /// The fence's.
+    pub fn accept(&mut self, fence: &mut dyn Fence, incarnation: Incarnation) -> Result<(), FenceError> {
+        if self.queue.claim().is_some() {
+            if fence.check(self.queue.claim()) {
+                return Ok(());
+            }
+            self.release(fence);
+        }
+        let claim = fence.accept(incarnation)?;
+        Ok(self.queue.adopt(claim)?)
+    }
+
     /// Lets the claim go ([`Fence::release`]).
     ///
     /// # Panics

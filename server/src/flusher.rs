@@ -53,6 +53,10 @@ pub(crate) enum Job {
     ReleaseFence,
     /// Look whether it stands.
     CheckFence,
+    /// Rule 13: write no more.
+    YieldFence,
+    /// Rule 13: be able to write, as nobody else does any more.
+    AcceptFence,
     /// Write a batch, then the disk's cache.
     Flush {
         /// Its number.

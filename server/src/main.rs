@@ -30,6 +30,7 @@ mod limits;
 mod memory;
 mod notice;
 mod outbox;
+mod paths;
 mod reactor;
 mod signals;
 mod slab;

@@ -24,6 +24,7 @@ use crate::flusher::{Flusher, Parts};
 use crate::layout::Layout;
 use crate::limits::{DIAL_TIMEOUT_MS, MAX_BATCH_BYTES, TICK_MS};
 use crate::memory;
+use crate::paths::Paths;
 use crate::reactor::{Ears, Identity, Reactor};
 use crate::signals::Signals;
 use crate::slab::Slab;
@@ -244,6 +245,7 @@ pub(crate) fn new_volume(
         region,
         flusher,
         done,
+        paths: Paths::new(),
         slab: Slab::new(),
         answering: BTreeMap::new(),
         dial: None,

@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::dial::Dial;
 use crate::flusher::{Done, Flusher};
 use crate::layout::Layout;
+use crate::paths::Paths;
 use crate::slab::Slab;
 
 /// What does not change while the process lives.
@@ -57,6 +58,8 @@ pub(crate) struct Volume {
     pub(crate) flusher: Flusher,
     /// What that thread has done.
     pub(crate) done: Receiver<Done>,
+    /// What is heard of the disk's paths.
+    pub(crate) paths: Paths,
     /// Buffers for reads.
     pub(crate) slab: Slab,
     /// Reads whose answers are on their way, and by which connection.

@@ -31,6 +31,19 @@ pub trait Fence {
     /// Somebody else holds on or was quicker ([`FenceError::is_lost`]), or the disk can't be reached.
     fn fence(&mut self, incarnation: Incarnation) -> Result<ClaimedDisk, FenceError>;
 
+    /// Rule 13, the old primary: it writes no more, and stays let in. No I/O through `claim` is in flight: the queue
+    /// has surrendered it. Where the claim itself is what fences it is let go here, before the other node is told;
+    /// where a key does, key, reservation and claim stay as they are.
+    fn yield_claim(&mut self, claim: ClaimedDisk);
+
+    /// Rule 13, the new primary, which is let in and has been told that nobody writes any more: the claim, without
+    /// fencing anybody.
+    ///
+    /// # Errors
+    /// Somebody holds on or was quicker ([`FenceError::is_lost`]), or the disk can't be reached. Then only
+    /// [`Fence::fence`] helps.
+    fn accept(&mut self, incarnation: Incarnation) -> Result<ClaimedDisk, FenceError>;
+
     /// Whether the own registration still stands; `claim` is the one that [`Fence::fence`] gave, if it has.
     fn check(&mut self, claim: Option<&ClaimedDisk>) -> bool;
 
@@ -53,6 +66,12 @@ pub enum FenceError {
         /// The killed process.
         pid: u32,
         /// How long ago.
+        waited: Duration,
+    },
+    /// Rule 13: the claim that was to be accepted is not free.
+    #[error("the disk's claim, which was handed over, is still taken; tried for {} ms", waited.as_millis())]
+    NotFree {
+        /// For how long it was tried.
         waited: Duration,
     },
     /// Another one took the claim from the holder first.

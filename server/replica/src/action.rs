@@ -30,6 +30,10 @@ pub enum Action {
     ReleaseFence,
     /// Is the own registration still there?
     CheckFence,
+    /// Rule 13, the old primary: write no more, and stay let in. No I/O of ours is in flight and none will be issued.
+    YieldFence,
+    /// Rule 13, the new primary: be able to write, without fencing anybody.
+    AcceptFence,
 
     /// Write these ranges to the disk; then its cache. No two ranges overlap; sorted by block.
     Flush {

@@ -55,6 +55,8 @@ pub struct Replica {
     pub(crate) attach: Option<Attach>,
     /// What of the disk fails: as long as anything does, nothing completes.
     pub(crate) failing: Failing,
+    /// This node has a usable path to the disk, as far as it has been told (rule 11).
+    pub(crate) paths: bool,
     /// Orders from the operator.
     pub(crate) leaving_since: Option<u64>,
     pub(crate) recover: bool,
@@ -135,6 +137,7 @@ impl Replica {
             completed: Seq::ZERO,
             attach: None,
             failing: Failing::default(),
+            paths: true,
             leaving_since: None,
             recover: false,
             told_refusing: false,
@@ -170,6 +173,8 @@ impl Replica {
             Event::Tick => self.tick(),
             Event::Shutdown => self.shutdown(),
             Event::Recover => self.recover |= matches!(self.state, State::Waiting(_)),
+            Event::Switchover | Event::FenceYielded | Event::FenceAccepted(_) => {}
+            Event::Paths { usable } => self.paths = usable,
             Event::SuperblockRead(result) => self.superblock_read(result),
             Event::SuperblockWritten(result) => self.superblock_written(result),
             Event::HeartbeatWritten(result) => {

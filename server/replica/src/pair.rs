@@ -52,7 +52,7 @@ impl Replica {
 
     pub(crate) fn tell_status(&mut self) {
         self.timers.beat += 1;
-        self.send_peer(PeerBody::Status { role: self.role(), beat: self.timers.beat });
+        self.send_peer(PeerBody::Status { role: self.role(), beat: self.timers.beat, paths: self.paths });
     }
 
     /// Says where this node stands: to one that has just connected, or that is behind.
@@ -81,7 +81,7 @@ impl Replica {
             return;
         }
         match msg.body {
-            PeerBody::Status { role, beat } => self.peer_status(msg, role, beat),
+            PeerBody::Status { role, beat, .. } => self.peer_status(msg, role, beat),
             PeerBody::Announce { superblock } => self.announced(msg.from, superblock),
             body if self.fits(msg.epoch, msg.from, msg.to) => self.peer_says(msg.from, body),
             _ => {}
@@ -139,6 +139,7 @@ impl Replica {
                     self.peer.asked = true;
                 }
             }
+            PeerBody::HandOver { .. } | PeerBody::AskHandOver => {}
             PeerBody::Status { .. } | PeerBody::Announce { .. } => unreachable!("sorted out before"),
         }
     }

@@ -41,6 +41,8 @@ pub struct Status {
     pub reads: usize,
     /// The disk fails.
     pub disk_trouble: bool,
+    /// This node has a usable path to the disk, as far as it has been told (rule 11).
+    pub paths: bool,
 }
 
 impl Replica {
@@ -68,6 +70,7 @@ impl Replica {
             staged_bytes: self.lane.as_ref().map_or(0, staged),
             reads: self.reads.open.len(),
             disk_trouble: self.failing.any(),
+            paths: self.paths,
         }
     }
 

@@ -105,8 +105,7 @@ impl Worker {
             Job::ReadSuperblock => (VolumeOp::ReadSuperblock, Pending::ReadSuperblock),
             Job::WriteSuperblock(superblock) => (VolumeOp::WriteSuperblock(superblock), Pending::WriteSuperblock),
             Job::WriteHeartbeat { beat } => {
-                let incarnation = self.incarnation.expect("a machine has an incarnation before it beats");
-                (VolumeOp::WriteHeartbeat { incarnation, beat }, Pending::WriteHeartbeat)
+                (VolumeOp::WriteHeartbeat { incarnation: self.own_incarnation(), beat }, Pending::WriteHeartbeat)
             }
             Job::ReadHeartbeat => (VolumeOp::ReadHeartbeat, Pending::ReadHeartbeat),
             Job::Flush { batch, writes } => {
@@ -116,7 +115,9 @@ impl Worker {
             Job::Read { token, offset, pieces } => {
                 (VolumeOp::Read(self.block_reads(offset, &pieces)), Pending::Read { token })
             }
-            Job::Admit | Job::Fence | Job::ReleaseFence | Job::CheckFence => return self.fence_job(&job),
+            Job::Admit | Job::Fence | Job::ReleaseFence | Job::CheckFence | Job::YieldFence | Job::AcceptFence => {
+                return self.fence_job(&job);
+            }
             Job::Incarnation(incarnation) => {
                 self.incarnation = Some(incarnation);
                 return;
@@ -125,6 +126,10 @@ impl Worker {
         self.next_token += 1;
         self.pending.insert(self.next_token, pending);
         self.disk.start(op, self.next_token);
+    }
+
+    fn own_incarnation(&self) -> Incarnation {
+        self.incarnation.expect("a machine has an incarnation before it beats or fences")
     }
 
     fn block_write(&self, write: &WriteRange) -> BlockWrite {
@@ -159,9 +164,18 @@ impl Worker {
                 Event::Admitted(self.fence_outcome(result))
             }
             Job::Fence => {
-                let incarnation = self.incarnation.expect("a machine has an incarnation before it fences");
+                let incarnation = self.own_incarnation();
                 let result = self.disk.fence(&mut self.fence, incarnation);
                 Event::FenceHeld(self.fence_outcome(result))
+            }
+            Job::AcceptFence => {
+                let incarnation = self.own_incarnation();
+                let result = self.disk.accept(&mut self.fence, incarnation);
+                Event::FenceAccepted(self.fence_outcome(result))
+            }
+            Job::YieldFence => {
+                self.disk.yield_claim(&mut self.fence);
+                Event::FenceYielded
             }
             Job::ReleaseFence => {
                 self.disk.release(&mut self.fence);

@@ -177,6 +177,8 @@ impl World {
             Action::Fence => self.fence(node),
             Action::ReleaseFence => self.release_fence(node),
             Action::CheckFence => self.check_fence(node),
+            Action::YieldFence => self.yield_fence(node),
+            Action::AcceptFence => self.accept_fence(node),
             Action::Flush { batch, writes } => self.begin_flush(node, batch, &writes),
             Action::ReadDisk { token, pieces } => self.begin_read(node, token, &pieces),
             Action::AnswerRead { token, conn, id, slot, pieces, epoch, durable } => {

@@ -50,6 +50,8 @@ fn wants_answer(action: &Action) -> bool {
             | Action::Fence
             | Action::ReleaseFence
             | Action::CheckFence
+            | Action::YieldFence
+            | Action::AcceptFence
             | Action::Flush { .. }
             | Action::ReadDisk { .. }
             | Action::AnswerRead { .. }
@@ -240,6 +242,8 @@ impl Rig {
             Action::Fence => Event::FenceHeld(Ok(())),
             Action::ReleaseFence => Event::FenceReleased,
             Action::CheckFence => Event::FenceChecked { own: true },
+            Action::YieldFence => Event::FenceYielded,
+            Action::AcceptFence => Event::FenceAccepted(Ok(())),
             Action::Flush { batch, .. } => Event::Flushed { batch: *batch, result: Ok(()) },
             Action::ReadDisk { token, .. } => Event::DiskRead { token: *token, result: Ok(()) },
             Action::AnswerRead { token, .. } => Event::ReadAnswered { token: *token },
@@ -257,7 +261,7 @@ impl Rig {
     pub(crate) fn peer_status(&mut self, link: u64, n: u64, role: Role) {
         self.beat += 1;
         let beat = self.beat;
-        self.peer(link, n, PeerBody::Status { role, beat });
+        self.peer(link, n, PeerBody::Status { role, beat, paths: true });
     }
 
     /// It says `body`, in the machine's own epoch.
