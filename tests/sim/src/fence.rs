@@ -167,7 +167,7 @@ impl World {
             return;
         }
         let result = match (request.what, self.fence.kind) {
-            _ if self.disk.failing[request.node.index()] => Some(Err(FenceError::Failed)),
+            _ if !self.disk.is_reached_by(request.node) => Some(Err(FenceError::Failed)),
             (Step::Admit, FenceKind::Pr) => self.pr_admit(request.node, request.life),
             (Step::Admit, FenceKind::Lock) => Some(Ok(())),
             (Step::Fence, FenceKind::Pr) => self.pr_register(at),
@@ -238,8 +238,9 @@ impl World {
                 if !at.is_write() || at.state != UnitState::Pending {
                     continue;
                 }
-                // What a script holds is queued above the disk: neither there to be aborted nor past its check.
-                if self.holds.holds_disk(self, id, unit) && !without_abort {
+                // What is queued above the disk is neither there to be aborted nor past its check.
+                let queued = self.disk.queues(victim) || self.holds.holds_disk(self, id, unit);
+                if queued && !without_abort {
                     continue;
                 }
                 let at = &mut self.disk.ops.get_mut(&id).expect("it is there").units[unit];

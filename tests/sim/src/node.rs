@@ -82,6 +82,7 @@ impl World {
         self.carry_out(node, out);
         let first = self.rng.below(self.config.timing.tick_ms * 1000);
         self.after(first, Ev::Tick(host, life));
+        self.watch_paths(node);
     }
 
     /// Kills a node's process: its memory's contents count no more, its disk writes may still land.
