@@ -175,7 +175,7 @@ impl VolumeDisk {
     /// The fence's.
     pub fn fence(&mut self, fence: &mut dyn Fence, incarnation: Incarnation) -> Result<(), FenceError> {
         if self.queue.claim().is_some() {
-            if fence.check(self.queue.claim()) {
+            if fence.check(self.queue.claim())? {
                 return Ok(());
             }
             self.release(fence);
@@ -201,7 +201,7 @@ impl VolumeDisk {
     /// The fence's.
     pub fn accept(&mut self, fence: &mut dyn Fence, incarnation: Incarnation) -> Result<(), FenceError> {
         if self.queue.claim().is_some() {
-            if fence.check(self.queue.claim()) {
+            if fence.check(self.queue.claim())? {
                 return Ok(());
             }
             self.release(fence);
@@ -218,8 +218,25 @@ impl VolumeDisk {
         fence.release(self.queue.surrender());
     }
 
+    /// Rule 8 ([`Fence::admit`]); who asks to be let in does not write, so a claim that it still has is let go first.
+    ///
+    /// # Errors
+    /// The fence's.
+    ///
+    /// # Panics
+    /// While writes are under way.
+    pub fn admit(&mut self, fence: &mut dyn Fence) -> Result<(), FenceError> {
+        if self.queue.claim().is_some() {
+            self.release(fence);
+        }
+        fence.admit()
+    }
+
     /// Whether the registration stands ([`Fence::check`]).
-    pub fn check(&self, fence: &mut dyn Fence) -> bool {
+    ///
+    /// # Errors
+    /// The fence's: nobody can tell.
+    pub fn check(&self, fence: &mut dyn Fence) -> Result<bool, FenceError> {
         fence.check(self.queue.claim())
     }
 

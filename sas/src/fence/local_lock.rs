@@ -285,8 +285,8 @@ impl Fence for LocalLock {
     }
 
     /// A claim that we have can't be taken away: who fences us kills us. So asking is remembering.
-    fn check(&mut self, claim: Option<&ClaimedDisk>) -> bool {
-        claim.is_some() || self.admitted
+    fn check(&mut self, claim: Option<&ClaimedDisk>) -> Result<bool, FenceError> {
+        Ok(claim.is_some() || self.admitted)
     }
 
     fn release(&mut self, claim: Option<ClaimedDisk>) {
