@@ -32,6 +32,7 @@ mod notice;
 mod outbox;
 mod paths;
 mod reactor;
+mod scsi;
 mod signals;
 mod slab;
 mod start;

@@ -28,7 +28,6 @@ impl Paths {
     }
 
     /// For the watcher.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no disk that this build can fence has paths of its own"))]
     pub(crate) fn teller(&self, bell: Doorbell) -> PathTeller {
         PathTeller { usable: Arc::clone(&self.usable), bell }
     }
@@ -42,7 +41,6 @@ impl Paths {
 
 impl PathTeller {
     /// This node has a usable path to the disk, or none. From any thread; the machine hears of it at once.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no disk that this build can fence has paths of its own"))]
     pub(crate) fn tell(&self, usable: bool) {
         self.usable.store(usable, Ordering::Release);
         self.bell.ring();
