@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{AdminError, MAX_LINE_BYTES, ask, read_line, write_line};
 pub use status::{
-    DiskStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus, PeerStatus, SessionStatus, VolumeStatus,
+    DiskPathStatus, DiskStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus, PeerStatus, SessionStatus,
+    VolumeStatus,
 };
 
 /// What an administrator asks: `{"request":"status"}`.

@@ -14,7 +14,8 @@
 //! [[volume]]
 //! name = "db"
 //! disk = "/dev/mapper/db"                   # or a file; formatted by `twinsan format`
-//! fence = "local-lock"
+//! fence = "local-lock"                      # or "scsi-pr", for two hosts
+//! multipath = true                          # the disk has to be a dm-multipath map; default: true with scsi-pr
 //! key_file = "db.key"                       # needed beyond loopback
 //! staging = "64 MiB"                        # RAM for staged payloads, on each node and on the client
 //! integrity = true                          # CRC32C over every payload
@@ -78,6 +79,8 @@ pub struct Volume {
     pub disk: PathBuf,
     /// What keeps the other node's writes off it.
     pub fence: FenceKind,
+    /// Whether the disk has to be a dm-multipath map.
+    pub multipath: bool,
     /// The pre-shared key; `None`: whoever can connect may.
     pub key_file: Option<PathBuf>,
     /// The lane's data ring, per node and on the client.
@@ -92,6 +95,8 @@ pub struct Volume {
 pub enum FenceKind {
     /// Both nodes on one host: the kernel's exclusive claim, and SIGKILL.
     LocalLock,
+    /// Each node on its own host: SCSI-3 persistent reservations.
+    ScsiPr,
 }
 
 impl FenceKind {
@@ -100,6 +105,7 @@ impl FenceKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::LocalLock => "local-lock",
+            Self::ScsiPr => "scsi-pr",
         }
     }
 }

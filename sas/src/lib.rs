@@ -2,9 +2,10 @@
 //!
 //! - [`layout`], [`superblock`]: the bytes of the first MiB. Pure. `docs/disk-format.md` has the tables.
 //! - [`disk`]: descriptions of the disk with and without the exclusive claim, and the io_uring queue that the flusher
-//!   thread drives. The only place with unsafe code.
+//!   thread drives. Unsafe code is there, and in `fence/scsi_pr` for the SCSI commands.
 //! - [`volume`]: the queue in the protocol's words: superblock, heartbeat, data.
-//! - [`fence`]: who may write; the local-lock provider.
+//! - [`fence`]: who may write; the providers local-lock and scsi-pr.
+//! - [`multipath`]: the paths of a SCSI disk, and how they are.
 //! - [`format`](mod@format): makes a volume, and refuses to make one of somebody else's data.
 //!
 //! Descriptions come in two types, so that the compiler keeps rule 3: a [`disk::SharedReader`] can only read and is
@@ -15,6 +16,7 @@ pub mod disk;
 pub mod fence;
 pub mod format;
 pub mod layout;
+pub mod multipath;
 pub mod page;
 pub mod superblock;
 #[cfg(test)]

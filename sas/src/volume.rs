@@ -175,12 +175,38 @@ impl VolumeDisk {
     /// The fence's.
     pub fn fence(&mut self, fence: &mut dyn Fence, incarnation: Incarnation) -> Result<(), FenceError> {
         if self.queue.claim().is_some() {
-            if fence.check(self.queue.claim()) {
+            if fence.check(self.queue.claim())? {
                 return Ok(());
             }
             self.release(fence);
         }
         let claim = fence.fence(incarnation)?;
+        Ok(self.queue.adopt(claim)?)
+    }
+
+    /// Rule 13, the old primary ([`Fence::yield_claim`]): from now on this host only reads.
+    ///
+    /// # Panics
+    /// While writes are under way.
+    pub fn yield_claim(&mut self, fence: &mut dyn Fence) {
+        if let Some(claim) = self.queue.surrender() {
+            fence.yield_claim(claim);
+        }
+    }
+
+    /// Rule 13, the new primary ([`Fence::accept`]): can write from now on. Where the claim is held already and stands,
+    /// that is all that is asked for.
+    ///
+    /// # Errors
+    /// The fence's.
+    pub fn accept(&mut self, fence: &mut dyn Fence, incarnation: Incarnation) -> Result<(), FenceError> {
+        if self.queue.claim().is_some() {
+            if fence.check(self.queue.claim())? {
+                return Ok(());
+            }
+            self.release(fence);
+        }
+        let claim = fence.accept(incarnation)?;
         Ok(self.queue.adopt(claim)?)
     }
 
@@ -192,8 +218,25 @@ impl VolumeDisk {
         fence.release(self.queue.surrender());
     }
 
+    /// Rule 8 ([`Fence::admit`]); who asks to be let in does not write, so a claim that it still has is let go first.
+    ///
+    /// # Errors
+    /// The fence's.
+    ///
+    /// # Panics
+    /// While writes are under way.
+    pub fn admit(&mut self, fence: &mut dyn Fence) -> Result<(), FenceError> {
+        if self.queue.claim().is_some() {
+            self.release(fence);
+        }
+        fence.admit()
+    }
+
     /// Whether the registration stands ([`Fence::check`]).
-    pub fn check(&self, fence: &mut dyn Fence) -> bool {
+    ///
+    /// # Errors
+    /// The fence's: nobody can tell.
+    pub fn check(&self, fence: &mut dyn Fence) -> Result<bool, FenceError> {
         fence.check(self.queue.claim())
     }
 

@@ -20,7 +20,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use twinsan_arena::Arena;
 use twinsan_replica::{Event, Piece, ReadToken, WriteRange};
 use twinsan_sas::disk::{QueueOptions, Waker};
-use twinsan_sas::fence::{LocalLock, LocalLockTiming};
+use twinsan_sas::fence::{Fence, LocalLock, LocalLockTiming, ScsiPr};
+use twinsan_sas::multipath::{Registrations, ScsiDisk};
 use twinsan_sas::volume::VolumeDisk;
 use twinsan_sas::{SharedReader, VolumeIdentity};
 use twinsan_wire::{Incarnation, NodeId, Superblock};
@@ -31,7 +32,7 @@ use crate::limits::FLUSHER_QUEUE;
 
 pub(crate) use health::Health;
 
-/// One thing for the flusher to do; each but the last is answered by one [`Done`].
+/// One thing for the flusher to do; each but the last and [`Job::PathsChanged`] is answered by one [`Done`].
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Read both slots.
@@ -53,6 +54,12 @@ pub(crate) enum Job {
     ReleaseFence,
     /// Look whether it stands.
     CheckFence,
+    /// Rule 13: write no more.
+    YieldFence,
+    /// Rule 13: be able to write, as nobody else does any more.
+    AcceptFence,
+    /// A path of the disk is there and not registered. Answered only if the own registration is gone.
+    PathsChanged,
     /// Write a batch, then the disk's cache.
     Flush {
         /// Its number.
@@ -91,6 +98,37 @@ pub(crate) struct Parts {
     pub(crate) arena: Arc<Arena>,
     /// Where what lies in it.
     pub(crate) layout: Layout,
+    /// What keeps the other node's writes away.
+    pub(crate) fence: FenceParts,
+}
+
+/// A fence, before it is made on the flusher's thread.
+pub(crate) enum FenceParts {
+    /// Both nodes on this host.
+    LocalLock,
+    /// Reservations on the LUN behind this disk.
+    ScsiPr {
+        /// The disk.
+        disk: ScsiDisk,
+        /// Shows which paths are registered.
+        registrations: Registrations,
+    },
+}
+
+/// For whoever watches the disk: a way to give the flusher a job from another thread.
+#[derive(Debug)]
+pub(crate) struct Errands {
+    jobs: Sender<Job>,
+    waker: Waker,
+}
+
+impl Errands {
+    /// Gives it a job, unless the queue is full: what is worth an errand comes again.
+    pub(crate) fn give(&self, job: Job) {
+        if self.jobs.try_send(job).is_ok() {
+            self.waker.wake();
+        }
+    }
 }
 
 /// The reactor's end.
@@ -136,6 +174,11 @@ impl Flusher {
         self.waker.wake();
     }
 
+    /// For another thread.
+    pub(crate) fn errands(&self) -> Errands {
+        Errands { jobs: self.jobs.clone(), waker: self.waker.clone() }
+    }
+
     /// How the disk is.
     pub(crate) fn health(&self) -> Health {
         lock(&self.health).clone()
@@ -150,14 +193,17 @@ fn lock(health: &Mutex<Health>) -> MutexGuard<'_, Health> {
 /// The disk and its fence, on the flusher's own thread.
 struct Opened {
     disk: VolumeDisk,
-    fence: LocalLock,
+    fence: Box<dyn Fence>,
     layout: Layout,
     block_bytes: u32,
 }
 
 fn open(parts: Parts, waker: Waker) -> anyhow::Result<Opened> {
-    let Parts { node, reader, identity, arena, layout, .. } = parts;
-    let fence = LocalLock::new(&reader, identity.uuid, node, LocalLockTiming::default())?;
+    let Parts { node, reader, identity, arena, layout, fence, .. } = parts;
+    let fence: Box<dyn Fence> = match fence {
+        FenceParts::LocalLock => Box::new(LocalLock::new(&reader, identity.uuid, node, LocalLockTiming::default())?),
+        FenceParts::ScsiPr { disk, registrations } => Box::new(ScsiPr::new(&reader, disk, registrations)?),
+    };
     let options = QueueOptions::default();
     let disk = VolumeDisk::new(reader, identity, node, vec![arena], waker, &options)?;
     Ok(Opened { disk, fence, layout, block_bytes: identity.block_bytes })

@@ -1,6 +1,6 @@
 //! A machine's notices, in words for whoever has to act: which node, which volume, which epoch, and what to do.
 
-use twinsan_replica::Notice;
+use twinsan_replica::{Notice, Obstacle};
 use twinsan_wire::{NodeId, Superblock};
 
 use crate::utc::Utc;
@@ -82,6 +82,12 @@ impl Speaker<'_> {
             Notice::JoinThrownAway => {
                 (Warn, format!("the join of {other} made no progress and was thrown away; it will ask again"))
             }
+            Notice::HandingOver
+            | Notice::HandOverCalledOff(_)
+            | Notice::HandedOver { .. }
+            | Notice::HandedTo
+            | Notice::NotAccepted(_) => self.handover(notice),
+            Notice::Paths { .. } | Notice::OtherPaths { .. } | Notice::Asking => self.paths(notice),
             Notice::SessionAttached => (Info, "a new session is attached; the one before can't come back".to_owned()),
             Notice::Fenced => (
                 Warn,
@@ -93,8 +99,9 @@ impl Speaker<'_> {
             Notice::NeedsRecovery(superblock) => (Error, self.needs_recovery(&superblock)),
             Notice::DiskTrouble => (
                 Error,
-                "the disk fails: nothing completes until it works again; everything is kept staged and retried \
-                 (rule 11). Look at the disk's paths and at the error logged beside this"
+                "the disk fails: everything is kept staged and retried (rule 11); with two nodes writes go on in RAM \
+                 until the staging memory is full, a node alone waits. Look at the disk's paths and at the error \
+                 logged beside this"
                     .to_owned(),
             ),
             Notice::DiskWell => (Info, "the disk works again".to_owned()),
@@ -107,6 +114,40 @@ impl Speaker<'_> {
                  beside this; if the disk is the right one, restore its first 8 KiB from a copy"
                     .to_owned(),
             ),
+        }
+    }
+
+    /// Rule 13.
+    fn handover(&self, notice: Notice) -> (Loudness, String) {
+        use Loudness::{Info, Warn};
+        let other = self.other();
+        match notice {
+            Notice::HandOverCalledOff(why) => {
+                (Warn, format!("the handover is called off and this node goes on: {}", obstacle(why, other)))
+            }
+            Notice::HandedOver { pause_ms } => {
+                (Info, format!("handed over to {other}: it serves, after a pause of {pause_ms} ms"))
+            }
+            Notice::HandedTo => (Info, format!("{other} has handed over to this node (rule 13)")),
+            Notice::NotAccepted(_) => {
+                (Warn, format!("what {other} has handed over could not be taken; reading the superblock to see why"))
+            }
+            _ => (Info, format!("handing over to {other} (rule 13): the disk I/O in flight ends first")),
+        }
+    }
+
+    /// Rule 11.
+    fn paths(&self, notice: Notice) -> (Loudness, String) {
+        use Loudness::{Error, Info, Warn};
+        let other = self.other();
+        match notice {
+            Notice::Paths { usable: false } => {
+                (Error, "no path to the disk is usable from this node (rule 11)".to_owned())
+            }
+            Notice::Paths { usable: true } => (Info, "a path to the disk is usable again".to_owned()),
+            Notice::OtherPaths { usable: false } => (Warn, format!("{other} has no usable path to the disk")),
+            Notice::OtherPaths { usable: true } => (Info, format!("{other} has a usable path to the disk again")),
+            _ => (Warn, format!("this node does not reach the disk and {other} does: asking it to take over")),
         }
     }
 
@@ -132,6 +173,22 @@ impl Speaker<'_> {
              them can still be reached, start the other node or mend the link. Else, to accept the loss: twinsan \
              recover --accept-data-loss {volume}"
         )
+    }
+}
+
+/// Why a handover can't be, in words that go on a sentence.
+pub(crate) fn obstacle(why: Obstacle, other: &str) -> String {
+    match why {
+        Obstacle::NotPrimary => "this node does not serve".to_owned(),
+        Obstacle::Alone => format!("this node serves alone; start {other} and wait until the pair is dual"),
+        Obstacle::UnderWay => "a handover is under way already".to_owned(),
+        Obstacle::Attaching => "a client is attaching; try again in a moment".to_owned(),
+        Obstacle::NoPath => "this node has no usable path to the disk; the other one is asked to take over".to_owned(),
+        Obstacle::NoLink => format!("there is no link to {other}"),
+        Obstacle::OtherLeaves => format!("{other} is ending"),
+        Obstacle::OtherHasNoPath => format!("{other} has no usable path to the disk"),
+        Obstacle::OtherNotReady => format!("{other} is not ready: it has just joined, or the client does not reach it"),
+        Obstacle::Slow => "the disk I/O in flight has taken longer than a takeover timeout".to_owned(),
     }
 }
 
@@ -181,6 +238,12 @@ mod tests {
             Notice::Joined,
             Notice::JoinThrownAway,
             Notice::Fenced,
+            Notice::HandingOver,
+            Notice::HandedOver { pause_ms: 7 },
+            Notice::HandedTo,
+            Notice::HandOverCalledOff(Obstacle::OtherHasNoPath),
+            Notice::OtherPaths { usable: false },
+            Notice::Asking,
         ] {
             let (_, words) = SPEAKER.word(notice);
             assert!(words.contains("san2"), "{words}");

@@ -49,7 +49,7 @@ const SIGNALS: u64 = 2;
 
 /// What the reactor hears besides its fabric.
 pub(crate) struct Ears {
-    /// Rung by flushers and the control thread.
+    /// Rung by flushers, the watchers of paths and the control thread.
     pub(crate) bell: Doorbell,
     /// SIGTERM and SIGINT.
     pub(crate) signals: Signals,
@@ -209,6 +209,9 @@ impl<F: Fabric> Reactor<F> {
         for volume in 0..self.volumes.len() {
             while let Ok(done) = self.volumes[volume].done.try_recv() {
                 self.disk_done(volume, done);
+            }
+            if let Some(usable) = self.volumes[volume].paths.news() {
+                self.feed(volume, Event::Paths { usable });
             }
         }
         while let Ok(asked) = self.ears.requests.try_recv() {

@@ -10,6 +10,7 @@ use twinsan_control::{Config, ConfigError, FenceKind};
 use twinsan_fabric::{Fabric, WaitPolicy};
 use twinsan_network::{Network, NetworkOptions};
 use twinsan_replica::{Replica, ReplicaConfig, Timing};
+use twinsan_sas::multipath::{MultipathError, Registrations, ScsiDisk};
 use twinsan_sas::superblock::slots::Expected;
 use twinsan_sas::{DiskError, OpenError, SharedReader, VolumeIdentity};
 use twinsan_staging::Geometry;
@@ -20,11 +21,13 @@ use crate::clock::Clock;
 use crate::control;
 use crate::counters::Counters;
 use crate::doorbell::Doorbell;
-use crate::flusher::{Flusher, Parts};
+use crate::flusher::{FenceParts, Flusher, Parts};
 use crate::layout::Layout;
 use crate::limits::{DIAL_TIMEOUT_MS, MAX_BATCH_BYTES, TICK_MS};
 use crate::memory;
+use crate::paths::Paths;
 use crate::reactor::{Ears, Identity, Reactor};
+use crate::scsi;
 use crate::signals::Signals;
 use crate::slab::Slab;
 use crate::volume::{Facts, Volume};
@@ -61,6 +64,14 @@ pub(crate) enum StartError {
         volume: String,
         /// Why.
         source: OpenError,
+    },
+    /// The disk's paths are not what the configuration says.
+    #[error("volume \"{volume}\": {source}")]
+    Paths {
+        /// Which.
+        volume: String,
+        /// Why.
+        source: MultipathError,
     },
     /// The disk was formatted for other nodes.
     #[error(
@@ -125,8 +136,15 @@ fn keyring(config: &Config) -> anyhow::Result<Keyring> {
     Ok(keyring)
 }
 
+/// A volume's disk, as it was found.
+struct Found {
+    reader: SharedReader,
+    identity: VolumeIdentity,
+    scsi: Option<ScsiDisk>,
+}
+
 /// Opens a volume's disk for reading and checks that it is the volume's.
-fn find_disk(config: &Config, volume: &twinsan_control::Volume) -> anyhow::Result<(SharedReader, VolumeIdentity)> {
+fn find_disk(config: &Config, volume: &twinsan_control::Volume) -> anyhow::Result<Found> {
     let name = || volume.name.as_str().to_owned();
     let path = || volume.disk.display().to_string();
     let reader = SharedReader::open(&volume.disk).map_err(|source| match source {
@@ -149,7 +167,11 @@ fn find_disk(config: &Config, volume: &twinsan_control::Volume) -> anyhow::Resul
         .geometry()
         .check_block(&volume.disk, identity.block_bytes)
         .map_err(|source| StartError::Open { volume: name(), source })?;
-    Ok((reader, identity))
+    let scsi = scsi::find(volume).map_err(|source| match source {
+        MultipathError::Io { .. } => anyhow::Error::new(source).context(format!("volume \"{}\"", name())),
+        source => StartError::Paths { volume: name(), source }.into(),
+    })?;
+    Ok(Found { reader, identity, scsi })
 }
 
 fn node_names(config: &Config) -> [String; 2] {
@@ -168,19 +190,26 @@ fn open_volume(
     config: &Config,
     node: NodeId,
     volume: &twinsan_control::Volume,
-    (reader, identity): (SharedReader, VolumeIdentity),
+    Found { reader, identity, scsi }: Found,
     fabric: &mut Network,
     bell: &Doorbell,
 ) -> anyhow::Result<Volume> {
     let name = volume.name.as_str();
-    // The only fence there is; another kind is another arm here.
-    let FenceKind::LocalLock = volume.fence;
+    let registrations = Registrations::default();
+    let fence = match (volume.fence, &scsi) {
+        (FenceKind::LocalLock, _) => FenceParts::LocalLock,
+        (FenceKind::ScsiPr, Some(disk)) => {
+            FenceParts::ScsiPr { disk: disk.clone(), registrations: registrations.clone() }
+        }
+        (FenceKind::ScsiPr, None) => unreachable!("scsi::find has refused it"),
+    };
     let geometry = Geometry::for_volume(volume.staging.bytes(), identity.block_bytes)
         .with_context(|| format!("volume \"{name}\""))?;
     let layout = Layout::new(geometry.ring_bytes());
     let arena = memory::arena(name, &layout).with_context(|| format!("volume \"{name}\": staging memory"))?;
     let region = fabric.register(std::sync::Arc::clone(&arena))?;
-    let parts = Parts { name: name.to_owned(), node, reader, identity, arena: std::sync::Arc::clone(&arena), layout };
+    let (its_name, its_arena) = (name.to_owned(), std::sync::Arc::clone(&arena));
+    let parts = Parts { name: its_name, node, reader, identity, arena: its_arena, layout, fence };
     let (flusher, done, disk_facts) =
         Flusher::start(parts, bell.clone()).with_context(|| format!("volume \"{name}\""))?;
     let seed = random_u64().context("random bits for an incarnation")?;
@@ -194,8 +223,14 @@ fn open_volume(
         volume.disk.display(),
         disk_facts.join(", ")
     );
-    let facts = facts(config, node, volume, &identity, geometry, disk_facts);
-    Ok(new_volume(facts, replica, layout, arena, region, flusher, done))
+    let mut facts = facts(config, node, volume, &identity, geometry, disk_facts);
+    facts.map = scsi.as_ref().and_then(ScsiDisk::map).map(str::to_owned);
+    let mut opened = new_volume(facts, replica, layout, arena, region, flusher, done);
+    if let Some(disk) = scsi {
+        let teller = opened.paths.teller(bell.clone());
+        opened.watch = Some(scsi::watch(volume, disk, registrations, &opened.flusher, teller)?);
+    }
+    Ok(opened)
 }
 
 fn facts(
@@ -219,6 +254,7 @@ fn facts(
         },
         integrity: volume.integrity,
         disk: volume.disk.clone(),
+        map: None,
         disk_facts,
     }
 }
@@ -243,6 +279,8 @@ pub(crate) fn new_volume(
         region,
         flusher,
         done,
+        watch: None,
+        paths: Paths::new(),
         slab: Slab::new(),
         answering: BTreeMap::new(),
         dial: None,

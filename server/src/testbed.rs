@@ -13,7 +13,7 @@ use twinsan_staging::Geometry;
 use twinsan_wire::{NodeId, VolumeName, VolumeShape};
 
 use crate::doorbell::Doorbell;
-use crate::flusher::{Flusher, Parts};
+use crate::flusher::{FenceParts, Flusher, Parts};
 use crate::layout::{Layout, index};
 use crate::limits::MAX_BATCH_BYTES;
 use crate::start::new_volume;
@@ -50,7 +50,8 @@ pub(crate) fn parts(node: NodeId) -> (Testbed, Parts) {
         ArenaOptions { name: "test".into(), bytes: index(LAYOUT.bytes()), pages: PagePolicy::Small, lock: false };
     let arena = Arc::new(Arena::new(&options).unwrap());
     let reader = SharedReader::open(&bed.disk()).unwrap();
-    let parts = Parts { name: "db".to_owned(), node, reader, identity, arena, layout: LAYOUT };
+    let (name, fence) = ("db".to_owned(), FenceParts::LocalLock);
+    let parts = Parts { name, node, reader, identity, arena, layout: LAYOUT, fence };
     (bed, parts)
 }
 
@@ -74,6 +75,7 @@ pub(crate) fn volume(node: NodeId, bell: &Doorbell) -> (Testbed, Volume) {
         },
         integrity: true,
         disk: bed.disk(),
+        map: None,
         disk_facts: Vec::new(),
     };
     let (flusher, done, _) = Flusher::start(parts, bell.clone()).unwrap();

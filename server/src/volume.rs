@@ -8,6 +8,7 @@ use twinsan_arena::Arena;
 use twinsan_control::Address;
 use twinsan_fabric::{ConnId, LocalSlice, RegionId};
 use twinsan_replica::{Piece, PieceSource, ReadToken, Replica};
+use twinsan_sas::multipath::Watch;
 use twinsan_wire::limits::{LANE_SLOTS, MAX_READ_BYTES};
 use twinsan_wire::message::{VolumeName, VolumeShape};
 use twinsan_wire::{Incarnation, NodeId, Seq};
@@ -16,6 +17,7 @@ use crate::counters::Counters;
 use crate::dial::Dial;
 use crate::flusher::{Done, Flusher};
 use crate::layout::Layout;
+use crate::paths::Paths;
 use crate::slab::Slab;
 
 /// What does not change while the process lives.
@@ -35,6 +37,8 @@ pub(crate) struct Facts {
     pub(crate) integrity: bool,
     /// Its disk.
     pub(crate) disk: std::path::PathBuf,
+    /// The dm-multipath map that it is, if it is one.
+    pub(crate) map: Option<String>,
     /// What is known of how the disk is written.
     pub(crate) disk_facts: Vec<String>,
 }
@@ -57,6 +61,10 @@ pub(crate) struct Volume {
     pub(crate) flusher: Flusher,
     /// What that thread has done.
     pub(crate) done: Receiver<Done>,
+    /// The watch over its disk's paths, where it has any.
+    pub(crate) watch: Option<Watch>,
+    /// What is heard of the disk's paths.
+    pub(crate) paths: Paths,
     /// Buffers for reads.
     pub(crate) slab: Slab,
     /// Reads whose answers are on their way, and by which connection.

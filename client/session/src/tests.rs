@@ -6,6 +6,7 @@ mod cluster;
 mod completions;
 mod epochs;
 mod feeding;
+mod handover;
 mod reading;
 mod timing;
 #[cfg(feature = "weaken")]

@@ -1,9 +1,11 @@
 //! `twinsan format`.
 
 use anyhow::Context;
-use twinsan_control::{Config, Size};
+use twinsan_control::{Config, FenceKind, Size, Volume};
 use twinsan_sas::NodeName;
+use twinsan_sas::fence::scsi_pr;
 use twinsan_sas::format::{DataState, FormatError, FormatOptions, FormatReport};
+use twinsan_sas::multipath::Sysfs;
 
 use crate::cli::FormatArgs;
 
@@ -17,6 +19,7 @@ pub fn format(config: &Config, args: &FormatArgs) -> anyhow::Result<FormatReport
         let node = &config.nodes[at].name;
         NodeName::new(node).with_context(|| format!("node name \"{node}\" does not fit into a superblock"))
     };
+    check_paths(volume)?;
     let options = FormatOptions {
         path: volume.disk.clone(),
         name: volume.name,
@@ -39,6 +42,33 @@ pub fn format(config: &Config, args: &FormatArgs) -> anyhow::Result<FormatReport
             None => error,
         }
     })
+}
+
+/// Refuses a disk that the nodes would refuse, and one that is reserved: a node on another host may be serving it, and
+/// the claim of this host says nothing about that.
+fn check_paths(volume: &Volume) -> anyhow::Result<()> {
+    if !volume.multipath && volume.fence == FenceKind::LocalLock {
+        return Ok(());
+    }
+    let path = &volume.disk;
+    let disk = Sysfs::default().find(path)?;
+    if volume.multipath {
+        disk.require_map(path)?;
+    }
+    if volume.fence == FenceKind::ScsiPr {
+        let reserved = scsi_pr::reservation_of(disk).with_context(|| path.display().to_string())?;
+        if let Some((reservation, registered)) = reserved {
+            let key = reservation.key.map_or_else(|| "nobody".to_owned(), |key| format!("key {key}"));
+            anyhow::bail!(
+                "{}: the LUN is reserved by {key}, {}; {registered} paths are registered. A node may be serving it: stop \
+                 twinsand on both hosts; what they leave registered goes with sg_persist --out --clear --param-rk=KEY, \
+                 on a path of the host that KEY belongs to",
+                path.display(),
+                reservation.kind
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What was made, in words.

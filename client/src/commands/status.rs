@@ -116,6 +116,16 @@ fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result
     if let Some(error) = &volume.disk.last_error {
         writeln!(f, "      last error: {error}")?;
     }
+    for path in &volume.disk.paths {
+        let dm = path.dm.as_deref().map_or_else(String::new, |dm| format!(", dm-multipath {dm}"));
+        let times = match path.failures {
+            0 => String::new(),
+            1 => ", lost once".to_owned(),
+            times => format!(", lost {times} times"),
+        };
+        let (name, hctl, state, seconds) = (&path.name, &path.hctl, &path.state, path.for_ms / 1000);
+        writeln!(f, "      path {name:<5} {hctl:<9} {state} for {seconds} s{dm}{times}")?;
+    }
     let locked = if volume.memory.locked { "locked" } else { "NOT locked" };
     writeln!(f, "    memory: {} MiB in {} pages, {locked}", volume.memory.bytes >> 20, volume.memory.pages)?;
     volume.memory.advice.iter().try_for_each(|advice| writeln!(f, "      {advice}"))

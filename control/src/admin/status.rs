@@ -147,4 +147,27 @@ pub struct DiskStatus {
     pub last_error: Option<String>,
     /// Operations that failed.
     pub errors: u64,
+    /// The dm-multipath map, if it is one.
+    #[serde(default)]
+    pub map: Option<String>,
+    /// Its paths; none where it has none of its own (a file, a disk that is not SCSI).
+    #[serde(default)]
+    pub paths: Vec<DiskPathStatus>,
+}
+
+/// One path to the shared disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPathStatus {
+    /// The kernel's name: `sda`. It changes from boot to boot.
+    pub name: String,
+    /// Host, channel, target, LUN: `2:0:0:0`.
+    pub hctl: String,
+    /// `active`; `standby`: not ready by ALUA; `unregistered`: not let in by the fence yet; `failed`; `gone`.
+    pub state: String,
+    /// What dm-multipath makes of it, as multipathd tells: `active` or `failed`.
+    pub dm: Option<String>,
+    /// For how long it has been so.
+    pub for_ms: u64,
+    /// How often it was lost since the start.
+    pub failures: u64,
 }

@@ -7,7 +7,7 @@ use twinsan_wire::limits::MIN_RING_BYTES;
 use twinsan_wire::message::VolumeName;
 
 use super::address::MAX_UNIX_PATH;
-use super::{Address, Config, ConfigError, Node, Timing, Volume, raw};
+use super::{Address, Config, ConfigError, FenceKind, Node, Timing, Volume, raw};
 use crate::Size;
 
 /// More would not be mapped by any host that we know; it catches a unit typed wrong.
@@ -125,6 +125,8 @@ impl Checker<'_> {
             name,
             disk: self.base.join(raw.disk),
             fence: raw.fence,
+            // Two hosts with one path each are two single points of failure: to be said, not to be forgotten.
+            multipath: raw.multipath.unwrap_or(raw.fence == FenceKind::ScsiPr),
             key_file: raw.key_file.map(|file| self.base.join(file)),
             staging: raw.staging,
             integrity: raw.integrity,

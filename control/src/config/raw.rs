@@ -33,6 +33,7 @@ pub(super) struct Volume {
     pub(super) disk: PathBuf,
     // No default: the safe choice depends on the hardware, and only the operator knows it.
     pub(super) fence: FenceKind,
+    pub(super) multipath: Option<bool>,
     pub(super) key_file: Option<PathBuf>,
     #[serde(default = "default_staging")]
     pub(super) staging: Size,

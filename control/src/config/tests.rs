@@ -115,6 +115,17 @@ fn names_are_looked_up() {
 }
 
 #[test]
+fn two_hosts_want_more_than_one_path_unless_told_otherwise() {
+    let volume = |text: &str| parse(text).unwrap().volumes.remove(0);
+    let scsi_pr = with("\"local-lock\"", "\"scsi-pr\"");
+    assert_eq!((volume(&scsi_pr).fence, volume(&scsi_pr).multipath), (FenceKind::ScsiPr, true));
+    assert_eq!(FenceKind::ScsiPr.name(), "scsi-pr");
+    assert!(!volume(&format!("{scsi_pr}multipath = false")).multipath);
+    assert!(!volume(&with("fence", "fence")).multipath, "one host has the paths that it has");
+    assert!(volume(&format!("{NODES}{VOLUME}multipath = true")).multipath);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let message = Config::load(Path::new("/nonexistent/twinsan.toml")).unwrap_err().to_string();
     assert_eq!(message, "/nonexistent/twinsan.toml: No such file or directory (os error 2)");
@@ -125,13 +136,13 @@ fn unknown_and_missing_keys_show_their_place() {
     refused_by_parser(
         &with("fence =", "fense ="),
         "fense = \"local-lock\"",
-        "unknown field `fense`, expected one of `name`, `disk`, `fence`, `key_file`, `staging`, `integrity`",
+        "unknown field `fense`, expected one of `name`, `disk`, `fence`, `multipath`, `key_file`, `staging`, `integrity`",
     );
     refused_by_parser(&with("fence = \"local-lock\"", ""), "[[volume]]", "missing field `fence`");
     refused_by_parser(
         &with("\"local-lock\"", "\"prayer\""),
         "fence = \"prayer\"",
-        "unknown variant `prayer`, expected `local-lock`",
+        "unknown variant `prayer`, expected `local-lock` or `scsi-pr`",
     );
     refused_by_parser(
         &format!("{NODES}{VOLUME}staging = \"64 MB\""),

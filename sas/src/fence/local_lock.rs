@@ -10,6 +10,8 @@
 //!      ▼                      ▼                                   │
 //!   who? ── a heartbeat block's holder, alive ──▶ SIGKILL ──▶ wait for the claim ── too long ──▶ StillHeld
 //!      └─── nobody (it has just taken it, or is just dying) ──▶ look again ── too long ──▶ Unknown
+//!
+//!   rule 13: held ── yield_claim(): flag cleared, then let go ──▶ free ── accept(), by the other one ──▶ held
 //! ```
 //!
 //! The holder flag in the heartbeat block is what a fence kills for, so it is set after the claim was taken and cleared
@@ -32,6 +34,8 @@ use crate::superblock::{Heartbeat, ProcessStamp, Uuid};
 pub struct LocalLockTiming {
     /// For a holder that has not said yet who it is, or has just let go.
     pub unknown: Duration,
+    /// For a claim that was handed over: it is free, unless the giver's last page is still on its way.
+    pub free: Duration,
     /// For the claim of a killed holder. A process with gigabytes of small pages takes a second and more to die.
     pub dying: Duration,
     /// For a beat of a holder whose boot is not this one: a host that has gone down leaves its flag behind, one that
@@ -45,6 +49,7 @@ impl Default for LocalLockTiming {
     fn default() -> Self {
         Self {
             unknown: Duration::from_secs(1),
+            free: Duration::from_millis(100),
             dying: Duration::from_secs(10),
             elsewhere: Duration::from_secs(1),
             poll: Duration::from_micros(500),
@@ -255,17 +260,39 @@ impl Fence for LocalLock {
         }
     }
 
+    /// The flag goes first: nobody may be killed for a claim that he has let go.
+    fn yield_claim(&mut self, claim: ClaimedDisk) {
+        if let Err(error) = self.retract(&claim) {
+            tracing::warn!(%error, "the holder flag could not be cleared: this process may be killed for it");
+        }
+    }
+
+    /// Never kills: who handed over has let go before it said so, and whoever has the claim now was quicker.
+    fn accept(&mut self, incarnation: Incarnation) -> Result<ClaimedDisk, FenceError> {
+        let since = Instant::now();
+        loop {
+            if let Some(claim) = self.try_claim()? {
+                self.announce(&claim, incarnation)?;
+                self.admitted = true;
+                return Ok(claim);
+            }
+            let waited = since.elapsed();
+            if waited > self.timing.free {
+                return Err(FenceError::NotFree { waited });
+            }
+            std::thread::sleep(self.timing.poll);
+        }
+    }
+
     /// A claim that we have can't be taken away: who fences us kills us. So asking is remembering.
-    fn check(&mut self, claim: Option<&ClaimedDisk>) -> bool {
-        claim.is_some() || self.admitted
+    fn check(&mut self, claim: Option<&ClaimedDisk>) -> Result<bool, FenceError> {
+        Ok(claim.is_some() || self.admitted)
     }
 
     fn release(&mut self, claim: Option<ClaimedDisk>) {
         self.admitted = false;
-        let Some(claim) = claim else { return };
-        // The flag goes first: nobody may be killed for a claim that he has let go.
-        if let Err(error) = self.retract(&claim) {
-            tracing::warn!(%error, "the holder flag could not be cleared: this process may be killed for it");
+        if let Some(claim) = claim {
+            self.yield_claim(claim);
         }
     }
 }

@@ -1,16 +1,20 @@
 //! Who may write the disk (protocol rules 3, 5, 6, 8, 9, and section 5).
 //!
-//! A [`Fence`] hands out the one [`ClaimedDisk`]. [`LocalLock`] is the provider for two nodes on one host.
+//! A [`Fence`] hands out the one [`ClaimedDisk`]. [`LocalLock`] is the provider for two nodes on one host,
+//! [`ScsiPr`] the one for two hosts and a shared LUN.
 
 mod local_lock;
 mod process;
+pub mod scsi_pr;
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use twinsan_wire::Incarnation;
 
 pub use local_lock::{LocalLock, LocalLockTiming};
+pub use scsi_pr::{ReservationError, ScsiPr};
 
 use crate::disk::{ClaimedDisk, DiskError, OpenError};
 
@@ -31,8 +35,34 @@ pub trait Fence {
     /// Somebody else holds on or was quicker ([`FenceError::is_lost`]), or the disk can't be reached.
     fn fence(&mut self, incarnation: Incarnation) -> Result<ClaimedDisk, FenceError>;
 
-    /// Whether the own registration still stands; `claim` is the one that [`Fence::fence`] gave, if it has.
-    fn check(&mut self, claim: Option<&ClaimedDisk>) -> bool;
+    /// Rule 13, the old primary: it writes no more, and stays let in. No I/O through `claim` is in flight: the queue
+    /// has surrendered it. Where the claim itself is what fences it is let go here, before the other node is told;
+    /// where a key does, key, reservation and claim stay as they are.
+    fn yield_claim(&mut self, claim: ClaimedDisk);
+
+    /// Rule 13, the new primary, which is let in and has been told that nobody writes any more: the claim, without
+    /// fencing anybody.
+    ///
+    /// # Errors
+    /// Somebody holds on or was quicker ([`FenceError::is_lost`]), or the disk can't be reached. Then only
+    /// [`Fence::fence`] helps.
+    fn accept(&mut self, incarnation: Incarnation) -> Result<ClaimedDisk, FenceError>;
+
+    /// Whether the own registration still stands; `claim` is the one that [`Fence::fence`] gave, if it has. If it does,
+    /// every path that can be reached may be used.
+    ///
+    /// # Errors
+    /// Nobody can tell: the disk can't be reached.
+    fn check(&mut self, claim: Option<&ClaimedDisk>) -> Result<bool, FenceError>;
+
+    /// A path of the disk has come back, and is to be let in before it is used. As everything here, called while nothing
+    /// of this node is in flight at the disk or can be issued (section 5). `false`: the own registration is gone.
+    ///
+    /// # Errors
+    /// The disk can't be reached.
+    fn paths_changed(&mut self) -> Result<bool, FenceError> {
+        Ok(true)
+    }
 
     /// Lets the claim and the registration go. No I/O through it is in flight: the queue has surrendered it.
     fn release(&mut self, claim: Option<ClaimedDisk>);
@@ -55,6 +85,12 @@ pub enum FenceError {
         /// How long ago.
         waited: Duration,
     },
+    /// Rule 13: the claim that was to be accepted is not free.
+    #[error("the disk's claim, which was handed over, is still taken; tried for {} ms", waited.as_millis())]
+    NotFree {
+        /// For how long it was tried.
+        waited: Duration,
+    },
     /// Another one took the claim from the holder first.
     #[error("process {pid} was quicker")]
     Quicker {
@@ -70,6 +106,20 @@ pub enum FenceError {
         /// Its pid there.
         pid: u32,
     },
+    /// Another process of this host has the disk: its writes may still be in flight (rule 8).
+    #[error(
+        "{}: claimed by something else on this host for {} ms: an earlier process whose last write has not ended (one \
+         queued in dm-multipath shows nowhere else), another node, a mount", path.display(), waited.as_millis()
+    )]
+    Claimed {
+        /// The disk.
+        path: PathBuf,
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// The LUN's registrations.
+    #[error(transparent)]
+    Reservation(#[from] ReservationError),
     /// This process holds the claim already.
     #[error("this process holds the disk's claim already")]
     OwnProcess,
@@ -101,7 +151,11 @@ impl FenceError {
     /// Somebody else has the disk: try later. Otherwise the disk can't be reached.
     #[must_use]
     pub const fn is_lost(&self) -> bool {
-        !matches!(self, Self::Open(_) | Self::Disk(_) | Self::System { .. })
+        match self {
+            Self::Open(_) | Self::Disk(_) | Self::System { .. } => false,
+            Self::Reservation(error) => error.is_lost(),
+            _ => true,
+        }
     }
 }
 

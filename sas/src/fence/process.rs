@@ -15,9 +15,9 @@ impl ProcessStamp {
     pub fn current() -> io::Result<Self> {
         let pid = std::process::id();
         let start_ticks = start_ticks(pid)?.ok_or_else(|| bad("/proc/self/stat", "this process is not in it"))?;
+        // A kernel without CONFIG_PID_NS has one namespace, and no number for it.
         let pid_namespace = match rustix::fs::stat("/proc/self/ns/pid") {
             Ok(stat) => stat.st_ino,
-            // A kernel without pid namespaces has one, and no inode for it.
             Err(rustix::io::Errno::NOENT) => 0,
             Err(e) => return Err(e.into()),
         };

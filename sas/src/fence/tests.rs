@@ -34,7 +34,7 @@ fn lock(path: &Path, node: NodeId, timing: LocalLockTiming) -> LocalLock {
 }
 
 fn patient() -> LocalLockTiming {
-    LocalLockTiming { unknown: PATIENCE, dying: PATIENCE, ..LocalLockTiming::default() }
+    LocalLockTiming { unknown: PATIENCE, dying: PATIENCE, free: PATIENCE, ..LocalLockTiming::default() }
 }
 
 fn hasty() -> LocalLockTiming {
@@ -174,7 +174,7 @@ fn a_free_disk_is_taken_and_said_so() {
     let beat = heartbeat(&path, NodeId::B).expect("written");
     assert!(beat.holder);
     assert_eq!((beat.incarnation, beat.process), (incarnation(7), ProcessStamp::current().expect("/proc")));
-    assert!(fence.check(Some(&claim)));
+    assert!(fence.check(Some(&claim)).expect("it knows"));
     // A second description of the same process does not get it, and the process does not kill itself for it.
     assert!(ClaimedDisk::try_claim(&path).expect("open").is_none());
     let own = lock(&path, NodeId::A, hasty()).fence(incarnation(8)).expect_err("held here");
@@ -185,7 +185,7 @@ fn a_free_disk_is_taken_and_said_so() {
 
     fence.release(Some(claim));
     assert!(!heartbeat(&path, NodeId::B).expect("written").holder);
-    assert!(!fence.check(None));
+    assert!(!fence.check(None).expect("it knows"));
     let again = fence.fence(incarnation(9)).expect("free again");
     assert!(heartbeat(&path, NodeId::B).expect("written").beat > beat.beat, "the heart goes on");
     drop(again);
@@ -238,6 +238,43 @@ fn a_released_disk_is_taken_without_a_kill() {
     let claim = lock(&path, NodeId::B, hasty()).fence(incarnation(2)).expect("free");
     assert!(holder.is_alive());
     drop(claim);
+}
+
+/// Rule 13: the claim moves, and the one who gave it is still let in.
+#[test]
+fn a_yielded_claim_is_accepted_and_handed_back() {
+    let dir = scratch();
+    let (path, _) = volume(&dir, BYTES);
+    let [mut first, mut second] = NodeId::BOTH.map(|node| lock(&path, node, hasty()));
+    let mut claim = first.fence(incarnation(1)).expect("free");
+    for _ in 0..3 {
+        second.admit().expect("readable");
+        first.yield_claim(claim);
+        assert!(!heartbeat(&path, NodeId::A).expect("written").holder, "nobody may be killed for what he let go");
+        assert!(first.check(None).expect("it knows"), "still let in");
+        claim = second.accept(incarnation(2)).expect("free");
+        let beat = heartbeat(&path, NodeId::B).expect("written");
+        assert_eq!((beat.holder, beat.incarnation), (true, incarnation(2)));
+        second.yield_claim(claim);
+        claim = first.accept(incarnation(1)).expect("free");
+        assert!(heartbeat(&path, NodeId::A).expect("written").holder);
+    }
+}
+
+/// Rule 13: accepting fences nobody.
+#[test]
+fn a_claim_that_is_not_free_is_not_accepted_and_its_holder_lives() {
+    let dir = scratch();
+    let (path, _) = volume(&dir, BYTES);
+    let mut holder = Holder::start("fence", &path);
+    let timing = LocalLockTiming { free: Duration::from_millis(30), ..hasty() };
+    let error = lock(&path, NodeId::B, timing).accept(incarnation(2)).expect_err("held");
+    assert!(matches!(error, FenceError::NotFree { .. }) && error.is_lost(), "{error}");
+    assert!(holder.is_alive());
+    // A holder that is just letting go is waited for.
+    holder.tell();
+    lock(&path, NodeId::B, patient()).accept(incarnation(2)).expect("released");
+    assert!(holder.is_alive());
 }
 
 #[test]
@@ -360,7 +397,7 @@ fn two_pass_the_claim_to_and_fro_through_the_queue() {
         let (disk, fence) = &mut sides[usize::from(round % 2 == 1)];
         disk.fence(fence, incarnation(round + 1)).expect("free");
         disk.fence(fence, incarnation(round + 1)).expect("held already");
-        assert!(disk.check(fence));
+        assert!(disk.check(fence).expect("it knows"));
         let zeros = Source::Zeros(BlobKind::Zeroes);
         disk.start(VolumeOp::Write(vec![BlockWrite { lba: Lba(round), blocks: 1, source: zeros }]), round);
         let mut out = Vec::new();

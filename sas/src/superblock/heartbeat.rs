@@ -24,7 +24,7 @@ pub struct ProcessStamp {
     pub start_ticks: u64,
     /// Which boot of which host: /proc/sys/kernel/random/boot_id.
     pub boot_id: [u8; 16],
-    /// The pid namespace's inode number: /proc/self/ns/pid.
+    /// The pid namespace's inode number: /proc/self/ns/pid; 0 on a kernel that has only one.
     pub pid_namespace: u64,
 }
 

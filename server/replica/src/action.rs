@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 
 use twinsan_wire::{BlobKind, Epoch, Incarnation, Lba, Mailbox, NodeMsg, PeerMsg, Seq, Superblock};
 
+use crate::event::FenceError;
+use crate::handover::Obstacle;
 use crate::ids::{ConnId, LinkId, ReadToken};
 
 /// One thing to do. Drivers carry actions out in order; disk actions may overlap each other unless the machine waits
@@ -30,6 +32,10 @@ pub enum Action {
     ReleaseFence,
     /// Is the own registration still there?
     CheckFence,
+    /// Rule 13, the old primary: write no more, and stay let in. No I/O of ours is in flight and none will be issued.
+    YieldFence,
+    /// Rule 13, the new primary: be able to write, without fencing anybody.
+    AcceptFence,
 
     /// Write these ranges to the disk; then its cache. No two ranges overlap; sorted by block.
     Flush {
@@ -195,13 +201,38 @@ pub enum Notice {
     Joined,
     /// A join was thrown away.
     JoinThrownAway,
+    /// Rule 13: the primary has stopped, to hand over.
+    HandingOver,
+    /// Rule 13: it goes on itself; the superblock was not touched.
+    HandOverCalledOff(Obstacle),
+    /// Rule 13: the other node serves.
+    HandedOver {
+        /// From the stop here to the other one's word that it serves.
+        pause_ms: u64,
+    },
+    /// Rule 13: the other node has handed over to this one.
+    HandedTo,
+    /// Rule 13: what was handed over could not be taken, or was another's by then: by rule 9, then.
+    NotAccepted(FenceError),
+    /// Rule 11: this node has a usable path to the disk again, or none any more.
+    Paths {
+        /// It has.
+        usable: bool,
+    },
+    /// Rule 11: what the other node says of its paths.
+    OtherPaths {
+        /// It has a usable one.
+        usable: bool,
+    },
+    /// Rule 11: the other node is asked to take over, as this one does not reach the disk.
+    Asking,
     /// A new session.
     SessionAttached,
     /// Fenced out (rule 9).
     Fenced,
     /// Rule 12: refusing to serve.
     NeedsRecovery(Superblock),
-    /// The disk fails: nothing completes until it works again.
+    /// The disk fails, and is tried again until it works.
     DiskTrouble,
     /// The disk works again.
     DiskWell,

@@ -99,13 +99,21 @@ pub enum Weakness {
     GenerationInRam,
     /// Rule 12: clean counts as set only when its write has ended, and as gone when that of its removal begins.
     CleanRace,
+    /// Rule 13: the primary does not wait for its own disk I/O in flight.
+    HandOverInFlight,
+    /// Rule 13: the new primary does not read the superblock again.
+    AcceptUnread,
+    /// Rule 13: the new primary takes for granted that the old one holds what it holds itself.
+    HandOverUnheard,
+    /// Rule 13: a primary that does not reach the disk waits for it; nobody is asked.
+    DeafToAsking,
     /// Rule 15: only both heartbeats count, not the client's word.
     DeafToClients,
 }
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::KeepIncarnation,
         Self::ReleaseWhileDropping,
         Self::BelieveEveryEpoch,
@@ -121,6 +129,10 @@ impl Weakness {
         Self::ConflictMeansFenced,
         Self::GenerationInRam,
         Self::CleanRace,
+        Self::HandOverInFlight,
+        Self::AcceptUnread,
+        Self::HandOverUnheard,
+        Self::DeafToAsking,
         Self::DeafToClients,
     ];
 }

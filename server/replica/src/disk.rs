@@ -4,10 +4,10 @@ use twinsan_wire::{Seq, Superblock};
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
-use crate::event::{DiskError, SlotRead};
+use crate::event::{DiskError, FenceError, SlotRead};
 use crate::flush::Batching;
 use crate::machine::{Failing, Replica};
-use crate::state::{Admission, Phase, Purpose, State, SuperblockWrite, TakeOver};
+use crate::state::{Admission, Leaving, Phase, Purpose, State, SuperblockWrite, TakeOver};
 
 impl Replica {
     pub(crate) fn read_superblock(&mut self) {
@@ -32,6 +32,9 @@ impl Replica {
                 } else {
                     self.disk_result(Err(error), |failing| &mut failing.superblock);
                 }
+                if self.state == (State::TakingOver(TakeOver::Accepting { claimed: true })) {
+                    self.not_accepted(FenceError::Failed);
+                }
                 return;
             }
         };
@@ -45,6 +48,7 @@ impl Replica {
                 self.superblock = read.superblock;
             }
             State::TakingOver(TakeOver::Reading) => self.read_under_fence(read),
+            State::TakingOver(TakeOver::Accepting { claimed: true }) => self.read_under_claim(read),
             State::Joining | State::Secondary => self.read_when_leaving(read),
             State::Fenced { .. } => self.read_when_fenced(read),
             _ => {}
@@ -112,6 +116,7 @@ impl Replica {
             Purpose::TakeOver => self.taken_over(),
             Purpose::Drop => self.dropped(),
             Purpose::Join => self.joined(),
+            Purpose::HandOver => self.handed_over(),
             Purpose::Attach => self.attached(),
             Purpose::Mend => self.act_under_fence(),
             Purpose::Clean => {}
@@ -133,7 +138,7 @@ impl Replica {
         self.disk_result(result, |failing| &mut failing.flush);
     }
 
-    /// Keeps account of what fails: it is tried again, and until it works nothing completes.
+    /// Keeps account of what fails: it is tried again. Meanwhile completes what needs no disk (rule 11).
     pub(crate) fn disk_result(&mut self, result: Result<(), DiskError>, kind: fn(&mut Failing) -> &mut bool) {
         if result == Err(DiskError::Conflict) {
             self.conflict();
@@ -159,7 +164,7 @@ impl Replica {
 
     pub(crate) fn fence_checked(&mut self, own: bool) {
         self.timers.checking_fence = false;
-        if !own && (self.holds_fence() || self.is_leaving_dual()) {
+        if !own && (self.holds_fence() || self.state == State::Leaving(Leaving::Quieting)) {
             self.fenced();
         }
     }
@@ -167,6 +172,12 @@ impl Replica {
     /// Rule 9: stop at once, keep the lanes, find out what the superblock says.
     fn fenced(&mut self) {
         self.notice(Notice::Fenced);
+        self.find_out();
+    }
+
+    /// What the superblock says is to be found out, and whether to try (rule 9).
+    pub(crate) fn find_out(&mut self) {
+        self.handed.fails();
         self.give_up_serving();
         self.enter(State::Fenced { member: false });
         self.timers.fenced_at = self.now;
@@ -217,8 +228,8 @@ impl Replica {
                 }
                 Phase::Dual { .. } if self.attach.is_some() => Some(received),
                 Phase::Dual { .. } if self.cfg.weak(Weakness::FlushBeforeDurable) => Some(received),
-                // Not `durable()`, which stands still while the disk fails: a batch must be tried to find out.
                 Phase::Dual { acked, .. } => Some(received.min(acked).max(self.completed)),
+                Phase::HandingOver { .. } => None,
             },
             _ => None,
         }

@@ -13,6 +13,13 @@ pub enum Event {
     Shutdown,
     /// `twinsan recover --accept-data-loss` (rule 12).
     Recover,
+    /// `twinsan switchover`: hand over (rule 13).
+    Switchover,
+    /// News of the paths to the disk (rule 11): at least one is usable by this node, or none. True until told.
+    Paths {
+        /// One is.
+        usable: bool,
+    },
 
     /// Answers [`crate::Action::ReadSuperblock`].
     SuperblockRead(Result<SlotRead, DiskError>),
@@ -49,6 +56,10 @@ pub enum Event {
     },
     /// Answers [`crate::Action::ReleaseFence`].
     FenceReleased,
+    /// Answers [`crate::Action::YieldFence`].
+    FenceYielded,
+    /// Answers [`crate::Action::AcceptFence`].
+    FenceAccepted(Result<(), FenceError>),
 
     /// A link to the other node is up and authenticated. It replaces an earlier one.
     LinkUp {

@@ -18,6 +18,7 @@ use crate::action::{Action, Notice};
 use crate::config::ReplicaConfig;
 use crate::event::{DiskError, Event};
 use crate::flush::Flusher;
+use crate::handover::HandedOver;
 use crate::ids::ConnId;
 use crate::peer::Peer;
 use crate::random::Random;
@@ -53,8 +54,12 @@ pub struct Replica {
     /// What the client has been told to complete.
     pub(crate) completed: Seq,
     pub(crate) attach: Option<Attach>,
-    /// What of the disk fails: as long as anything does, nothing completes.
+    /// What of the disk fails, and is tried again.
     pub(crate) failing: Failing,
+    /// This node has a usable path to the disk, as far as it has been told (rule 11).
+    pub(crate) paths: bool,
+    /// The last handover from here, and how it ended.
+    pub(crate) handed: HandedOver,
     /// Orders from the operator.
     pub(crate) leaving_since: Option<u64>,
     pub(crate) recover: bool,
@@ -93,6 +98,14 @@ pub(crate) struct Timers {
     pub(crate) disk_beat: u64,
     pub(crate) writing_heartbeat: bool,
     pub(crate) checking_fence: bool,
+    /// Rule 13: the claim is being let go.
+    pub(crate) yielding: bool,
+    /// The last try to take the fence failed for want of the disk, not for another's being quicker.
+    pub(crate) fence_failed: bool,
+    /// Rules 11 and 13: when to ask the other one again to take over.
+    pub(crate) ask_takeover_at: u64,
+    /// Damps handovers that nobody has ordered.
+    pub(crate) hand_over_not_before: u64,
     /// When this node last found itself fenced.
     pub(crate) fenced_at: u64,
     /// The superblock is read again at this time, where that helps.
@@ -135,6 +148,8 @@ impl Replica {
             completed: Seq::ZERO,
             attach: None,
             failing: Failing::default(),
+            paths: true,
+            handed: HandedOver::Never,
             leaving_since: None,
             recover: false,
             told_refusing: false,
@@ -170,6 +185,8 @@ impl Replica {
             Event::Tick => self.tick(),
             Event::Shutdown => self.shutdown(),
             Event::Recover => self.recover |= matches!(self.state, State::Waiting(_)),
+            Event::Switchover => self.switch_over(),
+            Event::Paths { usable } => self.paths_told(usable),
             Event::SuperblockRead(result) => self.superblock_read(result),
             Event::SuperblockWritten(result) => self.superblock_written(result),
             Event::HeartbeatWritten(result) => {
@@ -185,6 +202,8 @@ impl Replica {
             Event::FenceHeld(result) => self.fence_held(result),
             Event::FenceChecked { own } => self.fence_checked(own),
             Event::FenceReleased => self.fence_released(),
+            Event::FenceYielded => self.fence_yielded(),
+            Event::FenceAccepted(result) => self.fence_accepted(result),
             Event::LinkUp { link, peer } => self.link_up(link, peer),
             Event::LinkDown { link } => self.link_down(link),
             Event::Probed(probe) => self.probed(probe),
@@ -208,6 +227,7 @@ impl Replica {
         self.advance_attach();
         self.advance_clean();
         self.advance_leaving();
+        self.advance_asking();
         self.pump_reads();
         self.pump_release();
         self.pump_completion();
@@ -272,7 +292,8 @@ impl Replica {
     /// taken for one about the next.
     pub(crate) fn is_quiet(&self) -> bool {
         let writing = self.superblock_write.is_some_and(|w| w.retry_at.is_none());
-        self.flusher.is_quiet() && !writing && !self.timers.writing_heartbeat && !self.timers.checking_fence
+        let fence_asked = self.timers.checking_fence || self.timers.yielding;
+        self.flusher.is_quiet() && !writing && !self.timers.writing_heartbeat && !fence_asked
     }
 
     /// The fence is held, as far as is known (I1).

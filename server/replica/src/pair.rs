@@ -34,7 +34,7 @@ impl Replica {
         }
         self.peer.link = None;
         self.peer.role = None;
-        self.peer.asked = false;
+        self.peer.asked_at = None;
         self.probe();
         match &mut self.state {
             State::Primary(Phase::Dual { lost_at, .. }) => *lost_at = Some(self.now),
@@ -52,7 +52,7 @@ impl Replica {
 
     pub(crate) fn tell_status(&mut self) {
         self.timers.beat += 1;
-        self.send_peer(PeerBody::Status { role: self.role(), beat: self.timers.beat });
+        self.send_peer(PeerBody::Status { role: self.role(), beat: self.timers.beat, paths: self.paths });
     }
 
     /// Says where this node stands: to one that has just connected, or that is behind.
@@ -68,8 +68,10 @@ impl Replica {
                     self.repeat_attach(attach.step);
                 }
             }
-            State::Leaving(_) => self.send_peer(PeerBody::Announce { superblock: self.superblock }),
-            State::Secondary | State::Joining => self.ack(),
+            State::Secondary | State::Joining => {
+                self.tell_handed_over();
+                self.ack();
+            }
             _ => {}
         }
     }
@@ -81,8 +83,9 @@ impl Replica {
             return;
         }
         match msg.body {
-            PeerBody::Status { role, beat } => self.peer_status(msg, role, beat),
+            PeerBody::Status { role, beat, paths } => self.peer_status(msg, role, beat, paths),
             PeerBody::Announce { superblock } => self.announced(msg.from, superblock),
+            PeerBody::HandOver { superblock } if msg.to == Some(self.me) => self.handed_to(msg.from, superblock),
             body if self.fits(msg.epoch, msg.from, msg.to) => self.peer_says(msg.from, body),
             _ => {}
         }
@@ -94,22 +97,27 @@ impl Replica {
         fits || self.cfg.weak(Weakness::BelieveEveryEpoch)
     }
 
-    fn peer_status(&mut self, msg: PeerMsg, role: Role, beat: u64) {
+    fn peer_status(&mut self, msg: PeerMsg, role: Role, beat: u64, paths: bool) {
         if beat <= self.peer.beat {
             return;
         }
         self.peer.beat = beat;
         self.peer.hear(msg.from, self.now);
+        self.peer.epoch = msg.epoch;
+        if self.peer.paths != paths {
+            self.peer.paths = paths;
+            self.notice(Notice::OtherPaths { usable: paths });
+        }
         if self.peer.role != Some(role) {
             self.peer.role = Some(role);
             self.peer.role_since = self.now;
         }
         let behind = msg.epoch < self.superblock.epoch;
-        if behind
-            && matches!(self.state, State::Primary(_) | State::Leaving(_))
-            && !self.cfg.weak(Weakness::SilentEpoch)
-        {
+        if behind && matches!(self.state, State::Primary(_)) && !self.cfg.weak(Weakness::SilentEpoch) {
             self.send_peer(PeerBody::Announce { superblock: self.superblock });
+        }
+        if behind && self.state == State::Secondary {
+            self.tell_handed_over();
         }
     }
 
@@ -129,21 +137,19 @@ impl Replica {
             }
             PeerBody::DropLane { generation } => self.drop_lane_for_attach(generation),
             PeerBody::LaneDropped { generation } => self.lane_dropped(generation),
-            PeerBody::Leave => {
-                if matches!(self.state, State::Primary(Phase::Dual { .. })) && self.other_member() == Some(from) {
-                    self.start_drop();
-                }
-            }
+            PeerBody::Leave => self.peer.leaving = true,
             PeerBody::TakeOver => {
                 if self.superblock.primary_member() == Some(self.other(from)) {
-                    self.peer.asked = true;
+                    self.peer.asked_at = Some(self.now);
                 }
             }
+            PeerBody::AskHandOver => self.hand_over_to_clients_node(from),
+            PeerBody::HandOver { .. } => {} // To an earlier incarnation.
             PeerBody::Status { .. } | PeerBody::Announce { .. } => unreachable!("sorted out before"),
         }
     }
 
-    fn other(&self, incarnation: Incarnation) -> Member {
+    pub(crate) fn other(&self, incarnation: Incarnation) -> Member {
         Member { node: self.node().other(), incarnation }
     }
 
@@ -166,7 +172,6 @@ impl Replica {
                 let mirrors = matches!(self.state, State::Secondary | State::Joining);
                 if mirrors && self.fits(epoch, from, Some(to)) && self.lane_is(generation) {
                     self.may_release = self.may_release.max(released);
-                    self.release(self.may_release);
                 }
             }
             Mailbox::Completion { .. } => {}
@@ -178,6 +183,7 @@ impl Replica {
         if superblock.primary_member() != Some(self.other(from)) {
             return;
         }
+        self.handed.announced(superblock.epoch, self.now).into_iter().for_each(|notice| self.notice(notice));
         let joins_no_more = self.state == State::Joining && superblock.epoch == self.superblock.epoch;
         if superblock.epoch <= self.superblock.epoch && !joins_no_more {
             if superblock.epoch == self.superblock.epoch {
@@ -280,7 +286,9 @@ impl Replica {
     fn acked(&mut self, from: Incarnation, first: Option<Seq>, received: Seq) {
         let member = self.other_member();
         match &mut self.state {
-            State::Primary(Phase::Dual { acked, .. }) if member == Some(from) => *acked = (*acked).max(received),
+            State::Primary(Phase::Dual { acked, .. } | Phase::HandingOver { acked, .. }) if member == Some(from) => {
+                *acked = (*acked).max(received);
+            }
             State::Primary(Phase::Join(join)) if join.incarnation == from => {
                 if join.acked.is_none_or(|a| received > a) || join.first != first {
                     join.progress_at = self.now;
@@ -315,6 +323,7 @@ impl Replica {
 
     fn join_requested(&mut self, from: Incarnation) {
         let free = self.attach.is_none() && self.superblock_write.is_none() && self.leaving_since.is_none();
+        let free = free && self.paths; // It takes a superblock write.
         if self.state != State::Primary(Phase::Solo) || !free || self.now < self.timers.join_not_before {
             return;
         }
@@ -403,10 +412,12 @@ impl Replica {
             Phase::Dual { lost_at, .. } => {
                 let member = self.other_member().expect("dual");
                 let lost = lost_at.is_some_and(|at| self.now.saturating_sub(at) >= timing.drop_ms);
-                if lost || self.peer.is_gone(member) || self.peer.is_silent(self.now, timing.drop_ms) {
+                let leaves = self.peer.leaving && self.peer.incarnation == Some(member);
+                if lost || leaves || self.peer.is_gone(member) || self.peer.is_silent(self.now, timing.drop_ms) {
                     self.start_drop();
                 }
             }
+            Phase::HandingOver { since, .. } => self.advance_hand_over(since),
             Phase::Dropping { target } => {
                 if self.flusher.flushed() >= target && self.superblock_write.is_none() {
                     let members = Members::solo(self.member());

@@ -1,6 +1,6 @@
 //! What is known of the other node: its link, its life signs, its words (rule 15's evidence).
 
-use twinsan_wire::{Incarnation, Role};
+use twinsan_wire::{Epoch, Incarnation, Role};
 
 use crate::ids::LinkId;
 
@@ -35,8 +35,14 @@ pub(crate) struct Peer {
     pub(crate) read_beat_at: u64,
     /// When a client last said that it can't reach it.
     pub(crate) client_misses_it_at: Option<u64>,
-    /// It has asked us to take over.
-    pub(crate) asked: bool,
+    /// The epoch of its last Status.
+    pub(crate) epoch: Epoch,
+    /// It has a usable path to the disk, as far as it has said (rule 11).
+    pub(crate) paths: bool,
+    /// It ends in order.
+    pub(crate) leaving: bool,
+    /// When it last asked us to take over; it repeats that as long as it means it.
+    pub(crate) asked_at: Option<u64>,
     /// Whose join was thrown away on this link: it may have ACKed what it drops on hearing so, and the ACK may come
     /// later than its next request. As another incarnation it may join again.
     pub(crate) thrown_away: Option<Incarnation>,
@@ -59,7 +65,10 @@ impl Peer {
             reading_beat: false,
             read_beat_at: now,
             client_misses_it_at: None,
-            asked: false,
+            epoch: Epoch::ZERO,
+            paths: true,
+            leaving: false,
+            asked_at: None,
             thrown_away: None,
         }
     }
@@ -68,7 +77,10 @@ impl Peer {
     pub(crate) fn hear(&mut self, incarnation: Incarnation, now: u64) {
         if self.incarnation != Some(incarnation) {
             self.role = None;
-            self.asked = false;
+            self.epoch = Epoch::ZERO;
+            self.paths = true;
+            self.leaving = false;
+            self.asked_at = None;
         }
         self.incarnation = Some(incarnation);
         self.heard_at = now;

@@ -26,12 +26,12 @@ impl Replica {
     pub(crate) fn durable(&self) -> Seq {
         let State::Primary(phase) = self.state else { return self.completed };
         let allowed = match phase {
-            _ if self.failing.any() || self.attach.is_some() => self.completed,
+            _ if self.attach.is_some() => self.completed,
             Phase::Join(join) if self.join_gate(join) => self.flusher.flushed().min(join.acked.unwrap_or(Seq::ZERO)),
             Phase::Solo | Phase::Join(_) => self.flusher.flushed(),
             Phase::Dual { .. } if self.may_be_clean() => self.completed,
             Phase::Dual { acked, .. } => self.received().min(acked),
-            Phase::Dropping { .. } => self.completed,
+            Phase::Dropping { .. } | Phase::HandingOver { .. } => self.completed,
         };
         allowed.max(self.completed)
     }
@@ -75,8 +75,13 @@ impl Replica {
         self.out(Action::ClientMailbox { conn, mailbox });
     }
 
-    /// Gives lane space back: only while it serves, never inside rules 5, 7 and 10 (I4).
+    /// Gives lane space back: only while it serves, never inside rules 5, 7, 10 and 13 (I4). A mirror follows its
+    /// primary, as far as no answer from before a handover still uses the space.
     pub(crate) fn pump_release(&mut self) {
+        if matches!(self.state, State::Secondary | State::Joining) {
+            self.release(self.may_release);
+            return;
+        }
         let weak = self.cfg.weak(Weakness::ReleaseWhileDropping)
             && matches!(self.state, State::Primary(Phase::Dropping { .. }));
         if !self.is_serving() && !weak {
@@ -106,7 +111,7 @@ impl Replica {
     /// Rule 1: resolves a read once, and pins what it shows.
     pub(crate) fn read(&mut self, request: ReadRequest) {
         let stale = request.epoch != self.superblock.epoch;
-        if stale || !self.is_serving() {
+        if stale || !(self.is_serving() || self.may_still_serve()) {
             return; // The client sends it again when it knows the epoch in which it will be answered.
         }
         let block_bytes = self.cfg.geometry.block_bytes();
@@ -137,7 +142,7 @@ impl Replica {
         }
         let durable_enough = needs <= durable || self.cfg.weak(Weakness::ReadBeforeDurable);
         let retry = matches!(read.step, ReadStep::Retry(at) if at <= self.now);
-        if retry || (read.step == ReadStep::Waiting && durable_enough && !self.failing.any()) {
+        if retry || (read.step == ReadStep::Waiting && durable_enough) {
             let from_disk = |p: &&Piece| p.source == PieceSource::Disk;
             let pieces: alloc::vec::Vec<Piece> = read.pieces.iter().filter(from_disk).copied().collect();
             if pieces.is_empty() {

@@ -6,6 +6,7 @@ use twinsan_wire::{Blob, ClientMsg, Generation, NodeId, NodeMsg, PeerBody, Refus
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
+use crate::handover::Obstacle;
 use crate::ids::ConnId;
 use crate::machine::{Client, Replica};
 use crate::serve::ReadRequest;
@@ -71,8 +72,11 @@ impl Replica {
             }
             ClientMsg::Heartbeat => {}
             ClientMsg::Unreachable { node, epoch } => {
-                if self.session == Some(conn) && epoch == self.superblock.epoch {
-                    self.unreachable(node);
+                if epoch == self.superblock.epoch {
+                    if self.session == Some(conn) {
+                        self.unreachable(node);
+                    }
+                    self.ask_to_hand_over(node);
                 }
             }
             ClientMsg::Detach => {
@@ -91,6 +95,7 @@ impl Replica {
         self.peer.client_misses_it_at = Some(self.now);
         match self.state {
             State::Primary(Phase::Join(_)) => self.throw_join_away(),
+            State::Primary(Phase::HandingOver { .. }) => self.call_off_hand_over(Obstacle::OtherNotReady),
             State::Primary(Phase::Dual { .. }) => {
                 // Without a relay the secondary can't be fed: a rejoin would end the same way, so it waits longer.
                 self.timers.joins_thrown_away += 1;
@@ -162,9 +167,6 @@ impl Replica {
                 self.index.insert(blob.lba, blob.blocks, blob.seq);
                 self.timers.staged_at = self.now;
                 self.ack();
-                if matches!(self.state, State::Secondary | State::Joining) {
-                    self.release(self.may_release);
-                }
             }
             Ok(Accept::Duplicate) => {}
             Err(_) => self.violation(conn, "a blob that does not fit its lane"),
@@ -174,7 +176,7 @@ impl Replica {
     // ---- rule 10 ------------------------------------------------------------------------------------------------------
 
     /// A session is live if its client is connected and has been heard.
-    fn session_is_live(&self) -> bool {
+    pub(crate) fn session_is_live(&self) -> bool {
         let heard = self.session.and_then(|conn| self.clients.get(&conn)).map(|c| c.heard_at);
         heard.is_some_and(|at| self.now.saturating_sub(at) < self.cfg.timing.client_dead_ms)
     }
@@ -188,7 +190,8 @@ impl Replica {
             self.refuse(conn, Refusal::NotReady);
             return;
         };
-        if self.attach.is_some() || self.leaving_since.is_some() {
+        let hands_over = matches!(phase, Phase::HandingOver { .. });
+        if self.attach.is_some() || hands_over || self.leaving_since.is_some() {
             self.refuse(conn, Refusal::NotReady);
             return;
         }
@@ -226,7 +229,7 @@ impl Replica {
                 self.send_peer(PeerBody::DropLane { generation: self.superblock.generation });
             }
             Phase::Solo if self.superblock_write.is_none() => self.write_generation(attach),
-            Phase::Solo | Phase::Join(_) | Phase::Dropping { .. } => {}
+            Phase::Solo | Phase::Join(_) | Phase::Dropping { .. } | Phase::HandingOver { .. } => {}
         }
     }
 

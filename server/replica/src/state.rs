@@ -3,14 +3,15 @@
 //! ```text
 //!               ┌────────────────────────── fence lost to another ──────────────┐
 //!               ▼                                                               │
-//!  Inspecting ─▶ Waiting ──rule 8──▶ Joining ──announced──▶ Secondary           │
-//!      ▲           │ rule 6            │ rule 5/6              │ rule 5         │
-//!      │           └───────────────────┴───────────┬───────────┘                │
-//!      │                                           ▼                            │
-//!      │                     TakingOver: Fencing ▶ Reading ▶ Draining ▶ Writing ┘
-//!      │                                                           │
-//!      └── Fenced ◀── own key gone (rule 9) ── Primary ◀───────────┘
-//!                                               Solo ⇄ Join ▶ Dual ▶ Dropping ▶ Solo
+//!  Inspecting ─▶ Waiting ──rule 8──▶ Joining ──announced──▶ Secondary ◀── handed over (13) ──┐
+//!      ▲           │ rule 6            │ rule 5/6              │ rule 5 │ handed to (13)     │
+//!      │           └───────────────────┴───────────┬───────────┘        ▼                    │
+//!      │                                           ▼                TakingOver: Accepting ▶ Fenced
+//!      │                     TakingOver: Fencing ▶ Reading ▶ Draining ▶ Writing │            │
+//!      │                                                           │            │            │
+//!      └── Fenced ◀── own key gone (rule 9) ── Primary ◀───────────┴────────────┘            │
+//!                                               Solo ⇄ Join ▶ Dual ▶ Dropping ▶ Solo         │
+//!                                                              Dual ⇄ HandingOver ───────────┘
 //! ```
 //!
 //! | state | lane | fence | superblock |
@@ -19,6 +20,7 @@
 //! | Joining | filling, does not count yet | admitted | told by the primary |
 //! | Secondary | counts | admitted | told by its writer |
 //! | TakingOver | as before, until Reading says | being taken, held from Reading on | authoritative from Draining on |
+//! | Accepting | counts | admitted; the claim is being taken | told by its writer: it names this node |
 //! | Primary | counts | held | ours |
 //! | Fenced | may count | gone | unknown until read |
 
@@ -46,7 +48,7 @@ pub(crate) enum State {
         /// A settled superblock still names this incarnation.
         member: bool,
     },
-    /// A dual primary that ends in order: it has stopped, and the other is to take over.
+    /// A lone primary that has ended in order: all is on the disk, and marked clean.
     Leaving(Leaving),
     /// Nothing more is done.
     Stopped,
@@ -74,11 +76,9 @@ pub(crate) enum Standing {
     Member,
     /// Fenced, and a member as far as is known.
     Fenced,
-    /// A member, and the primary until it stopped to end; the other one was asked.
-    Asked,
 }
 
-/// The steps of rules 5 and 6, in order.
+/// The steps of rules 5 and 6, in order; or the one of rule 13.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TakeOver {
     /// Fencing all others.
@@ -92,6 +92,11 @@ pub(crate) enum TakeOver {
     },
     /// The superblock that makes it the primary is being written.
     Writing,
+    /// Rule 13: the superblock names this node, as the old primary has told. The claim is being taken, without a fence.
+    Accepting {
+        /// It has been; the superblock is read again, as that word may have been long on its way.
+        claimed: bool,
+    },
 }
 
 /// What a primary is with respect to the other node.
@@ -113,6 +118,14 @@ pub(crate) enum Phase {
         /// The last seq received when it began.
         target: Seq,
     },
+    /// Rule 13: nothing is flushed, completed or answered. Its own disk I/O ends; then, in the superblock write of
+    /// [`Purpose::HandOver`], the other one is named, and there is no way back.
+    HandingOver {
+        /// As while dual.
+        acked: Seq,
+        /// When it began.
+        since: u64,
+    },
 }
 
 /// A join in progress, as the primary sees it.
@@ -128,15 +141,13 @@ pub(crate) struct Join {
     pub(crate) progress_at: u64,
 }
 
-/// The steps of a dual primary's orderly end.
+/// The last steps of an orderly end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Leaving {
     /// Its disk I/O in flight ends.
     Quieting,
     /// The claim is being let go.
     Releasing,
-    /// Asked the other one; waits for its announcement.
-    Asked,
 }
 
 /// A superblock write that has been issued: until its outcome is known both the old and the new one must allow what
@@ -162,6 +173,8 @@ pub(crate) enum Purpose {
     Drop,
     /// Rule 8.
     Join,
+    /// Rule 13.
+    HandOver,
     /// Rule 10.
     Attach,
     /// Rule 12: the clean flag comes or goes.
@@ -203,10 +216,12 @@ pub(crate) enum Step {
     Reading,
     Draining,
     Writing,
+    Accepting,
     Solo,
     Join,
     Dual,
     Dropping,
+    HandingOver,
     Fenced,
     Leaving,
     Stopped,
@@ -214,7 +229,7 @@ pub(crate) enum Step {
 
 impl Step {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Inspecting,
         Self::Waiting,
         Self::Joining,
@@ -223,10 +238,12 @@ impl Step {
         Self::Reading,
         Self::Draining,
         Self::Writing,
+        Self::Accepting,
         Self::Solo,
         Self::Join,
         Self::Dual,
         Self::Dropping,
+        Self::HandingOver,
         Self::Fenced,
         Self::Leaving,
         Self::Stopped,
@@ -235,24 +252,26 @@ impl Step {
     /// Whether `next` may follow. Who serves, or held the fence, and learns that it is out goes back to Waiting.
     pub(crate) fn may_become(self, next: Self) -> bool {
         use Step::{
-            Draining, Dropping, Dual, Fenced, Fencing, Inspecting, Join, Joining, Leaving, Reading, Secondary, Solo,
-            Stopped, Waiting, Writing,
+            Accepting, Draining, Dropping, Dual, Fenced, Fencing, HandingOver, Inspecting, Join, Joining, Leaving,
+            Reading, Secondary, Solo, Stopped, Waiting, Writing,
         };
         match self {
             Inspecting => matches!(next, Waiting | Stopped),
             Waiting => matches!(next, Waiting | Joining | Fencing | Stopped),
             Joining => matches!(next, Waiting | Secondary | Fencing | Stopped),
-            Secondary => matches!(next, Waiting | Secondary | Fencing | Stopped),
-            Fencing => matches!(next, Waiting | Joining | Secondary | Fenced | Reading | Leaving),
+            Secondary => matches!(next, Waiting | Secondary | Fencing | Accepting | Stopped),
+            Fencing => matches!(next, Waiting | Joining | Secondary | Fenced | Reading),
             Reading => matches!(next, Waiting | Draining | Writing | Fenced),
             Draining => matches!(next, Writing | Fenced),
             Writing => matches!(next, Solo | Fenced),
+            Accepting => matches!(next, Accepting | Dual | Fenced),
             Solo => matches!(next, Join | Fenced | Waiting | Leaving | Stopped),
             Join => matches!(next, Solo | Dual | Fenced | Waiting | Stopped),
-            Dual => matches!(next, Dropping | Fenced | Waiting | Leaving | Stopped),
+            Dual => matches!(next, Dropping | HandingOver | Fenced | Waiting | Stopped),
             Dropping => matches!(next, Solo | Fenced | Waiting | Stopped),
+            HandingOver => matches!(next, Dual | Secondary | Fenced | Waiting | Stopped),
             Fenced => matches!(next, Fenced | Waiting | Fencing | Stopped),
-            Leaving => matches!(next, Leaving | Fencing | Fenced | Stopped),
+            Leaving => matches!(next, Leaving | Fenced | Stopped),
             Stopped => false,
         }
     }
@@ -269,10 +288,12 @@ impl State {
             Self::TakingOver(TakeOver::Reading) => Step::Reading,
             Self::TakingOver(TakeOver::Draining { .. }) => Step::Draining,
             Self::TakingOver(TakeOver::Writing) => Step::Writing,
+            Self::TakingOver(TakeOver::Accepting { .. }) => Step::Accepting,
             Self::Primary(Phase::Solo) => Step::Solo,
             Self::Primary(Phase::Join(_)) => Step::Join,
             Self::Primary(Phase::Dual { .. }) => Step::Dual,
             Self::Primary(Phase::Dropping { .. }) => Step::Dropping,
+            Self::Primary(Phase::HandingOver { .. }) => Step::HandingOver,
             Self::Fenced { .. } => Step::Fenced,
             Self::Leaving(_) => Step::Leaving,
             Self::Stopped => Step::Stopped,
@@ -292,17 +313,19 @@ mod tests {
 Inspecting > Waiting Stopped
 Waiting > Waiting Joining Fencing Stopped
 Joining > Waiting Secondary Fencing Stopped
-Secondary > Waiting Secondary Fencing Stopped
-Fencing > Waiting Joining Secondary Reading Fenced Leaving
+Secondary > Waiting Secondary Fencing Accepting Stopped
+Fencing > Waiting Joining Secondary Reading Fenced
 Reading > Waiting Draining Writing Fenced
 Draining > Writing Fenced
 Writing > Solo Fenced
+Accepting > Accepting Dual Fenced
 Solo > Waiting Join Fenced Leaving Stopped
 Join > Waiting Solo Dual Fenced Stopped
-Dual > Waiting Dropping Fenced Leaving Stopped
+Dual > Waiting Dropping HandingOver Fenced Stopped
 Dropping > Waiting Solo Fenced Stopped
+HandingOver > Waiting Secondary Dual Fenced Stopped
 Fenced > Waiting Fencing Fenced Stopped
-Leaving > Fencing Fenced Leaving Stopped
+Leaving > Fenced Leaving Stopped
 Stopped >
 ";
 

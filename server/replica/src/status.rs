@@ -3,8 +3,9 @@
 use twinsan_wire::{Generation, Incarnation, PeerBody, Role, Seq, Superblock};
 
 use crate::action::Action;
+use crate::handover::HandedOver;
 use crate::machine::Replica;
-use crate::state::{Leaving, Phase, State, TakeOver};
+use crate::state::{Phase, State, TakeOver};
 
 /// A snapshot for status and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,12 @@ pub struct Status {
     pub reads: usize,
     /// The disk fails.
     pub disk_trouble: bool,
+    /// This node has a usable path to the disk, as far as it has been told (rule 11).
+    pub paths: bool,
+    /// What the other node last said of its own.
+    pub peer_paths: bool,
+    /// The last handover from here.
+    pub handed_over: HandedOver,
 }
 
 impl Replica {
@@ -68,6 +75,9 @@ impl Replica {
             staged_bytes: self.lane.as_ref().map_or(0, staged),
             reads: self.reads.open.len(),
             disk_trouble: self.failing.any(),
+            paths: self.paths,
+            peer_paths: self.peer.paths,
+            handed_over: self.handed,
         }
     }
 
@@ -87,12 +97,14 @@ impl Replica {
             match self.state {
                 State::Secondary if self.leaving_since.is_some() => self.send_peer(PeerBody::Leave),
                 State::Joining if self.leaving_since.is_some() => self.send_peer(PeerBody::JoinAbort),
-                State::Leaving(Leaving::Asked) => self.send_peer(PeerBody::TakeOver),
                 _ => {}
             }
         }
-        let beats =
-            matches!(self.state, State::Primary(_) | State::TakingOver(TakeOver::Draining { .. } | TakeOver::Writing));
+        let beats = match self.state {
+            State::Primary(phase) => !matches!(phase, Phase::HandingOver { .. }),
+            State::TakingOver(step) => matches!(step, TakeOver::Draining { .. } | TakeOver::Writing),
+            _ => false,
+        };
         if beats && !self.timers.writing_heartbeat && now >= self.timers.disk_heartbeat_at {
             self.timers.disk_heartbeat_at = now + self.cfg.timing.disk_heartbeat_ms;
             self.timers.disk_beat += 1;

@@ -8,7 +8,7 @@ use crate::action::{Action, Notice};
 use crate::config::Weakness;
 use crate::event::{DiskError, FenceError, Probe, SlotRead};
 use crate::machine::Replica;
-use crate::state::{Admission, Leaving, Phase, Purpose, Standing, State, TakeOver};
+use crate::state::{Admission, Phase, Purpose, Standing, State, TakeOver};
 
 impl Replica {
     // ---- evidence -----------------------------------------------------------------------------------------------
@@ -57,13 +57,13 @@ impl Replica {
     }
 
     /// Rule 15: whether `incarnation` on the other node has ceased to serve, as far as that can be told from here.
-    fn should_take_over_from(&self, incarnation: Incarnation) -> bool {
+    pub(crate) fn should_take_over_from(&self, incarnation: Incarnation) -> bool {
         let timeout = self.cfg.timing.takeover_ms;
         let fabric_still = self.peer.is_silent(self.now, timeout);
         let client_word = self.peer.client_misses_it_at.is_some_and(|at| self.now.saturating_sub(at) < timeout)
             && !self.cfg.weak(Weakness::DeafToClients);
         self.peer.is_gone(incarnation)
-            || self.peer.asked
+            || self.is_asked()
             || (fabric_still && (client_word || self.peer.disk_stands_still(self.now, timeout)))
     }
 
@@ -74,6 +74,9 @@ impl Replica {
             // It counts as long as it lives; if it has ended, so has its claim.
             if !self.should_take_over_from(serving) {
                 return false;
+            }
+            if self.is_asked() {
+                return true; // It lives, and does not reach the disk.
             }
         }
         // The other node is alive and a member of nothing, as we are: A goes first, B when A does nothing.
@@ -128,7 +131,7 @@ impl Replica {
         let primary_there = self.peer.link.is_some()
             && self.peer.role == Some(Role::Primary)
             && !self.peer.is_silent(self.now, self.cfg.timing.takeover_ms);
-        if primary_there {
+        if primary_there && !self.is_asked() {
             self.told_refusing = false;
             self.recover = false; // Nothing is lost: the order was for something else.
             self.ask_to_join(admission);
@@ -222,6 +225,7 @@ impl Replica {
     /// clients' connections: a Resume on its way on any of them means the incarnation that ends, and would let the
     /// next one's lane begin where the client no longer can.
     pub(crate) fn drop_lanes(&mut self) {
+        self.handed.fails();
         self.give_up_serving();
         while let Some((&conn, _)) = self.clients.first_key_value() {
             self.close_client(conn);
@@ -246,9 +250,7 @@ impl Replica {
     // ---- the takeover -------------------------------------------------------------------------------------------
 
     fn begin_takeover(&mut self, standing: Standing) {
-        self.notice(Notice::TakingOver {
-            member: matches!(standing, Standing::Member | Standing::Fenced | Standing::Asked),
-        });
+        self.notice(Notice::TakingOver { member: matches!(standing, Standing::Member | Standing::Fenced) });
         self.enter(State::TakingOver(TakeOver::Fencing(standing)));
         self.out(Action::Fence);
         self.tell_status();
@@ -261,6 +263,7 @@ impl Replica {
             }
             return;
         };
+        self.timers.fence_failed = result == Err(FenceError::Failed);
         if result.is_ok() {
             self.enter(State::TakingOver(TakeOver::Reading));
             self.read_again = self.reading_superblock; // Rules 5 and 6: what was read before the fence is void.
@@ -273,7 +276,6 @@ impl Replica {
             Standing::Joiner => State::Joining,
             Standing::Member => State::Secondary,
             Standing::Fenced => State::Fenced { member: true },
-            Standing::Asked => State::Leaving(Leaving::Asked),
         });
         self.ack(); // What came meanwhile.
     }
@@ -347,105 +349,18 @@ impl Replica {
 
     /// The superblock names this node: it serves.
     pub(crate) fn taken_over(&mut self) {
+        self.handed.fails();
         self.recover = false;
         self.told_refusing = false;
         self.timers.turned_away = 0;
         self.timers.joins_thrown_away = 0;
         self.timers.join_not_before = self.now;
-        self.peer.asked = false;
+        self.peer.asked_at = None;
         self.enter(State::Primary(Phase::Solo));
         if self.lane.is_none() && self.superblock.generation.0 > 0 {
             self.open_lane(Lane::new(self.cfg.geometry, self.superblock.generation, None));
         }
         self.completed = self.released();
         self.notice(Notice::Serving);
-    }
-
-    // ---- ending in order ------------------------------------------------------------------------------------------
-
-    pub(crate) fn shutdown(&mut self) {
-        if self.leaving_since.is_some() {
-            return;
-        }
-        self.leaving_since = Some(self.now);
-        match self.state {
-            State::Secondary => self.send_peer(PeerBody::Leave),
-            State::Joining => self.send_peer(PeerBody::JoinAbort),
-            _ => {} // `advance_leaving` does the rest, now or when it has come that far.
-        }
-    }
-
-    /// Moves an orderly end on.
-    pub(crate) fn advance_leaving(&mut self) {
-        let Some(since) = self.leaving_since else { return };
-        let late = self.now.saturating_sub(since) >= self.cfg.timing.leave_ms;
-        match self.state {
-            State::Inspecting | State::Waiting(_) => self.stop(),
-            // What it holds may be the only copy: it goes when the primary, or a settled superblock, says that it is
-            // out, and takes over if the primary is gone.
-            State::Joining | State::Secondary
-                if late && !self.reading_superblock && self.now >= self.timers.reread_at =>
-            {
-                self.read_superblock();
-            }
-            State::Primary(Phase::Solo) => self.end_solo(),
-            State::Primary(Phase::Join(_)) => self.throw_join_away(),
-            State::Primary(Phase::Dual { lost_at: None, .. }) if self.attach.is_none() => {
-                self.give_up_serving();
-                self.enter(State::Leaving(Leaving::Quieting));
-            }
-            State::Primary(Phase::Dual { .. }) => self.start_drop(),
-            State::Leaving(Leaving::Quieting) if self.is_quiet() => {
-                self.enter(State::Leaving(Leaving::Releasing));
-                self.out(Action::ReleaseFence);
-            }
-            State::Leaving(Leaving::Asked) => {
-                // The other one has gone too: this is the only copy again, so it takes over and drains before it ends.
-                let other = self.other_member().expect("asked while dual");
-                if self.now >= self.timers.try_not_before && self.is_quiet() && self.should_take_over_from(other) {
-                    self.begin_takeover(Standing::Asked);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Drains, marks the volume clean.
-    fn end_solo(&mut self) {
-        self.attach = None;
-        if self.session.is_some() {
-            self.cancel_reads();
-            self.close_session();
-        }
-        let drained = self.flusher.flushed() >= self.received() && self.flusher.is_quiet();
-        if drained && self.superblock_write.is_none() {
-            self.write_superblock(Superblock { clean: true, ..self.superblock }, Purpose::End);
-        }
-    }
-
-    /// The clean mark is on the disk; a heartbeat may still be on its way there.
-    pub(crate) fn ended(&mut self) {
-        self.enter(State::Leaving(Leaving::Quieting));
-    }
-
-    pub(crate) fn fence_released(&mut self) {
-        if self.state != State::Leaving(Leaving::Releasing) {
-            return;
-        }
-        if self.superblock.members.is_dual() {
-            self.enter(State::Leaving(Leaving::Asked));
-            self.send_peer(PeerBody::TakeOver);
-        } else {
-            self.stop();
-        }
-    }
-
-    pub(crate) fn is_leaving_dual(&self) -> bool {
-        matches!(self.state, State::Leaving(Leaving::Quieting))
-    }
-
-    pub(crate) fn stop(&mut self) {
-        self.enter(State::Stopped);
-        self.out(Action::Exit);
     }
 }

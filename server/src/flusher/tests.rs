@@ -122,4 +122,9 @@ fn the_claim_comes_and_goes() {
     let event = bench.ask(Job::Flush { batch: 2, writes: vec![staged(0, 1, 0)] });
     assert_eq!(event, Event::Flushed { batch: 2, result: Err(DiskError::Conflict) });
     assert_eq!(bench.ask(Job::Fence), Event::FenceHeld(Ok(())), "taken again");
+    assert_eq!(bench.ask(Job::YieldFence), Event::FenceYielded);
+    let event = bench.ask(Job::Flush { batch: 3, writes: vec![staged(0, 1, 0)] });
+    assert_eq!(event, Event::Flushed { batch: 3, result: Err(DiskError::Conflict) });
+    assert_eq!(bench.ask(Job::CheckFence), Event::FenceChecked { own: true }, "it is still let in");
+    assert_eq!(bench.ask(Job::AcceptFence), Event::FenceAccepted(Ok(())), "handed back");
 }

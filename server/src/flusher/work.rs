@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use twinsan_replica::{DiskError, Event, FenceError, Piece, ReadToken, SlotRead, Source, WriteRange};
 use twinsan_sas::disk::{self, DeviceKind, WriteCache};
-use twinsan_sas::fence::{self, Fence, LocalLock};
+use twinsan_sas::fence::{self, Fence};
 use twinsan_sas::volume::{BlockRead, BlockWrite, VolumeCompletion, VolumeDisk, VolumeDone, VolumeOp};
 use twinsan_wire::Incarnation;
 
@@ -32,7 +32,7 @@ enum Pending {
 /// The thread.
 pub(super) struct Worker {
     disk: VolumeDisk,
-    fence: LocalLock,
+    fence: Box<dyn Fence>,
     layout: Layout,
     block_bytes: u32,
     incarnation: Option<Incarnation>,
@@ -105,8 +105,7 @@ impl Worker {
             Job::ReadSuperblock => (VolumeOp::ReadSuperblock, Pending::ReadSuperblock),
             Job::WriteSuperblock(superblock) => (VolumeOp::WriteSuperblock(superblock), Pending::WriteSuperblock),
             Job::WriteHeartbeat { beat } => {
-                let incarnation = self.incarnation.expect("a machine has an incarnation before it beats");
-                (VolumeOp::WriteHeartbeat { incarnation, beat }, Pending::WriteHeartbeat)
+                (VolumeOp::WriteHeartbeat { incarnation: self.own_incarnation(), beat }, Pending::WriteHeartbeat)
             }
             Job::ReadHeartbeat => (VolumeOp::ReadHeartbeat, Pending::ReadHeartbeat),
             Job::Flush { batch, writes } => {
@@ -116,7 +115,13 @@ impl Worker {
             Job::Read { token, offset, pieces } => {
                 (VolumeOp::Read(self.block_reads(offset, &pieces)), Pending::Read { token })
             }
-            Job::Admit | Job::Fence | Job::ReleaseFence | Job::CheckFence => return self.fence_job(&job),
+            Job::Admit
+            | Job::Fence
+            | Job::ReleaseFence
+            | Job::CheckFence
+            | Job::YieldFence
+            | Job::AcceptFence
+            | Job::PathsChanged => return self.fence_job(&job),
             Job::Incarnation(incarnation) => {
                 self.incarnation = Some(incarnation);
                 return;
@@ -125,6 +130,10 @@ impl Worker {
         self.next_token += 1;
         self.pending.insert(self.next_token, pending);
         self.disk.start(op, self.next_token);
+    }
+
+    fn own_incarnation(&self) -> Incarnation {
+        self.incarnation.expect("a machine has an incarnation before it beats or fences")
     }
 
     fn block_write(&self, write: &WriteRange) -> BlockWrite {
@@ -155,23 +164,57 @@ impl Worker {
         }
         let event = match job {
             Job::Admit => {
-                let result = self.fence.admit();
+                let result = self.disk.admit(self.fence.as_mut());
                 Event::Admitted(self.fence_outcome(result))
             }
             Job::Fence => {
-                let incarnation = self.incarnation.expect("a machine has an incarnation before it fences");
-                let result = self.disk.fence(&mut self.fence, incarnation);
+                let incarnation = self.own_incarnation();
+                let result = self.disk.fence(self.fence.as_mut(), incarnation);
                 Event::FenceHeld(self.fence_outcome(result))
             }
+            Job::AcceptFence => {
+                let incarnation = self.own_incarnation();
+                let result = self.disk.accept(self.fence.as_mut(), incarnation);
+                Event::FenceAccepted(self.fence_outcome(result))
+            }
+            Job::YieldFence => {
+                self.disk.yield_claim(self.fence.as_mut());
+                Event::FenceYielded
+            }
             Job::ReleaseFence => {
-                self.disk.release(&mut self.fence);
+                self.disk.release(self.fence.as_mut());
                 Event::FenceReleased
             }
-            Job::CheckFence => Event::FenceChecked { own: self.disk.check(&mut self.fence) },
+            Job::CheckFence => {
+                let result = self.disk.check(self.fence.as_mut());
+                // Nobody can tell: then nobody has told that it is gone, and what is written will.
+                Event::FenceChecked { own: self.still_in(result) }
+            }
+            Job::PathsChanged => {
+                let result = self.fence.paths_changed();
+                if self.still_in(result) {
+                    return;
+                }
+                Event::FenceChecked { own: false }
+            }
             _ => unreachable!("only the fence's jobs come here"),
         };
         self.answer(event);
         self.bell.ring();
+    }
+
+    fn still_in(&self, result: Result<bool, fence::FenceError>) -> bool {
+        let mut health = lock(&self.health);
+        match result {
+            Ok(own) => {
+                health.worked(Kind::Fence);
+                own
+            }
+            Err(error) => {
+                health.failed(Kind::Fence, &error);
+                true
+            }
+        }
     }
 
     fn fence_outcome(&self, result: Result<(), fence::FenceError>) -> Result<(), FenceError> {

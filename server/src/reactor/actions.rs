@@ -42,6 +42,8 @@ impl<F: Fabric> Reactor<F> {
             Action::Fence => self.job(volume, Job::Fence),
             Action::ReleaseFence => self.job(volume, Job::ReleaseFence),
             Action::CheckFence => self.job(volume, Job::CheckFence),
+            Action::YieldFence => self.job(volume, Job::YieldFence),
+            Action::AcceptFence => self.job(volume, Job::AcceptFence),
             Action::Flush { batch, writes } => self.flush_batch(volume, batch, writes),
             Action::ReadDisk { token, pieces } => {
                 self.volumes[volume].slab.ask(token, pieces);

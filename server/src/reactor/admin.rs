@@ -1,11 +1,12 @@
 //! The control thread's requests.
 
 use twinsan_control::admin::{
-    DiskStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus, PeerStatus, Request, Response, SessionStatus,
-    VolumeStatus,
+    DiskPathStatus, DiskStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus, PeerStatus, Request, Response,
+    SessionStatus, VolumeStatus,
 };
 use twinsan_fabric::Fabric;
 use twinsan_replica::Event;
+use twinsan_sas::multipath::{PathStatus, Watch};
 use twinsan_wire::layout::descriptor_slot;
 use twinsan_wire::limits::LANE_SLOTS;
 use twinsan_wire::{Incarnation, NodeId, Role};
@@ -146,5 +147,20 @@ fn disk(volume: &Volume, status: &twinsan_replica::Status) -> DiskStatus {
         well: !status.disk_trouble && health.well,
         last_error: health.last_error,
         errors: health.errors,
+        map: volume.facts.map.clone(),
+        paths: volume.watch.as_ref().map_or_else(Vec::new, disk_paths),
     }
+}
+
+fn disk_paths(watch: &Watch) -> Vec<DiskPathStatus> {
+    let now = watch.now_ms();
+    let told = |path: PathStatus| DiskPathStatus {
+        name: path.id.name,
+        hctl: path.hctl,
+        state: path.state.name().to_owned(),
+        dm: path.dm,
+        for_ms: now.saturating_sub(path.since_ms),
+        failures: path.failures,
+    };
+    watch.paths().paths.into_iter().map(told).collect()
 }

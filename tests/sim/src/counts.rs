@@ -59,6 +59,16 @@ counts! {
     joins_thrown_away,
     /// Secondaries dropped (rule 7).
     drops,
+    /// Handovers begun (rule 13).
+    handovers,
+    /// Of those, called off before anything had happened.
+    handovers_called_off,
+    /// Handovers that the other node was told of.
+    handovers_told,
+    /// Of those, the claim could not be taken.
+    handovers_not_accepted,
+    /// Times that a primary asked the other node to take over (rule 11).
+    asked,
     /// Sessions attached (rule 10).
     attaches,
     /// Nodes that found themselves fenced (rule 9).
@@ -83,6 +93,11 @@ impl Counts {
             Notice::TakingOver { member: true } => self.takeovers_rule_5 += 1,
             Notice::TakingOver { member: false } => self.takeovers_rule_6 += 1,
             Notice::DroppingSecondary => self.drops += 1,
+            Notice::HandingOver => self.handovers += 1,
+            Notice::HandOverCalledOff(_) => self.handovers_called_off += 1,
+            Notice::HandedTo => self.handovers_told += 1,
+            Notice::NotAccepted(_) => self.handovers_not_accepted += 1,
+            Notice::Asking => self.asked += 1,
             Notice::Joined => self.joins += 1,
             Notice::JoinThrownAway => self.joins_thrown_away += 1,
             Notice::SessionAttached => self.attaches += 1,
@@ -114,6 +129,8 @@ impl Counts {
             ("joins", self.joins, 2_000),
             ("drops", self.drops, 700),
             ("attaches", self.attaches, 1_200),
+            ("handovers", self.handovers_told, 400),
+            ("asked to take over", self.asked, 100),
             ("fenced", self.fenced, 50),
             ("refusals", self.refusals, 20),
         ];

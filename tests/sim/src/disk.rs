@@ -27,10 +27,21 @@ pub(crate) struct Disk {
     pub(crate) beats: [u64; 2],
     pub(crate) ops: BTreeMap<OpId, Op>,
     next_op: OpId,
-    /// The node's path fails.
+    /// The node's I/O fails, and nobody says why.
     pub(crate) failing: [bool; 2],
+    /// The node has no usable path, and what becomes of its I/O meanwhile; its process is told.
+    pub(crate) pathless: [Option<Pathless>; 2],
     /// The node's next write is answered with a conflict though its key is there.
     pub(crate) false_conflict: [bool; 2],
+}
+
+/// What a host does with I/O for which it has no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pathless {
+    /// It fails at once.
+    Fails,
+    /// It is queued above the paths (dm-multipath's `queue_if_no_path`) till one is back.
+    Queues,
 }
 
 /// An operation of one driver.
@@ -105,8 +116,19 @@ impl Disk {
             ops: BTreeMap::new(),
             next_op: 0,
             failing: [false; 2],
+            pathless: [None; 2],
             false_conflict: [false; 2],
         }
+    }
+
+    /// What the node sends to the disk gets there.
+    pub(crate) fn is_reached_by(&self, node: NodeId) -> bool {
+        !self.failing[node.index()] && self.pathless[node.index()].is_none()
+    }
+
+    /// What the node sends to the disk waits.
+    pub(crate) fn queues(&self, node: NodeId) -> bool {
+        self.pathless[node.index()] == Some(Pathless::Queues)
     }
 
     /// What a reader of the whole would act on.
@@ -230,7 +252,7 @@ impl World {
     pub(crate) fn disk_lands(&mut self, id: OpId, unit: usize) {
         let Some(op) = self.disk.ops.get(&id) else { return };
         let (node, life, at) = (op.node, op.life, op.units[unit]);
-        if at.state == UnitState::Ended || self.holds.holds_disk(self, id, unit) {
+        if at.state == UnitState::Ended || self.disk.queues(node) || self.holds.holds_disk(self, id, unit) {
             return;
         }
         let result = if at.is_write() { self.land_write(id, unit) } else { self.land_read(id, unit) };
@@ -254,7 +276,7 @@ impl World {
     fn land_write(&mut self, id: OpId, unit: usize) -> Result<(), DiskError> {
         let op = &self.disk.ops[&id];
         let (node, life, at) = (op.node, op.life, op.units[unit]);
-        if self.disk.failing[node.index()] {
+        if !self.disk.is_reached_by(node) {
             return Err(DiskError::Failed);
         }
         if at.state == UnitState::Aborted || (at.state != UnitState::Unstoppable && !self.may_write(node, life)) {
@@ -298,10 +320,10 @@ impl World {
     }
 
     fn land_read(&mut self, id: OpId, unit: usize) -> Result<(), DiskError> {
-        let op = self.disk.ops.get_mut(&id).expect("it is there");
-        if self.disk.failing[op.node.index()] {
+        if !self.disk.is_reached_by(self.disk.ops[&id].node) {
             return Err(DiskError::Failed);
         }
+        let op = self.disk.ops.get_mut(&id).expect("it is there");
         match (op.units[unit].part, &mut op.what) {
             (Part::ReadSlot(slot), What::ReadSuperblock { seen }) => seen[slot] = self.disk.slots[slot],
             (Part::ReadBlock { lba, index }, What::Read { cells, .. }) => {

@@ -8,6 +8,7 @@ use twinsan_replica::Event;
 use twinsan_wire::{NodeId, Role};
 
 use crate::config::{FenceKind, SimConfig};
+use crate::disk::Pathless;
 use crate::event::{Ev, Host};
 use crate::rng::Rng;
 use crate::trace::trace;
@@ -20,6 +21,9 @@ pub(crate) enum Remedy {
     Thaw(Host),
     Mend(Host, Host),
     DiskWell(NodeId),
+    PathsBack(NodeId),
+    /// The watcher of the node's paths looks.
+    PathsSeen(NodeId),
     Client,
     /// Somebody looks at a volume that refuses to serve.
     Operator,
@@ -46,6 +50,11 @@ enum Fault {
     Isolate,
     DiskFails,
     DiskFailsForBoth,
+    PrimaryLosesPaths,
+    OtherLosesPaths,
+    BothLosePaths,
+    Switchover,
+    StopPrimary,
     CrashClient,
     FreezeClient,
     Usurp,
@@ -58,7 +67,7 @@ enum Fault {
 }
 
 /// Kinds by weight.
-const WEIGHTS: [(Fault, u64); 17] = [
+const WEIGHTS: [(Fault, u64); 22] = [
     (Fault::CrashPrimary, 14),
     (Fault::CrashOther, 12),
     (Fault::FreezePrimary, 20),
@@ -68,6 +77,11 @@ const WEIGHTS: [(Fault, u64); 17] = [
     (Fault::Isolate, 6),
     (Fault::DiskFails, 6),
     (Fault::DiskFailsForBoth, 3),
+    (Fault::PrimaryLosesPaths, 8),
+    (Fault::OtherLosesPaths, 4),
+    (Fault::BothLosePaths, 3),
+    (Fault::Switchover, 20),
+    (Fault::StopPrimary, 6),
     (Fault::CrashClient, 9),
     (Fault::FreezeClient, 4),
     (Fault::Usurp, 5),
@@ -90,6 +104,11 @@ impl Fault {
             Self::Isolate => "node isolated",
             Self::DiskFails => "a node's disk fails",
             Self::DiskFailsForBoth => "both nodes' disk fails",
+            Self::PrimaryLosesPaths => "the primary loses its paths",
+            Self::OtherLosesPaths => "the other node loses its paths",
+            Self::BothLosePaths => "both nodes lose their paths",
+            Self::Switchover => "switchover",
+            Self::StopPrimary => "primary stopped in order",
             Self::CrashClient => "client killed",
             Self::FreezeClient => "client frozen",
             Self::Usurp => "another client takes over",
@@ -173,15 +192,19 @@ impl World {
         if self.plan.left == 0 {
             return;
         }
+        let mut struck = None;
         for _ in 0..20 {
             let fault = self.plan.draw(&mut self.rng);
             if self.apply(fault) {
                 self.counts.fault(fault.name());
                 self.plan.left -= 1;
+                struck = Some(fault);
                 break;
             }
         }
         let gap = match self.rng.below(10) {
+            // Into the middle of it.
+            0..=5 if matches!(struck, Some(Fault::Switchover | Fault::StopPrimary)) => self.rng.between(200, 20_000),
             0..=3 => self.rng.between(500, 60_000),
             4..=6 => self.rng.between(20_000, 500_000),
             _ => self.rng.between(400_000, 1_800_000),
@@ -227,6 +250,11 @@ impl World {
                 let node = self.any_node();
                 self.fail_disk(node)
             }
+            Fault::PrimaryLosesPaths => self.primary_node().is_some_and(|n| self.lose_paths_for_a_while(n)),
+            Fault::OtherLosesPaths => self.other_node().is_some_and(|n| self.lose_paths_for_a_while(n)),
+            Fault::BothLosePaths => self.lose_paths_for_a_while(NodeId::A) & self.lose_paths_for_a_while(NodeId::B),
+            Fault::Switchover => self.switch_over(),
+            Fault::StopPrimary => self.primary_node().is_some_and(|n| self.stop(n)),
             Fault::DiskFailsForBoth => self.fail_disk(NodeId::A) & self.fail_disk(NodeId::B),
             Fault::CrashClient => self.live_client().is_some_and(|c| {
                 self.crash_client(c);
@@ -313,6 +341,48 @@ impl World {
         true
     }
 
+    fn lose_paths_for_a_while(&mut self, node: NodeId) -> bool {
+        if self.disk.pathless[node.index()].is_some() {
+            return false;
+        }
+        let how = if self.rng.coin() { Pathless::Fails } else { Pathless::Queues };
+        self.lose_paths(node, how);
+        self.mend_after(Remedy::PathsBack(node));
+        true
+    }
+
+    /// All paths of the node are gone; the watcher sees it soon.
+    pub fn lose_paths(&mut self, node: NodeId, how: Pathless) {
+        trace!(self, Host::Node(node), "=== no path is left: its I/O {how:?}");
+        self.disk.pathless[node.index()] = Some(how);
+        self.watch_paths(node);
+    }
+
+    /// A path of the node is back, and what was queued goes on.
+    pub fn paths_return(&mut self, node: NodeId) {
+        if self.disk.pathless[node.index()].take().is_some() {
+            trace!(self, Host::Node(node), "=== a path is there again");
+            self.watch_paths(node);
+            self.land_all_due();
+            self.poll_fence();
+        }
+    }
+
+    /// The watcher looks before long.
+    pub(crate) fn watch_paths(&mut self, node: NodeId) {
+        let delay = self.rng.between(100, 40_000);
+        self.after(delay, Ev::Heal(Remedy::PathsSeen(node)));
+    }
+
+    fn switch_over(&mut self) -> bool {
+        let Some(node) = self.primary_node() else { return false };
+        let able = self.obstacle(node).is_none();
+        if able {
+            self.order(node, Event::Switchover);
+        }
+        able
+    }
+
     fn false_conflict(&mut self) -> bool {
         let Some(node) = self.primary_node() else { return false };
         self.plan.fence == FenceKind::Pr && !std::mem::replace(&mut self.disk.false_conflict[node.index()], true)
@@ -377,6 +447,11 @@ impl World {
                 self.disk.failing[node.index()] = false;
                 self.poll_fence();
             }
+            Remedy::PathsBack(node) => self.paths_return(node),
+            Remedy::PathsSeen(node) => {
+                let usable = self.disk.pathless[node.index()].is_none();
+                self.order(node, Event::Paths { usable });
+            }
             Remedy::Client => self.ensure_client(),
             Remedy::Operator => {
                 self.recover_if_needed();
@@ -392,6 +467,7 @@ impl World {
         self.disk.false_conflict = [false; 2];
         for node in NodeId::BOTH {
             self.remedy(Remedy::DiskWell(node));
+            self.paths_return(node);
             self.thaw(Host::Node(node));
             self.start_node(node);
         }

@@ -42,6 +42,8 @@ enum Step {
     Admit,
     /// `Pr`: registers first, where it is not, as `Admit` does. `Lock`: on its way.
     Fence,
+    /// Rule 13: the claim without fencing.
+    Accept,
     /// `Pr`: registered; PREEMPT AND ABORT is on its way.
     Preempt,
     /// `Lock`: the holder has been killed; its last write is waited for.
@@ -96,8 +98,27 @@ impl World {
         self.tell(node, life, Event::FenceChecked { own });
     }
 
+    /// Action `YieldFence`: the key stays, the claim goes.
+    pub(crate) fn yield_fence(&mut self, node: NodeId) {
+        let life = self.let_go(node);
+        self.tell(node, life, Event::FenceYielded);
+        self.poll_fence();
+    }
+
+    /// Action `AcceptFence`.
+    pub(crate) fn accept_fence(&mut self, node: NodeId) {
+        self.request(node, Step::Accept);
+    }
+
     /// Action `ReleaseFence`.
     pub(crate) fn release_fence(&mut self, node: NodeId) {
+        let life = self.let_go(node);
+        self.tell(node, life, Event::FenceReleased);
+        self.poll_fence();
+    }
+
+    /// Nothing of this process is in flight, and it gives the claim back.
+    fn let_go(&mut self, node: NodeId) -> LifeIndex {
         let life = self.nodes[node.index()].life.expect("it asks");
         if self.disk.writes_in_flight(|op| op.life == life) {
             let what = format!("node {node} lets its claim go with writes in flight");
@@ -106,8 +127,7 @@ impl World {
         if self.fence.holder == Some((node, life)) {
             self.fence.holder = None;
         }
-        self.tell(node, life, Event::FenceReleased);
-        self.poll_fence();
+        life
     }
 
     fn tell(&mut self, node: NodeId, life: LifeIndex, event: Event) {
@@ -147,10 +167,12 @@ impl World {
             return;
         }
         let result = match (request.what, self.fence.kind) {
-            _ if self.disk.failing[request.node.index()] => Some(Err(FenceError::Failed)),
+            _ if !self.disk.is_reached_by(request.node) => Some(Err(FenceError::Failed)),
             (Step::Admit, FenceKind::Pr) => self.pr_admit(request.node, request.life),
             (Step::Admit, FenceKind::Lock) => Some(Ok(())),
             (Step::Fence, FenceKind::Pr) => self.pr_register(at),
+            (Step::Accept, FenceKind::Pr) => Some(self.pr_accept(request.node, request.life)),
+            (Step::Accept, FenceKind::Lock) => Some(self.lock_accept(request.node, request.life)),
             (Step::Preempt, _) => Some(self.pr_preempt(request.node, request.life)),
             (Step::Fence | Step::Claim, FenceKind::Lock) => self.lock_fence(at),
             (Step::AddPath { seen }, _) => self.add_path_step(at, seen),
@@ -160,6 +182,7 @@ impl World {
         self.fence.requests.retain(|r| r.number != number);
         let event = match request.what {
             Step::Admit => Event::Admitted(result),
+            Step::Accept => Event::FenceAccepted(result),
             Step::Fence | Step::Preempt | Step::Claim => Event::FenceHeld(result),
             Step::AddPath { .. } => return,
         };
@@ -215,8 +238,9 @@ impl World {
                 if !at.is_write() || at.state != UnitState::Pending {
                     continue;
                 }
-                // What a script holds is queued above the disk: neither there to be aborted nor past its check.
-                if self.holds.holds_disk(self, id, unit) && !without_abort {
+                // What is queued above the disk is neither there to be aborted nor past its check.
+                let queued = self.disk.queues(victim) || self.holds.holds_disk(self, id, unit);
+                if queued && !without_abort {
                     continue;
                 }
                 let at = &mut self.disk.ops.get_mut(&id).expect("it is there").units[unit];
@@ -225,6 +249,22 @@ impl World {
                     self.disk_lands(id, unit);
                 }
             }
+        }
+    }
+
+    /// The key has been there since the node was let in. Whether it still is the first write shows; a look is cheaper.
+    fn pr_accept(&self, node: NodeId, life: LifeIndex) -> Result<(), FenceError> {
+        if self.fence.registered[node.index()] == Some(life) { Ok(()) } else { Err(FenceError::Lost) }
+    }
+
+    fn lock_accept(&mut self, node: NodeId, life: LifeIndex) -> Result<(), FenceError> {
+        match self.fence.holder {
+            None => {
+                self.fence.holder = Some((node, life));
+                Ok(())
+            }
+            Some(holder) if holder == (node, life) => Ok(()),
+            Some(_) => Err(FenceError::Lost),
         }
     }
 

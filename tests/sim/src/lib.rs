@@ -27,6 +27,7 @@ mod world;
 pub use check::Violation;
 pub use config::{FenceKind, SimConfig, Span};
 pub use counts::Counts;
+pub use disk::Pathless;
 pub use event::{Answer, AnswerCopied, Host, Item};
 pub use hold::{DiskAccess, HoldId};
 pub use rng::Rng;

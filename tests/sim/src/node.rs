@@ -82,6 +82,7 @@ impl World {
         self.carry_out(node, out);
         let first = self.rng.below(self.config.timing.tick_ms * 1000);
         self.after(first, Ev::Tick(host, life));
+        self.watch_paths(node);
     }
 
     /// Kills a node's process: its memory's contents count no more, its disk writes may still land.
@@ -177,6 +178,8 @@ impl World {
             Action::Fence => self.fence(node),
             Action::ReleaseFence => self.release_fence(node),
             Action::CheckFence => self.check_fence(node),
+            Action::YieldFence => self.yield_fence(node),
+            Action::AcceptFence => self.accept_fence(node),
             Action::Flush { batch, writes } => self.begin_flush(node, batch, &writes),
             Action::ReadDisk { token, pieces } => self.begin_read(node, token, &pieces),
             Action::AnswerRead { token, conn, id, slot, pieces, epoch, durable } => {

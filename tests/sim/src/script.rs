@@ -1,5 +1,6 @@
 //! What scripts see and do beside the faults of ordinary runs: exact interleavings need exact hands.
 
+use twinsan_replica::{HandedOver, Obstacle, Replica};
 use twinsan_wire::{NodeId, Role, Seq, Superblock};
 
 use crate::hold::HoldId;
@@ -12,6 +13,18 @@ impl World {
     #[must_use]
     pub fn role(&self, node: NodeId) -> Option<Role> {
         self.nodes[node.index()].role()
+    }
+
+    /// Why a node can't hand over now.
+    #[must_use]
+    pub fn obstacle(&self, node: NodeId) -> Option<Obstacle> {
+        self.nodes[node.index()].machine.as_ref().map_or(Some(Obstacle::NotPrimary), Replica::obstacle)
+    }
+
+    /// How the last handover from a node went.
+    #[must_use]
+    pub fn handed_over(&self, node: NodeId) -> Option<HandedOver> {
+        self.nodes[node.index()].machine.as_ref().map(|m| m.status().handed_over)
     }
 
     /// What a node has received of the session.

@@ -86,7 +86,7 @@ fn fences(weakness: Option<Replica>, said: Epoch) -> bool {
     for event in [
         Event::SuperblockRead(Ok(SlotRead { superblock: old, settled: true })),
         Event::LinkUp { link, peer: primary },
-        says(Epoch(5), PeerBody::Status { role: Role::Primary, beat: 1 }),
+        says(Epoch(5), PeerBody::Status { role: Role::Primary, beat: 1, paths: true }),
         Event::Admitted(Ok(())),
         says(Epoch(5), PeerBody::JoinAccept { generation: Generation(0), first: None }),
         says(Epoch(6), PeerBody::Announce { superblock }),

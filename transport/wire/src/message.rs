@@ -30,6 +30,8 @@ pub enum PeerBody {
         role: Role,
         /// It grows with every one sent, so that a stale one shows.
         beat: u64,
+        /// The sender has a usable path to the disk, as far as it knows (rule 11).
+        paths: bool,
     },
     /// The superblock that the sender has written and that is on the disk (rule 4). A newer epoch fits always.
     Announce {
@@ -64,8 +66,17 @@ pub enum PeerBody {
     },
     /// The secondary ends in order: drop it (rule 7).
     Leave,
-    /// The primary has stopped for good and asks the other to take over by rule 5 (rule 15).
+    /// The primary can't go on, as it does not reach the disk, and asks the other one to take over: by rule 5, or 6
+    /// where that one is no member (rules 11, 13). Repeated as long as it holds.
     TakeOver,
+    /// Rule 13: the sender has written this superblock, which names the receiver the primary, and has stopped. A newer
+    /// epoch fits always.
+    HandOver {
+        /// What stands on the disk.
+        superblock: Superblock,
+    },
+    /// Rule 13: a client reaches the sender and not the primary, which is to hand over unless it hears its client.
+    AskHandOver,
 }
 
 /// What a client tells a node.

@@ -125,6 +125,17 @@ impl Chaos {
                 self.fenced = true;
                 Event::FenceReleased
             }
+            Action::YieldFence => {
+                self.fenced = true;
+                Event::FenceYielded
+            }
+            Action::AcceptFence if fails => Event::FenceAccepted(Err(FenceError::Failed)),
+            Action::AcceptFence => {
+                let me = self.rig.status().incarnation;
+                let ours = self.rig.disk.superblock.primary_member() == Some(Member { node: ME, incarnation: me });
+                self.fenced &= !ours;
+                Event::FenceAccepted(if ours { Ok(()) } else { Err(FenceError::Lost) })
+            }
             Action::Fence => {
                 self.fenced = false;
                 Event::FenceHeld(Ok(()))
@@ -188,6 +199,8 @@ impl Chaos {
             Step::AnswerAll => self.answer_all(),
             Step::Shutdown => self.event(Event::Shutdown),
             Step::Recover => self.event(Event::Recover),
+            Step::Switchover => self.event(Event::Switchover),
+            Step::Paths(usable) => self.event(Event::Paths { usable }),
             Step::PeerDies => {
                 self.peer_goes();
                 self.peer += 1;
@@ -199,6 +212,7 @@ impl Chaos {
             }
             Step::LinkDown => self.peer_goes(),
             Step::PeerStatus(role) if self.linked => self.rig.peer_status(self.link, self.peer, role),
+            Step::PeerPaths(usable) => self.rig.peer_paths = usable,
             Step::PeerAsksToJoin if !self.rig.disk.superblock.members.contains(theirs) => {
                 self.peer_says(PeerBody::JoinRequest);
             }
@@ -209,7 +223,14 @@ impl Chaos {
             }
             Step::PeerAborts => self.peer_says(PeerBody::JoinAbort),
             Step::PeerLeaves => self.peer_says(PeerBody::Leave),
-            Step::PeerHandsOver => self.peer_says(PeerBody::TakeOver),
+            Step::PeerAsksToTakeOver => self.peer_says(PeerBody::TakeOver),
+            Step::PeerAsksToHandOver => self.peer_says(PeerBody::AskHandOver),
+            Step::PeerHandsOver(anew) if self.rig.disk.superblock.members == Members::solo(me).with(theirs) => {
+                if anew && self.peer_serves() {
+                    self.peer_writes(|disk| disk.primary = Some(ME));
+                }
+                self.peer_says(PeerBody::HandOver { superblock: self.rig.disk.superblock });
+            }
             Step::PeerDropsLane if self.peer_serves() => {
                 self.peer_says(PeerBody::DropLane { generation: self.generation() });
             }
@@ -325,6 +346,7 @@ impl Chaos {
     fn ends_well(&mut self) {
         self.peer_goes();
         self.peer += 1;
+        self.event(Event::Paths { usable: true });
         for _ in 0..1500 {
             while let Some(at) = self.rig.pending.iter().position(|a| *a == Action::Probe) {
                 self.rig.pending.remove(at);

@@ -14,18 +14,24 @@ pub(crate) enum Step {
     AnswerAll,
     Shutdown,
     Recover,
+    Switchover,
+    Paths(bool),
     /// The other node dies; the next one is another incarnation.
     PeerDies,
     LinkUp,
     LinkDown,
     PeerStatus(Role),
+    PeerPaths(bool),
     PeerAsksToJoin,
     /// It ACKs what this node's session has sent, less so many; with the lane's beginning or without.
     PeerAcks(u64, bool),
     PeerAccepts(bool),
     PeerAborts,
     PeerLeaves,
-    PeerHandsOver,
+    PeerAsksToTakeOver,
+    PeerAsksToHandOver,
+    /// It hands over to this node, and says so; or only says so again.
+    PeerHandsOver(bool),
     PeerDropsLane,
     PeerHasDroppedLane,
     PeerReleases(u64),
@@ -133,6 +139,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::LinkUp),
         1 => Just(Step::LinkDown),
         6 => prop::sample::select(&Role::ALL[..]).prop_map(Step::PeerStatus),
+        3 => Just(Step::PeerStatus(Role::Secondary)),
+        1 => any::<bool>().prop_map(Step::PeerPaths),
     ];
     let peer = prop_oneof![
         3 => Just(Step::PeerAsksToJoin),
@@ -140,7 +148,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::PeerAccepts),
         1 => Just(Step::PeerAborts),
         1 => Just(Step::PeerLeaves),
-        1 => Just(Step::PeerHandsOver),
+        1 => Just(Step::PeerAsksToTakeOver),
+        1 => Just(Step::PeerAsksToHandOver),
+        2 => any::<bool>().prop_map(Step::PeerHandsOver),
         1 => Just(Step::PeerDropsLane),
         2 => Just(Step::PeerHasDroppedLane),
         2 => (0..3u64).prop_map(Step::PeerReleases),
@@ -149,8 +159,11 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::PeerDrops),
         3 => Just(Step::PeerAnnounces),
     ];
-    let order = prop_oneof![1 => Just(Step::Shutdown), 4 => Just(Step::Recover)];
+    let order = prop_oneof![
+        1 => Just(Step::Shutdown), 4 => Just(Step::Recover), 8 => Just(Step::Switchover),
+        4 => any::<bool>().prop_map(Step::Paths),
+    ];
     prop_oneof![
-        60 => client(), 15 => Just(Step::ClientUp), 50 => disk, 25 => time, 25 => link, 40 => peer, 1 => order,
+        60 => client(), 15 => Just(Step::ClientUp), 50 => disk, 25 => time, 25 => link, 40 => peer, 4 => order,
     ]
 }

@@ -2,5 +2,6 @@
 
 mod chaos;
 mod chaos_steps;
+mod handover;
 mod rig;
 mod scenarios;

@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     log: Vec<Action>,
     hold: Test,
     beat: u64,
+    /// What the other node says of its paths.
+    pub(crate) peer_paths: bool,
 }
 
 /// An incarnation of the other node.
@@ -50,6 +52,8 @@ fn wants_answer(action: &Action) -> bool {
             | Action::Fence
             | Action::ReleaseFence
             | Action::CheckFence
+            | Action::YieldFence
+            | Action::AcceptFence
             | Action::Flush { .. }
             | Action::ReadDisk { .. }
             | Action::AnswerRead { .. }
@@ -77,6 +81,7 @@ impl Rig {
             log: Vec::new(),
             hold: |_| false,
             beat: 0,
+            peer_paths: true,
         };
         let mut out = Vec::new();
         rig.machine.start(rig.now, &mut out);
@@ -240,6 +245,8 @@ impl Rig {
             Action::Fence => Event::FenceHeld(Ok(())),
             Action::ReleaseFence => Event::FenceReleased,
             Action::CheckFence => Event::FenceChecked { own: true },
+            Action::YieldFence => Event::FenceYielded,
+            Action::AcceptFence => Event::FenceAccepted(Ok(())),
             Action::Flush { batch, .. } => Event::Flushed { batch: *batch, result: Ok(()) },
             Action::ReadDisk { token, .. } => Event::DiskRead { token: *token, result: Ok(()) },
             Action::AnswerRead { token, .. } => Event::ReadAnswered { token: *token },
@@ -257,7 +264,7 @@ impl Rig {
     pub(crate) fn peer_status(&mut self, link: u64, n: u64, role: Role) {
         self.beat += 1;
         let beat = self.beat;
-        self.peer(link, n, PeerBody::Status { role, beat });
+        self.peer(link, n, PeerBody::Status { role, beat, paths: self.peer_paths });
     }
 
     /// It says `body`, in the machine's own epoch.

@@ -25,6 +25,8 @@ const DROP_LANE: u8 = 0x26;
 const LANE_DROPPED: u8 = 0x27;
 const LEAVE: u8 = 0x28;
 const TAKE_OVER: u8 = 0x29;
+const HAND_OVER: u8 = 0x2a;
+const ASK_HAND_OVER: u8 = 0x2b;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -40,9 +42,11 @@ struct Status {
     head: Head,
     beat: U64,
     role: u8,
-    reserved: [u8; 7],
+    paths: u8,
+    reserved: [u8; 6],
 }
 
+/// Announce, HandOver.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Announce {
@@ -83,13 +87,17 @@ impl PeerMsg {
             Encoded::new(kind, &OfSession { head, generation: generation.0.into() })
         };
         match self.body {
-            PeerBody::Status { role, beat } => {
-                let body = Status { head, beat: beat.into(), role: role_to_wire(role), reserved: [0; 7] };
-                Encoded::new(STATUS, &body)
+            PeerBody::Status { role, beat, paths } => {
+                let (role, paths) = (role_to_wire(role), paths.into());
+                Encoded::new(STATUS, &Status { head, beat: beat.into(), role, paths, reserved: [0; 6] })
             }
             PeerBody::Announce { superblock } => {
                 Encoded::new(ANNOUNCE, &Announce { head, superblock: RawSuperblock::new(&superblock) })
             }
+            PeerBody::HandOver { superblock } => {
+                Encoded::new(HAND_OVER, &Announce { head, superblock: RawSuperblock::new(&superblock) })
+            }
+            PeerBody::AskHandOver => Encoded::new(ASK_HAND_OVER, &head),
             PeerBody::JoinRequest => Encoded::new(JOIN_REQUEST, &head),
             PeerBody::JoinAccept { generation, first } => {
                 let body = JoinAccept {
@@ -132,12 +140,18 @@ fn read_body(message: &Message<'_>) -> Result<(Head, PeerBody), DecodeError> {
         STATUS => {
             let raw: Status = message.body()?;
             zero("Status.reserved", &raw.reserved)?;
-            (raw.head, PeerBody::Status { role: role("Status.role", raw.role)?, beat: raw.beat.get() })
+            let (role, paths) = (role("Status.role", raw.role)?, flag("Status.paths", raw.paths)?);
+            (raw.head, PeerBody::Status { role, beat: raw.beat.get(), paths })
         }
         ANNOUNCE => {
             let raw: Announce = message.body()?;
             (raw.head, PeerBody::Announce { superblock: raw.superblock.superblock()? })
         }
+        HAND_OVER => {
+            let raw: Announce = message.body()?;
+            (raw.head, PeerBody::HandOver { superblock: raw.superblock.superblock()? })
+        }
+        ASK_HAND_OVER => (message.body()?, PeerBody::AskHandOver),
         JOIN_REQUEST => (message.body()?, PeerBody::JoinRequest),
         JOIN_ACCEPT => {
             let raw: JoinAccept = message.body()?;

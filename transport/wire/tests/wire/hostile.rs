@@ -239,6 +239,7 @@ const MESSAGE_FORGERIES: &[Forgery] = &[
     ("peer status", 24, &[0; 8], "PeerMsg.from"),
     ("peer status", 48, &[0], "Status.role"),
     ("peer status", 48, &[9], "Status.role"),
+    ("peer status", 49, &[2], "Status.paths"),
     ("peer status", 55, &[1], "Status.reserved"),
     ("peer announce", 80, &[3], "Announce.primary"),
     ("peer announce", 72, &[0; 8], "Announce.primary"),

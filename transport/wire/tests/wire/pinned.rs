@@ -143,9 +143,9 @@ const FRESH: Superblock = Superblock {
 const PEER_MSGS: &[Pin<PeerMsg>] = &[
     (
         "peer status",
-        to_whoever(PeerBody::Status { role: Role::Primary, beat: ID }),
-        "54775367 01 20 3800 00000000 8adb4ea1 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 \
-             7877767574737271 06 00000000000000",
+        to_whoever(PeerBody::Status { role: Role::Primary, beat: ID, paths: true }),
+        "54775367 01 20 3800 00000000 42f74dc9 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 \
+             7877767574737271 06 01 000000000000",
     ),
     (
         "peer announce",
@@ -210,6 +210,18 @@ const PEER_MSGS: &[Pin<PeerMsg>] = &[
         "peer take over",
         to_known(PeerBody::TakeOver),
         "54775367 01 29 2800 00000000 e6aae3b5 0807060504030201 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1",
+    ),
+    (
+        "peer hand over",
+        to_known(PeerBody::HandOver { superblock: DUAL }),
+        "54775367 01 2a 5800 00000000 05b0d0e0 0807060504030201 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1 \
+             7877767574737271 0807060504030201 1817161514131211 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1 02 \
+             01 000000000000",
+    ),
+    (
+        "peer ask hand over",
+        to_known(PeerBody::AskHandOver),
+        "54775367 01 2b 2800 00000000 fc6bad44 0807060504030201 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1",
     ),
 ];
 
@@ -463,7 +475,7 @@ fn setup_messages() {
 /// Every word of the small enumerations, as the one byte that stands for it.
 #[test]
 fn small_words() {
-    let status = |role| to_whoever(PeerBody::Status { role, beat: 0 }).encode().as_bytes()[48];
+    let status = |role| to_whoever(PeerBody::Status { role, beat: 0, paths: false }).encode().as_bytes()[48];
     assert_eq!(Role::ALL.map(status), [1, 2, 3, 4, 5, 6, 7, 8]);
     let refused = |why| NodeFrame { msg: NodeMsg::Refused { why }, grant: None }.encode().as_bytes()[16];
     let refusals = [Refusal::NotReady, Refusal::Busy, Refusal::Superseded, Refusal::NeedsRecovery];

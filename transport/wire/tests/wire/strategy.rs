@@ -48,7 +48,7 @@ pub(crate) fn immediate() -> impl Strategy<Value = Immediate> {
 
 pub(crate) fn peer_msg() -> impl Strategy<Value = PeerMsg> {
     let any_to = prop_oneof![
-        (role(), any::<u64>()).prop_map(|(role, beat)| PeerBody::Status { role, beat }),
+        (role(), any::<u64>(), any::<bool>()).prop_map(|(role, beat, paths)| PeerBody::Status { role, beat, paths }),
         superblock().prop_map(|superblock| PeerBody::Announce { superblock }),
     ];
     let named = prop_oneof![
@@ -61,6 +61,8 @@ pub(crate) fn peer_msg() -> impl Strategy<Value = PeerMsg> {
         any_generation().prop_map(|generation| PeerBody::LaneDropped { generation }),
         Just(PeerBody::Leave),
         Just(PeerBody::TakeOver),
+        superblock().prop_map(|superblock| PeerBody::HandOver { superblock }),
+        Just(PeerBody::AskHandOver),
     ];
     let addressed = prop_oneof![(option::of(incarnation()), any_to), (incarnation().prop_map(Some), named),];
     (epoch(), incarnation(), addressed).prop_map(|(epoch, from, (to, body))| PeerMsg { epoch, from, to, body })

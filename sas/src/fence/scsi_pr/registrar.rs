@@ -1,0 +1,516 @@
+//! What is registered, and in which order it is changed (protocol section 5, `scsi-pr`). No I/O of its own: it works on
+//! any [`Lun`], the real one or the tests' model.
+//!
+//! ```text
+//!            let_in(): one new key, on every path that answers
+//!   out ───────────────────────────────────────────────────────▶ in ◀──┐ mend(): a path that came back gets the key
+//!    ▲                                                           │  └──┘
+//!    ├──── forget() ─────────────────────────────────────────────┤
+//!    └──── the key is gone (another node has fenced) ◀───────────┘ fence(): nobody else is in, and the LUN is reserved
+//! ```
+//!
+//! **Every method is called while no write of this host is in flight or can be issued**: the flusher has awaited them,
+//! and nobody else on this host can write, as the claim is held. Hence a path may be registered here whatever
+//! dm-multipath thinks of it: until the registration has been checked, nothing goes out on it.
+//!
+//! What is never done here: RELEASE, CLEAR, and unregistering a path that may hold the reservation. Without a
+//! reservation everybody may write, also who was fenced long ago and has only been frozen since.
+
+use std::collections::BTreeSet;
+
+use super::spc::{Capabilities, Command, Keys, Malformed, Reservation, ReservationKey, ReservationType, Sense, Status};
+use crate::multipath::PathId;
+
+/// The logical unit behind all of this host's paths.
+pub trait Lun {
+    /// The paths that answer now, best first.
+    fn live(&mut self) -> Vec<PathId>;
+
+    /// Sends a command by one path. When it returns, the command has ended, unless it is one that does no harm late
+    /// (all but [`Command::is_registration`]).
+    ///
+    /// # Errors
+    /// Whatever is not the LUN's own answer. Whether the command was done is then unknown.
+    fn run(&mut self, path: &PathId, command: Command) -> Result<Status, PathError>;
+
+    /// Waits a moment: the LUN is busy.
+    fn pause(&mut self);
+}
+
+/// A path has not brought the LUN's answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("path {path}: {what}")]
+pub struct PathError {
+    /// By its kernel name.
+    pub path: String,
+    /// The transport's or the kernel's word.
+    pub what: String,
+}
+
+/// Why a registration or a fence has failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReservationError {
+    /// Nobody answers.
+    #[error("no path to the LUN answers{}", detail(.0.as_ref()))]
+    NoPath(Option<PathError>),
+    /// Another node has removed the own key.
+    #[error("the own key {0} is no longer registered: another node has fenced this one")]
+    Gone(ReservationKey),
+    /// No key has been registered, or the registration was let go.
+    #[error("this node is not registered")]
+    NotIn,
+    /// The reservation is not one that we make.
+    #[error(
+        "the LUN is reserved with {0}, which no TwinSAN node makes; who made it has to release it \
+         (sg_persist --in --read-reservation shows it)"
+    )]
+    Foreign(ReservationType),
+    /// There is no reservation where there has to be one.
+    #[error("the LUN is not reserved: whoever reaches it may write")]
+    Unreserved,
+    /// The LUN can't do what we need.
+    #[error("the LUN can't be fenced with reservations: {0}")]
+    NotCapable(&'static str),
+    /// The LUN refuses a command.
+    #[error("{command} by path {path}: {sense}")]
+    Refused {
+        /// Which.
+        command: &'static str,
+        /// Which way.
+        path: String,
+        /// Why.
+        sense: Sense,
+    },
+    /// The LUN answered nonsense.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// Somebody else went on registering, or the LUN went on saying "later".
+    #[error("{0} did not come to an end: somebody goes on changing the registrations")]
+    Unsettled(&'static str),
+}
+
+fn detail(error: Option<&PathError>) -> String {
+    error.map_or_else(String::new, |error| format!(" ({error})"))
+}
+
+impl ReservationError {
+    /// Somebody else was quicker, or holds on; otherwise the LUN can't be used.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Self::Gone(_) | Self::Foreign(_) | Self::Unsettled(_))
+    }
+}
+
+/// What [`Registrar::fence`] has done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fenced {
+    /// The keys that were removed.
+    pub victims: Vec<ReservationKey>,
+    /// The LUN was reset, as PREEMPT AND ABORT alone may have left writes of theirs in flight.
+    pub reset: bool,
+}
+
+/// A LUN's answer that decides something.
+enum Answer {
+    Good(Vec<u8>),
+    Conflict,
+}
+
+/// Why a command has not been answered by GOOD or a conflict.
+enum Trouble {
+    /// The path brought no answer; whether the command was done is unknown.
+    Silent(PathError),
+    /// The path answers that it can't (an ALUA path in standby or transition): not done.
+    NotReady(PathError),
+    /// The LUN refuses: not done, by no path.
+    Lun(ReservationError),
+}
+
+/// What came of adding a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Added {
+    Usable,
+    /// The path went away before anything was changed, or others change the registrations all the time.
+    NotNow,
+    /// The own key is gone, or nobody can tell.
+    Fenced,
+}
+
+/// How often a command is sent again after a unit attention or BUSY.
+const MAX_TRIES: u32 = 20;
+/// How often an operation starts again as somebody else changed the keys meanwhile.
+const MAX_ROUNDS: u32 = 16;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Registrar<L> {
+    lun: L,
+    key: Option<ReservationKey>,
+    registered: BTreeSet<PathId>,
+}
+
+impl<L: Lun> Registrar<L> {
+    /// Nothing is registered yet.
+    pub const fn new(lun: L) -> Self {
+        Self { lun, key: None, registered: BTreeSet::new() }
+    }
+
+    /// The own key, while in.
+    pub const fn key(&self) -> Option<ReservationKey> {
+        self.key
+    }
+
+    /// The paths that are known to be registered with it.
+    pub const fn registered(&self) -> &BTreeSet<PathId> {
+        &self.registered
+    }
+
+    /// The LUN.
+    pub const fn lun(&mut self) -> &mut L {
+        &mut self.lun
+    }
+
+    /// Lets go of the key here; on the LUN it stays, as the reservation may hang on it. That lets nobody write: whoever
+    /// on this host wants to has to hold its claim, and then registers with a new key over this one.
+    pub fn forget(&mut self) {
+        self.key = None;
+        self.registered.clear();
+    }
+
+    /// Only `known` paths are still believed to be registered.
+    pub fn doubt(&mut self, known: &BTreeSet<PathId>) {
+        self.registered.retain(|path| known.contains(path));
+    }
+
+    /// Rule 8: registers every path that answers with one new key of `fresh`. An earlier life's key is replaced, by
+    /// REGISTER AND IGNORE EXISTING KEY: the paths are this host's own, and its claim says that no write of that life
+    /// is in flight. On a path that is down now that key stays; it is nobody's, a fence removes it.
+    pub fn let_in(&mut self, fresh: &mut dyn FnMut() -> ReservationKey) -> Result<(), ReservationError> {
+        self.forget();
+        for _ in 0..MAX_ROUNDS {
+            let live = self.lun.live();
+            self.check_capabilities(&live)?;
+            let key = fresh();
+            let mut unknown = None;
+            for path in &live {
+                match self.run(path, Command::RegisterAnyway { new: key }) {
+                    Ok(Answer::Good(_)) => drop(self.registered.insert(path.clone())),
+                    // Not an answer to this command, says SPC (table 67): the path is of no use.
+                    Ok(Answer::Conflict) => {}
+                    Err(Trouble::Silent(error)) => unknown = Some(error),
+                    Err(Trouble::NotReady(error)) => tracing::warn!(%error, "not registered yet"),
+                    Err(Trouble::Lun(error)) => return Err(error),
+                }
+            }
+            match unknown {
+                None if self.registered.is_empty() => return Err(ReservationError::NoPath(None)),
+                None => {
+                    self.key = Some(key);
+                    return self.settle_in(key);
+                }
+                // The key may yet appear on that path, when it will say nothing about us: take another one.
+                Some(error) => {
+                    self.registered.clear();
+                    tracing::warn!(%error, "a registration has no known end: starting again with a new key");
+                }
+            }
+        }
+        Err(ReservationError::Unsettled("registering"))
+    }
+
+    /// Another node's fence may have come between the first path and the last: each path is asked once.
+    fn settle_in(&mut self, key: ReservationKey) -> Result<(), ReservationError> {
+        let keys = self.read_keys()?;
+        let found = keys.keys.iter().filter(|&&other| other == key).count();
+        if found >= self.registered.len() || self.mend(true)? {
+            return Ok(());
+        }
+        self.forget();
+        Err(ReservationError::Gone(key))
+    }
+
+    fn check_capabilities(&mut self, live: &[PathId]) -> Result<(), ReservationError> {
+        let data = self.first(live, Command::ReportCapabilities)?;
+        let capabilities = Capabilities::parse(&data)?;
+        if !capabilities.registrants_only {
+            return Err(ReservationError::NotCapable("it has no type Write Exclusive, Registrants Only"));
+        }
+        if !capabilities.persists {
+            return Err(ReservationError::NotCapable(
+                "it forgets reservations when it loses power (no PTPL), and a frozen node could write after that",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the own key is registered still.
+    pub fn stands(&mut self) -> Result<bool, ReservationError> {
+        let Some(key) = self.key else { return Ok(false) };
+        Ok(self.read_keys()?.contains(key))
+    }
+
+    /// Registers the paths that answer and are not known to be registered; with `all`, looks at every one that answers.
+    /// `false`: another node has fenced this one.
+    pub fn mend(&mut self, all: bool) -> Result<bool, ReservationError> {
+        let key = self.key.ok_or(ReservationError::NotIn)?;
+        let live = self.lun.live();
+        if live.is_empty() {
+            return Err(ReservationError::NoPath(None));
+        }
+        // What is down is looked at again when it is back.
+        self.registered.retain(|path| live.contains(path));
+        for path in live {
+            if !all && self.registered.contains(&path) {
+                continue;
+            }
+            self.registered.remove(&path);
+            match self.add_path(&path, key)? {
+                Added::Usable => drop(self.registered.insert(path)),
+                Added::NotNow => {}
+                Added::Fenced => {
+                    self.forget();
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Section 5: READ KEYS, REGISTER, READ KEYS, and nobody else in between.
+    fn add_path(&mut self, path: &PathId, key: ReservationKey) -> Result<Added, ReservationError> {
+        for _ in 0..MAX_ROUNDS {
+            // Succeeds only where the key stands on this very path; a fence would have removed it there too.
+            match self.run(path, Command::Register { old: Some(key), new: Some(key) }) {
+                Ok(Answer::Good(_)) => return Ok(Added::Usable),
+                Ok(Answer::Conflict) => {}
+                Err(trouble) => return trouble.before_change(),
+            }
+            let before = match self.run_parsed(path, Command::ReadKeys, Keys::parse) {
+                Ok(keys) => keys,
+                Err(trouble) => return trouble.before_change(),
+            };
+            if !before.contains(key) {
+                return Ok(Added::Fenced);
+            }
+            // An earlier life's key may stand here; what protects is the generation, not the old key.
+            let answer = self.run(path, Command::RegisterAnyway { new: key });
+            let expected = before.generation.wrapping_add(1);
+            let Ok(Answer::Good(_)) = answer else { return self.resolve(before.generation, key) };
+            let Ok(after) = self.run_parsed(path, Command::ReadKeys, Keys::parse) else {
+                return self.resolve(before.generation, key);
+            };
+            if after.generation == expected {
+                return Ok(Added::Usable);
+            }
+            tracing::warn!(
+                path = path.name,
+                "the LUN's registrations changed while a path was added: taking it back and looking again"
+            );
+            if !self.take_back(path, key) {
+                return self.resolve(before.generation, key);
+            }
+        }
+        Ok(Added::NotNow)
+    }
+
+    /// Unregisters a path whose registration can't be trusted. If the reservation hangs on the own key, it may hang on
+    /// this path: then the key stays, which is sound, as a fence ends with the fencer's key on the reservation, so none
+    /// has ended yet, and one under way looks at the keys again. `false`: the path went away meanwhile.
+    fn take_back(&mut self, path: &PathId, key: ReservationKey) -> bool {
+        let held = match self.run_parsed(path, Command::ReadReservation, Reservation::parse) {
+            Ok(reservation) => reservation.is_some_and(|reservation| reservation.key == Some(key)),
+            Err(_) => return false,
+        };
+        // A conflict: it is gone from here already.
+        held || self.run(path, Command::Register { old: Some(key), new: None }).is_ok()
+    }
+
+    /// The path went away in the middle. Another one tells whether anything but our own registration has happened; if
+    /// none can, nobody knows whether this node was fenced, and it has to act as if it were.
+    fn resolve(&mut self, generation: u32, key: ReservationKey) -> Result<Added, ReservationError> {
+        let Ok(now) = self.read_keys() else { return Ok(Added::Fenced) };
+        let undisturbed = now.generation == generation || now.generation == generation.wrapping_add(1);
+        Ok(if undisturbed && now.contains(key) { Added::NotNow } else { Added::Fenced })
+    }
+
+    /// Rules 5 and 6: nobody but this node is registered, the LUN is reserved, and what others had in flight has ended
+    /// or never will.
+    pub fn fence(&mut self) -> Result<Fenced, ReservationError> {
+        let key = self.key.ok_or(ReservationError::NotIn)?;
+        if !self.mend(false)? {
+            return Err(ReservationError::Gone(key));
+        }
+        let (mut victims, mut aborted, mut reset) = (Vec::new(), true, false);
+        for _ in 0..MAX_ROUNDS {
+            match self.fence_round(key)? {
+                Round::Removed { victim, aborted: fully } => {
+                    aborted &= fully;
+                    reset &= fully;
+                    if !victims.contains(&victim) {
+                        victims.push(victim);
+                    }
+                }
+                Round::Again => {}
+                // Also where there was nobody to remove: the one who removed them may have died before the reset.
+                Round::Alone if reset || (aborted && !victims.is_empty()) => return Ok(Fenced { victims, reset }),
+                Round::Alone => {
+                    self.reset()?;
+                    reset = true;
+                }
+            }
+        }
+        Err(ReservationError::Unsettled("fencing"))
+    }
+
+    fn fence_round(&mut self, key: ReservationKey) -> Result<Round, ReservationError> {
+        let keys = self.read_keys()?;
+        if !keys.contains(key) {
+            self.forget();
+            return Err(ReservationError::Gone(key));
+        }
+        let reservation = self.read_reservation()?;
+        if let Some(&victim) = keys.keys.iter().find(|&&other| other != key) {
+            let held = reservation.is_some_and(|reservation| reservation.key == Some(victim));
+            let removed = self.by_registered_path(Command::PreemptAndAbort { key, victim })?;
+            // LIO aborts the tasks of the reservation's holder only (core_scsi3_pro_preempt). And who finds the victim
+            // gone knows nothing of its tasks.
+            return Ok(Round::Removed { victim, aborted: held && removed });
+        }
+        match reservation {
+            None => {
+                self.by_registered_path(Command::Reserve { key })?;
+                Ok(Round::Again)
+            }
+            Some(Reservation { key: Some(holder), kind: ReservationType::REGISTRANTS_ONLY }) => {
+                // Somebody else's: it has come since the keys were read.
+                Ok(if holder == key { Round::Alone } else { Round::Again })
+            }
+            Some(Reservation { kind, .. }) => Err(ReservationError::Foreign(kind)),
+        }
+    }
+
+    /// Rule 13: the reservation and the registrations stay as they are, and have to be what they should.
+    pub fn accept(&mut self) -> Result<(), ReservationError> {
+        let key = self.key.ok_or(ReservationError::NotIn)?;
+        if !self.mend(false)? || !self.stands()? {
+            self.forget();
+            return Err(ReservationError::Gone(key));
+        }
+        match self.read_reservation()? {
+            Some(Reservation { kind: ReservationType::REGISTRANTS_ONLY, .. }) => Ok(()),
+            Some(Reservation { kind, .. }) => Err(ReservationError::Foreign(kind)),
+            None => Err(ReservationError::Unreserved),
+        }
+    }
+
+    // ---- one command ------------------------------------------------------------------------------------------------
+
+    pub(super) fn read_keys(&mut self) -> Result<Keys, ReservationError> {
+        Ok(Keys::parse(&self.by_any_path(Command::ReadKeys)?)?)
+    }
+
+    pub(super) fn read_reservation(&mut self) -> Result<Option<Reservation>, ReservationError> {
+        Ok(Reservation::parse(&self.by_any_path(Command::ReadReservation)?)?)
+    }
+
+    fn reset(&mut self) -> Result<(), ReservationError> {
+        self.by_any_path(Command::Reset).map(drop)
+    }
+
+    /// By a registered path, which answered a moment ago, else by whatever answers now.
+    fn by_any_path(&mut self, command: Command) -> Result<Vec<u8>, ReservationError> {
+        let registered: Vec<PathId> = self.registered.iter().cloned().collect();
+        match self.first(&registered, command) {
+            Err(ReservationError::NoPath(_)) => {
+                let live = self.lun.live();
+                self.first(&live, command)
+            }
+            answer => answer,
+        }
+    }
+
+    /// A change that needs the own registration. `false`: a conflict, whose meaning READ KEYS tells.
+    fn by_registered_path(&mut self, command: Command) -> Result<bool, ReservationError> {
+        let key = self.key.ok_or(ReservationError::NotIn)?;
+        let paths: Vec<PathId> = self.registered.iter().cloned().collect();
+        let mut last = None;
+        for path in paths {
+            match self.run(&path, command) {
+                Ok(Answer::Good(_)) => return Ok(true),
+                // It may also be this path that is not registered any more.
+                Ok(Answer::Conflict) if self.mend(true)? => return Ok(false),
+                Ok(Answer::Conflict) => return Err(ReservationError::Gone(key)),
+                Err(Trouble::Lun(error)) => return Err(error),
+                Err(Trouble::Silent(error) | Trouble::NotReady(error)) => last = Some(error),
+            }
+        }
+        Err(ReservationError::NoPath(last))
+    }
+
+    /// By the first of these paths that brings an answer.
+    fn first(&mut self, paths: &[PathId], command: Command) -> Result<Vec<u8>, ReservationError> {
+        let mut last = None;
+        for path in paths {
+            match self.run(path, command) {
+                Ok(Answer::Good(data)) => return Ok(data),
+                // None of what is asked here is ever refused for a reservation of this kind (SPC-4 table 66).
+                Ok(Answer::Conflict) => return Err(ReservationError::Unsettled(command.name())),
+                Err(Trouble::Lun(error)) => return Err(error),
+                Err(Trouble::Silent(error) | Trouble::NotReady(error)) => last = Some(error),
+            }
+        }
+        Err(ReservationError::NoPath(last))
+    }
+
+    fn run_parsed<T>(
+        &mut self,
+        path: &PathId,
+        command: Command,
+        parse: impl Fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<T, Trouble> {
+        match self.run(path, command)? {
+            Answer::Good(data) => parse(&data).map_err(|error| Trouble::Lun(error.into())),
+            Answer::Conflict => Err(Trouble::Lun(ReservationError::Unsettled(command.name()))),
+        }
+    }
+
+    /// Sends it until it is answered with more than "later".
+    fn run(&mut self, path: &PathId, command: Command) -> Result<Answer, Trouble> {
+        for _ in 0..MAX_TRIES {
+            match self.lun.run(path, command).map_err(Trouble::Silent)? {
+                Status::Good(data) => return Ok(Answer::Good(data)),
+                Status::Conflict => return Ok(Answer::Conflict),
+                // Said once for every event and path, and nothing was done.
+                Status::Check(sense) if sense.is_passing() => {}
+                Status::Check(sense) => {
+                    let (command, path) = (command.name(), path.name.clone());
+                    return Err(if sense.is_refusal() {
+                        Trouble::Lun(ReservationError::Refused { command, path, sense })
+                    } else {
+                        Trouble::NotReady(PathError { path, what: format!("{command}: {sense}") })
+                    });
+                }
+                Status::Again(_) => self.lun.pause(),
+            }
+        }
+        let what = format!("{} was put off {MAX_TRIES} times", command.name());
+        Err(Trouble::NotReady(PathError { path: path.name.clone(), what }))
+    }
+}
+
+/// What one round of [`Registrar::fence`] has done.
+enum Round {
+    Removed { victim: ReservationKey, aborted: bool },
+    Again,
+    Alone,
+}
+
+impl Trouble {
+    /// Nothing has been changed yet: a path that is away is none of our business.
+    fn before_change(self) -> Result<Added, ReservationError> {
+        match self {
+            Self::Silent(_) | Self::NotReady(_) => Ok(Added::NotNow),
+            Self::Lun(error) => Err(error),
+        }
+    }
+}
