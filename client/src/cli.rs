@@ -42,6 +42,11 @@ pub enum Command {
     /// says so in its log and in `twinsan status`. If one of the two nodes still runs, or its host is only cut off,
     /// bring that one back instead: it has everything.
     Recover(RecoverArgs),
+    /// Let the other node serve a volume: a pause of milliseconds for its clients, never an error
+    ///
+    /// Before planned work on a node; a node that is ended in order (SIGTERM) does it by itself. Both stay members, and
+    /// the same command moves the volume back.
+    Switchover(SwitchoverArgs),
 }
 
 /// `twinsan attach`.
@@ -93,6 +98,16 @@ pub struct StatusArgs {
     /// Only this volume
     pub volume: Option<String>,
     /// One JSON object: the nodes' own answers, by name
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `twinsan switchover`.
+#[derive(Debug, Args)]
+pub struct SwitchoverArgs {
+    /// The volume's name in the configuration
+    pub volume: String,
+    /// One JSON object: volume, from, to, epoch, `pause_ms`
     #[arg(long)]
     pub json: bool,
 }

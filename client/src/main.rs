@@ -50,6 +50,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Recover(args) => println!("{}", commands::recover(&config, &args)?),
+        Command::Switchover(args) => {
+            let switched = commands::switchover(&config, &args)?;
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&switched)?);
+            } else {
+                println!("{switched}");
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

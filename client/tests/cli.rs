@@ -63,6 +63,8 @@ fn what_can_not_be_is_refused_by_name() {
     refuses(dir, &["format", "db", "--size", "1GB"], 2, &["\"1GB\"", "GiB"]);
     refuses(dir, &["format", "db", "--size", "1MiB", "--block", "1000"], 1, &["1000", "512 or 4096"]);
     refuses(dir, &["status", "nosuch"], 1, &["\"nosuch\""]);
+    refuses(dir, &["switchover", "nosuch"], 1, &["\"nosuch\""]);
+    refuses(dir, &["switchover", "db"], 1, &["nobody serves", "san1.admin", "san2.admin", "twinsand running"]);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{AdminError, MAX_LINE_BYTES, ask, read_line, write_line};
 pub use status::{
-    DiskPathStatus, DiskStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus, PeerStatus, SessionStatus,
-    VolumeStatus,
+    DiskPathStatus, DiskStatus, HandoverState, HandoverStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus,
+    PathState, PeerStatus, SessionStatus, VolumeStatus,
 };
 
 /// What an administrator asks: `{"request":"status"}`.
@@ -27,6 +27,12 @@ pub enum Request {
         volume: String,
         /// Must be true: completed writes may be lost, and whoever asks has to say that they know.
         accept_data_loss: bool,
+    },
+    /// Hand a volume over to the other node (rule 13). The answer is that it has begun; [`VolumeStatus::handover`] tells
+    /// what comes of it.
+    Switchover {
+        /// Which volume.
+        volume: String,
     },
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use rustix::process::Signal;
 use support::{Cluster, NODES};
-use twinsan_control::admin::{Request, Response};
+use twinsan_control::admin::{HandoverState, Request, Response};
 
 #[test]
 fn two_nodes_become_a_pair_and_each_takes_over_from_the_other() {
@@ -62,13 +62,43 @@ fn sigterm_ends_each_in_order() {
     cluster.wait(primary, "solo", |volume| volume.role == "primary" && !volume.dual);
     cluster.start(secondary);
     assert_eq!(cluster.wait_dual(), primary);
-    // The primary leaves; the secondary takes over.
+    // The primary hands over and leaves.
     assert!(cluster.stop(primary).success(), "{}", cluster.log(primary));
     cluster.wait(secondary, "primary", |volume| volume.role == "primary" && !volume.dual);
+    assert!(cluster.log(secondary).contains("has handed over to this node"), "{}", cluster.log(secondary));
+    assert!(!cluster.log(secondary).contains("taking over from"), "{}", cluster.log(secondary));
     // The last one marks the volume clean.
     assert!(cluster.stop(secondary).success(), "{}", cluster.log(secondary));
     cluster.start(primary);
     cluster.wait(primary, "primary without the other", |volume| volume.role == "primary");
+}
+
+#[test]
+fn an_order_hands_over_and_the_secondary_says_whom_to_ask() {
+    let mut cluster = Cluster::new("");
+    let switchover = Request::Switchover { volume: support::VOLUME.to_owned() };
+    let refused = |cluster: &Cluster, node, words: &str| match cluster.ask(node, &switchover) {
+        Some(Response::Failed { message }) => assert!(message.contains(words), "{message}"),
+        other => panic!("{other:?}"),
+    };
+    cluster.start(0);
+    cluster.wait(0, "primary", |volume| volume.role == "primary");
+    refused(&cluster, 0, "this node serves alone; start san2");
+    cluster.start(1);
+    let mut serving = cluster.wait_dual();
+    for _ in 0..4 {
+        refused(&cluster, 1 - serving, &format!("is not served by this node; ask {}", NODES[serving]));
+        let before = cluster.wait(serving, "ready", |volume| volume.peer.role.as_deref() == Some("secondary"));
+        assert!(matches!(cluster.ask(serving, &switchover), Some(Response::Done { .. })));
+        let old = cluster.wait(serving, "handed over", |volume| volume.handover.state == HandoverState::Done);
+        assert!(old.handover.pause_ms.is_some() && old.handover.epoch > Some(before.epoch), "{:?}", old.handover);
+        cluster.wait(1 - serving, "primary, dual", |volume| volume.role == "primary" && volume.dual);
+        cluster.wait(serving, "secondary", |volume| volume.role == "secondary");
+        serving = 1 - serving;
+        cluster.wait(serving, "told", |volume| volume.peer.role.as_deref() == Some("secondary"));
+    }
+    let other = Request::Switchover { volume: "other".to_owned() };
+    assert!(matches!(cluster.ask(0, &other), Some(Response::Failed { message }) if message.contains("\"other\"")));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
-use twinsan_control::admin::{NodeStatus, Request, Response, VolumeStatus, ask};
+use twinsan_control::admin::{NodeStatus, PathState, Request, Response, VolumeStatus, ask};
 use twinsan_control::{Config, Size};
 use twinsan_wire::Role;
 
@@ -98,7 +98,8 @@ fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result
         None => writeln!(f, "    client: none connected here (session {generation} in the superblock)")?,
     }
     let peer = if volume.peer.connected { "up" } else { "DOWN" };
-    writeln!(f, "    link to {}: {peer}", volume.peer.node)?;
+    let paths = if volume.peer.path_state == Some(PathState::None) { ", which has no path to the disk" } else { "" };
+    writeln!(f, "    link to {}: {peer}{paths}", volume.peer.node)?;
     let lane = &volume.lane;
     writeln!(
         f,
@@ -112,7 +113,8 @@ fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result
         lane.released
     )?;
     let well = if volume.disk.well { "well" } else { "IN TROUBLE" };
-    writeln!(f, "    disk {}: {well}, {} errors", volume.disk.path, volume.disk.errors)?;
+    let paths = if volume.disk.path_state == PathState::None { ", paths: none" } else { "" };
+    writeln!(f, "    disk {}: {well}{paths}, {} errors", volume.disk.path, volume.disk.errors)?;
     if let Some(error) = &volume.disk.last_error {
         writeln!(f, "      last error: {error}")?;
     }

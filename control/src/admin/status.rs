@@ -53,6 +53,8 @@ pub struct VolumeStatus {
     pub session: Option<SessionStatus>,
     /// The link to the other node.
     pub peer: PeerStatus,
+    /// The last handover from this node.
+    pub handover: HandoverStatus,
     /// What is staged here.
     pub lane: LaneStatus,
     /// The staging memory.
@@ -92,8 +94,51 @@ pub struct PeerStatus {
     pub connected_ms: Option<u64>,
     /// What the other node last said that it does: one of [`twinsan_wire::Role::name`].
     pub role: Option<String>,
+    /// Whether the other node has a usable path to the disk, as it last said; `None`: it has said nothing.
+    pub path_state: Option<PathState>,
     /// Why this node could not connect to it, until it can again.
     pub trouble: Option<String>,
+}
+
+/// Whether a node has a usable path to the shared disk (rule 11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathState {
+    /// At least one, as far as is known.
+    #[default]
+    Usable,
+    /// None.
+    None,
+}
+
+/// How far the last handover from a node has come (rule 13).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandoverState {
+    /// There was none since the process started.
+    #[default]
+    Never,
+    /// It is under way.
+    UnderWay,
+    /// The other node serves.
+    Done,
+    /// It was called off before anything had happened; this node goes on.
+    CalledOff,
+    /// The other node did not go on; somebody took over by rule 5.
+    Failed,
+}
+
+/// The last handover from a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverStatus {
+    /// How far it is.
+    pub state: HandoverState,
+    /// Done: since which epoch the other node serves.
+    pub epoch: Option<u64>,
+    /// Done: from the stop here to the other node's word that it serves.
+    pub pause_ms: Option<u64>,
+    /// Called off: why.
+    pub why: Option<String>,
 }
 
 /// What a node has staged for a volume.
@@ -143,6 +188,8 @@ pub struct DiskStatus {
     pub facts: Vec<String>,
     /// Whether its last operation worked.
     pub well: bool,
+    /// Whether this node has a usable path to it.
+    pub path_state: PathState,
     /// The last error, with the system's words; it stays after the disk is well again.
     pub last_error: Option<String>,
     /// Operations that failed.

@@ -29,7 +29,8 @@ fn sample() -> NodeStatus {
             clean: false,
             generation: 2,
             session: Some(SessionStatus { generation: 2, connected_ms: 5 }),
-            peer: PeerStatus { node: "san2".into(), ..PeerStatus::default() },
+            peer: PeerStatus { node: "san2".into(), path_state: Some(PathState::None), ..PeerStatus::default() },
+            handover: HandoverStatus { state: HandoverState::UnderWay, ..HandoverStatus::default() },
             lane: LaneStatus { received: 9, released: 4, ..LaneStatus::default() },
             memory: MemoryStatus { pages: "small".into(), ..MemoryStatus::default() },
             disk: DiskStatus { path: "db.img".into(), well: true, ..DiskStatus::default() },
@@ -44,6 +45,7 @@ fn requests_have_the_documented_bytes() {
     for (request, json) in [
         (Request::Status, r#"{"request":"status"}"#),
         (recover, r#"{"request":"recover","volume":"db","accept_data_loss":true}"#),
+        (Request::Switchover { volume: "db".into() }, r#"{"request":"switchover","volume":"db"}"#),
     ] {
         assert_eq!(serde_json::to_string(&request).unwrap(), json);
         assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);
@@ -73,7 +75,9 @@ fn a_question_and_its_answer_cross_a_socket() {
             let (stream, _) = listener.accept().unwrap();
             let response = match read_line::<Request>(&stream).unwrap() {
                 Request::Status => Response::Status(Box::new(sample())),
-                Request::Recover { volume, .. } => Response::Failed { message: format!("{volume} serves already") },
+                Request::Recover { volume, .. } | Request::Switchover { volume } => {
+                    Response::Failed { message: format!("{volume} serves already") }
+                }
             };
             write_line(&stream, &response).unwrap();
         }

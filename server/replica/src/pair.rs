@@ -119,6 +119,9 @@ impl Replica {
         if behind && self.state == State::Secondary {
             self.tell_handed_over();
         }
+        if role == Role::Joining && self.has_no_join_of(msg.from) {
+            self.send_peer(PeerBody::JoinAbort);
+        }
     }
 
     fn peer_says(&mut self, from: Incarnation, body: PeerBody) {
@@ -363,6 +366,15 @@ impl Replica {
         }
         let floor = first.prev().max(self.flusher.issued()).max(self.completed).max(lane.released());
         self.join_gate(join) && acked >= floor
+    }
+
+    /// The other one believes that it joins, and was thrown away: it was told so while it tried to take over.
+    fn has_no_join_of(&self, from: Incarnation) -> bool {
+        match self.state {
+            State::Primary(Phase::Join(join)) => join.incarnation != from,
+            State::Primary(_) => self.other_member() != Some(from),
+            _ => false,
+        }
     }
 
     /// A frozen joiner must not stall the service.

@@ -1,11 +1,11 @@
 //! The control thread's requests.
 
 use twinsan_control::admin::{
-    DiskPathStatus, DiskStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus, PeerStatus, Request, Response,
-    SessionStatus, VolumeStatus,
+    DiskPathStatus, DiskStatus, HandoverState, HandoverStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus,
+    PathState, PeerStatus, Request, Response, SessionStatus, VolumeStatus,
 };
 use twinsan_fabric::Fabric;
-use twinsan_replica::Event;
+use twinsan_replica::{Event, HandedOver, Obstacle};
 use twinsan_sas::multipath::{PathStatus, Watch};
 use twinsan_wire::layout::descriptor_slot;
 use twinsan_wire::limits::LANE_SLOTS;
@@ -15,6 +15,7 @@ use super::Reactor;
 use crate::conn::{Conn, Stage};
 use crate::control::Asked;
 use crate::memory;
+use crate::notice;
 use crate::volume::Volume;
 
 impl<F: Fabric> Reactor<F> {
@@ -22,6 +23,7 @@ impl<F: Fabric> Reactor<F> {
         let response = match asked.request {
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Recover { volume, accept_data_loss } => self.recover(&volume, accept_data_loss),
+            Request::Switchover { volume } => self.switch_over(&volume),
         };
         // Whoever asked may have given up: nobody to tell.
         let _ = asked.answer.try_send(response);
@@ -29,9 +31,7 @@ impl<F: Fabric> Reactor<F> {
 
     fn recover(&mut self, name: &str, accept_data_loss: bool) -> Response {
         let failed = |message: String| Response::Failed { message };
-        let Some(index) = self.volumes.iter().position(|volume| volume.facts.name.as_str() == name) else {
-            return failed(format!("no volume is called \"{name}\" here"));
-        };
+        let Some(index) = self.find(name) else { return unknown(name) };
         if !accept_data_loss {
             return failed("completed writes may be lost: say that you accept it (accept_data_loss)".to_owned());
         }
@@ -42,6 +42,32 @@ impl<F: Fabric> Reactor<F> {
         tracing::warn!(volume = name, "an operator accepts the loss of completed writes: starting");
         self.feed(index, Event::Recover);
         Response::Done { message: format!("volume \"{name}\" is starting, with what is on the disk") }
+    }
+
+    /// Begins; what comes of it, the status tells.
+    fn switch_over(&mut self, name: &str) -> Response {
+        let Some(index) = self.find(name) else { return unknown(name) };
+        let volume = &self.volumes[index];
+        let other = volume.node_name(volume.other_node()).to_owned();
+        let serves = volume.replica.status().superblock.primary == Some(volume.other_node());
+        match volume.replica.obstacle() {
+            Some(Obstacle::NotPrimary) if serves => {
+                let message = format!("volume \"{name}\" is not served by this node; ask {other}");
+                return Response::Failed { message };
+            }
+            Some(why) => {
+                let message = format!("volume \"{name}\" can't be handed over: {}", notice::obstacle(why, &other));
+                return Response::Failed { message };
+            }
+            None => {}
+        }
+        tracing::info!(volume = name, "an operator hands the volume over to {other}");
+        self.feed(index, Event::Switchover);
+        Response::Done { message: format!("volume \"{name}\" is being handed over to {other}") }
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.volumes.iter().position(|volume| volume.facts.name.as_str() == name)
     }
 
     fn status(&self) -> NodeStatus {
@@ -80,6 +106,7 @@ impl<F: Fabric> Reactor<F> {
             generation: superblock.generation.0,
             session: self.session(index, &status),
             peer: self.peer(index, &status),
+            handover: handover(volume, status.handed_over),
             lane: lane(volume, &status, self.now),
             memory: memory_status(volume),
             disk: disk(volume, &status),
@@ -103,9 +130,34 @@ impl<F: Fabric> Reactor<F> {
             connected: link.is_some(),
             connected_ms: link.map(|conn| self.now.saturating_sub(conn.since)),
             role: status.peer_role.map(|role| role.name().to_owned()),
+            path_state: status.peer_role.map(|_| path_state(status.peer_paths)),
             trouble: volume.dial_trouble.clone(),
         }
     }
+}
+
+fn unknown(volume: &str) -> Response {
+    Response::Failed { message: format!("no volume is called \"{volume}\" here") }
+}
+
+fn handover(volume: &Volume, last: HandedOver) -> HandoverStatus {
+    let of = |state| HandoverStatus { state, ..HandoverStatus::default() };
+    match last {
+        HandedOver::Never => of(HandoverState::Never),
+        HandedOver::UnderWay { .. } => of(HandoverState::UnderWay),
+        HandedOver::Done { epoch, pause_ms } => {
+            HandoverStatus { epoch: Some(epoch.0), pause_ms: Some(pause_ms), ..of(HandoverState::Done) }
+        }
+        HandedOver::CalledOff(why) => {
+            let why = notice::obstacle(why, volume.node_name(volume.other_node()));
+            HandoverStatus { why: Some(why), ..of(HandoverState::CalledOff) }
+        }
+        HandedOver::Failed => of(HandoverState::Failed),
+    }
+}
+
+const fn path_state(usable: bool) -> PathState {
+    if usable { PathState::Usable } else { PathState::None }
 }
 
 fn hex(incarnation: Incarnation) -> String {
@@ -145,6 +197,7 @@ fn disk(volume: &Volume, status: &twinsan_replica::Status) -> DiskStatus {
         path: volume.facts.disk.display().to_string(),
         facts: volume.facts.disk_facts.clone(),
         well: !status.disk_trouble && health.well,
+        path_state: path_state(status.paths),
         last_error: health.last_error,
         errors: health.errors,
         map: volume.facts.map.clone(),
