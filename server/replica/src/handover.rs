@@ -335,11 +335,20 @@ impl Replica {
         }
     }
 
+    /// Whoever fences may kill this node. So only who can go on then is asked: the other member; or anybody, where what
+    /// stands on the disk, and what may stand there when a write in flight has landed, names this node alone.
+    fn could_go_on(&self, who: Option<Incarnation>) -> bool {
+        let other = self.node().other();
+        let written = self.superblock_write.map_or(self.superblock.members, |w| w.next.members);
+        [self.superblock.members, written].iter().all(|members| members.of(other).is_none() || members.of(other) == who)
+    }
+
     pub(crate) fn advance_asking(&mut self) {
         if self.now < self.timers.ask_takeover_at || !self.can_only_ask() {
             return;
         }
-        if self.peer.link.is_none() || !self.peer.paths || self.peer.role.is_none() {
+        let hears = self.peer.link.is_some() && self.peer.role.is_some();
+        if !hears || !self.peer.paths || !self.could_go_on(self.peer.incarnation) {
             return;
         }
         if self.now.saturating_sub(self.timers.ask_takeover_at) > self.cfg.timing.takeover_ms {

@@ -204,6 +204,18 @@ fn a_new_incarnation_voids_what_was_said_in_the_old_ones_name() {
 }
 
 #[test]
+fn news_of_the_paths_reach_the_machine() {
+    let mut rig = Rig::new(NodeId::A, None);
+    let bell = Doorbell::new().unwrap();
+    let teller = rig.reactor.volumes[0].paths.teller(bell);
+    for usable in [false, true] {
+        teller.tell(usable);
+        rig.reactor.answer_bell();
+        assert_eq!(rig.reactor.volumes[0].replica.status().paths, usable);
+    }
+}
+
+#[test]
 fn too_many_connections_are_turned_away() {
     let mut rig = Rig::new(NodeId::A, None);
     let limit = crate::limits::MAX_CONNECTIONS as u64;

@@ -389,6 +389,26 @@ fn who_has_no_path_asks() {
     assert!(!asks(&mut rig));
 }
 
+/// Rule 11: a primary that may have let another one in, and can't find out, asks nobody else: who fences may kill it,
+/// and then no member would be left (found by the simulator, with `local-lock`).
+#[test]
+fn nobody_is_asked_who_could_not_go_on() {
+    let mut rig = Rig::attached();
+    rig.joining(1);
+    rig.hold(|a| matches!(a, Action::WriteSuperblock(_) | Action::Probe));
+    rig.ack(1, Some(Seq(1)), Seq(0));
+    assert!(rig.pending.iter().any(|a| matches!(a, Action::WriteSuperblock(s) if s.members.is_dual())));
+    rig.event(Event::Paths { usable: false });
+    rig.said();
+    rig.wait_with(100, 1, 1, Role::Joining);
+    assert!(tells(&rig.said(), |body| *body == PeerBody::TakeOver), "the joiner is in, or may take over from one alone");
+    // It dies, and comes back as another.
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.link(2, 2);
+    rig.wait_with(200, 2, 2, Role::Waiting);
+    assert!(!tells(&rig.said(), |body| *body == PeerBody::TakeOver));
+}
+
 /// Rule 11: who is asked goes by rule 5 at once, if it has a path; a request that is not repeated is forgotten.
 #[test]
 fn who_is_asked_takes_over_if_it_can() {
