@@ -401,7 +401,10 @@ fn nobody_is_asked_who_could_not_go_on() {
     rig.event(Event::Paths { usable: false });
     rig.said();
     rig.wait_with(100, 1, 1, Role::Joining);
-    assert!(tells(&rig.said(), |body| *body == PeerBody::TakeOver), "the joiner is in, or may take over from one alone");
+    assert!(
+        tells(&rig.said(), |body| *body == PeerBody::TakeOver),
+        "the joiner is in, or may take over from one alone"
+    );
     // It dies, and comes back as another.
     rig.event(Event::LinkDown { link: LinkId(1) });
     rig.link(2, 2);
