@@ -11,14 +11,16 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use twinsan_fabric::Interest;
 use twinsan_nbd::{Export, Server};
 
-use super::OpId;
-use super::backend::Watcher;
-use super::limits::{INPUT_BYTES, MAX_OPEN_REQUESTS, MAX_OUTPUT_BYTES, MAX_OWED_BYTES, MAX_PRIVATE_BYTES};
 use super::output::Output;
-use super::span::Span;
+use crate::front::OpId;
+use crate::front::backend::Watcher;
+use crate::front::limits::{INPUT_BYTES, MAX_OPEN_REQUESTS, MAX_OUTPUT_BYTES, MAX_OWED_BYTES, MAX_PRIVATE_BYTES};
+use crate::front::requests::Share;
+use crate::front::span::Span;
 
 /// Received bytes that have not been used.
 #[derive(Debug)]
@@ -95,14 +97,6 @@ pub(crate) struct Conn {
     pub(crate) input: Input,
     pub(crate) incoming: Option<Incoming>,
     pub(crate) output: Output,
-    /// Requests that have not ended.
-    pub(crate) ops: u32,
-    /// Requests that have not been answered.
-    pub(crate) open: u32,
-    /// READ bytes asked for and not yet queued for sending.
-    pub(crate) reading: u64,
-    /// Bytes that its writes hold outside of the ring.
-    pub(crate) private: usize,
     /// It waits in line for window space.
     pub(crate) in_line: bool,
     /// It waits until fewer of its requests are open.
@@ -126,16 +120,21 @@ impl Conn {
         let mut output = Output::default();
         let mut server = None;
         output.reply(|bytes| server = Some(Server::new(export, bytes)));
+        Self::with(fd, server.expect("made by the closure"), output)
+    }
+
+    /// The kernel's: past the handshake.
+    pub(crate) fn kernels(fd: OwnedFd, export: Export) -> Self {
+        Self::with(fd, Server::past_handshake(export), Output::default())
+    }
+
+    fn with(fd: OwnedFd, server: Server, output: Output) -> Self {
         Self {
             fd: Some(fd),
-            server: server.expect("made by the closure"),
+            server,
             input: Input::new(),
             incoming: None,
             output,
-            ops: 0,
-            open: 0,
-            reading: 0,
-            private: 0,
             in_line: false,
             held: false,
             runnable: false,
@@ -147,21 +146,29 @@ impl Conn {
         }
     }
 
+    /// Whether the peer has hung up both ways.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        let mut fds = [PollFd::new(fd, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
     pub(crate) const fn is_closed(&self) -> bool {
         self.fd.is_none()
     }
 
     /// Whether it may begin another request; its share of everything is bounded.
-    pub(crate) fn may_begin(&self) -> bool {
-        self.open < MAX_OPEN_REQUESTS
-            && self.reading + self.output.data_bytes() < MAX_OWED_BYTES
-            && self.private < MAX_PRIVATE_BYTES
+    pub(crate) fn may_begin(&self, share: &Share) -> bool {
+        share.open < MAX_OPEN_REQUESTS
+            && share.reading + self.output.data_bytes() < MAX_OWED_BYTES
+            && share.private < MAX_PRIVATE_BYTES
             && self.output.reply_bytes() < MAX_OUTPUT_BYTES
     }
 
     /// DISC was said and everything is done.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.finishing && self.open == 0 && self.output.is_empty()
+    pub(crate) fn is_finished(&self, share: &Share) -> bool {
+        self.finishing && share.open == 0 && self.output.is_empty()
     }
 
     /// Has its socket watched for what it waits for now; `reads`: requests are taken at all.
