@@ -87,6 +87,11 @@ fn keys(lab: &Lab, host: Host) -> Result<Vec<u64>> {
     Ok(keys)
 }
 
+/// How many registrations the LUN has: one for every path that may write.
+pub(super) fn registrations(lab: &Lab, host: Host) -> Result<usize> {
+    Ok(keys(lab, host)?.len())
+}
+
 /// How a write went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
