@@ -1,0 +1,4 @@
+//! What runs inside a guest.
+
+pub mod agent;
+pub mod load;

@@ -1,0 +1,111 @@
+//! A host that can be switched on, cut off, frozen: User-Mode Linux, or QEMU.
+
+pub mod uml;
+
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// What a machine is made of; the same for every start.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its host name.
+    pub name: &'static str,
+    /// Memory.
+    pub memory_mib: u32,
+    /// Distinguishes its network addresses from the others'.
+    pub number: u8,
+    /// The folder that is /lab in it.
+    pub share: PathBuf,
+    /// What its kernel says.
+    pub console: PathBuf,
+}
+
+/// A host of the lab.
+pub trait Machine: Debug {
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    fn start(&mut self, spec: &Spec, devices: &Devices<'_>) -> Result<UnixStream>;
+
+    /// Pulls its plug: nothing that it had in memory is written anywhere. Does nothing to one that is off.
+    fn kill(&mut self);
+
+    /// It does nothing at all until [`Machine::thaw`]; what is in flight on the wire or at the disk goes on.
+    ///
+    /// # Errors
+    /// If it is off.
+    fn freeze(&mut self) -> Result<()>;
+
+    /// It goes on where it was.
+    ///
+    /// # Errors
+    /// If it is off.
+    fn thaw(&mut self) -> Result<()>;
+
+    /// Whether it is on. One that switched itself off is not.
+    fn is_on(&mut self) -> bool;
+}
+
+/// What is plugged into a machine.
+#[derive(Debug)]
+pub struct Devices<'a> {
+    /// Its ends of the cables: eth0, eth1, …
+    pub network: Vec<BorrowedFd<'a>>,
+    /// A disk, as a path that can be opened.
+    pub disk: Option<&'a Path>,
+}
+
+/// Only one process is started at a time, as what the one inherits is open to the other in that moment.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
+/// Starts a process that inherits `descriptors` under their own numbers.
+fn spawn_with(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    let _turn = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+    for descriptor in descriptors {
+        fcntl_setfd(descriptor, FdFlags::empty())?;
+    }
+    let child = command.spawn();
+    for descriptor in descriptors {
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
+    child
+}
+
+/// The process groups of machines that are on, for an end in a hurry.
+static ON: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn on() -> MutexGuard<'static, Vec<Pid>> {
+    ON.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remember(group: Pid) {
+    on().push(group);
+}
+
+fn forget(group: Pid) {
+    on().retain(|&other| other != group);
+}
+
+/// Pulls every machine's plug, from any thread.
+pub fn kill_all() {
+    for group in on().drain(..) {
+        // It may have ended by itself.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// A line for the agent: our end, and the machine's.
+fn agent_line() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    Ok((ours, theirs.into()))
+}

@@ -1,0 +1,204 @@
+//! `cargo lab`: see `docs/lab.md`.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use twinsan_lab::cache::{self, Parts};
+use twinsan_lab::report::{self, Row};
+use twinsan_lab::scenario::{Scenario, matches};
+use twinsan_lab::scenarios::SCENARIOS;
+use twinsan_lab::topology::{Host, Lab};
+use twinsan_lab::{machine, shell};
+
+/// Scenarios with the kernel's own RDMA, iSCSI, dm-multipath, nbd and ublk, on four guests
+///
+/// Exit status: 0 if all scenarios passed, else 1.
+#[derive(Debug, Parser)]
+#[command(name = "lab", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Only scenarios with this in their names, or that are this with `*` for anything; may be given again
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Run everything so many times
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: u32,
+    /// Print the scenarios' names
+    #[arg(long)]
+    list: bool,
+    /// After the last scenario, or the first that fails, leave its hosts on until Ctrl-C, and keep all logs
+    #[arg(long)]
+    keep: bool,
+    /// A shell in a host of a lab that is kept, or of a new one: shelf, san1, san2 or client
+    #[arg(long, value_name = "HOST")]
+    shell: Option<String>,
+    /// Print one JSON object at the end instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Only build the guests' kernel and root, where they are not there yet
+    Build,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool> {
+    if cli.list {
+        for scenario in SCENARIOS {
+            println!("{:<28} {}", scenario.name, scenario.about);
+        }
+        return Ok(true);
+    }
+    if let Some(Command::Build) = cli.command {
+        let parts = cache::parts()?;
+        println!("{}\n{}", parts.kernel.display(), parts.root.display());
+        return Ok(true);
+    }
+    end_in_order()?;
+    if let Some(host) = &cli.shell {
+        open_shell(host)?;
+        return Ok(true);
+    }
+    run_scenarios(cli)
+}
+
+/// The folder of the lab that is switched on, for [`end_in_order`].
+static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// On a signal: every host ends, and nothing is left.
+fn end_in_order() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            machine::kill_all();
+            if let Ok(Some(folder)) = FOLDER.lock().map(|mut folder| folder.take()) {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+fn announce(lab: &Lab) {
+    if let Ok(mut folder) = FOLDER.lock() {
+        *folder = Some(lab.folder().to_path_buf());
+    }
+}
+
+fn run_scenarios(cli: &Cli) -> Result<bool> {
+    let wanted = selected(&cli.only)?;
+    let parts = cache::parts()?;
+    let logs = logs_folder()?;
+    let begin = Instant::now();
+    let mut rows = Vec::new();
+    if !cli.json {
+        println!("{}", report::head());
+    }
+    for round in 1..=cli.repeat {
+        for (i, scenario) in wanted.iter().enumerate() {
+            let last = round == cli.repeat && i + 1 == wanted.len();
+            let row = one(cli, scenario, &parts, &logs, round, last)?;
+            rows.push(row);
+        }
+    }
+    let failed = rows.iter().filter(|row| !row.passed()).count();
+    let seconds = begin.elapsed().as_secs_f64();
+    if cli.json {
+        let rows: Vec<_> = rows.iter().map(Row::json).collect();
+        println!("{}", serde_json::json!({ "scenarios": rows, "seconds": seconds, "failed": failed }));
+    } else {
+        println!("{} passed, {failed} failed, {seconds:.0} s", rows.len() - failed);
+    }
+    if failed == 0 && !cli.keep {
+        std::fs::remove_dir_all(&logs)?;
+    }
+    Ok(failed == 0)
+}
+
+fn one(cli: &Cli, scenario: &Scenario, parts: &Parts, logs: &Path, round: u32, last: bool) -> Result<Row> {
+    let logs = logs.join(format!("{}-{round}", scenario.name));
+    let (row, lab) = scenario.perform(parts, &logs, round);
+    if !cli.json {
+        println!("{}", row.line());
+    }
+    if let Some(lab) = lab
+        && cli.keep
+        && (last || !row.passed())
+    {
+        announce(&lab);
+        keep(&lab, &logs)?;
+    }
+    if row.passed() && !cli.keep {
+        std::fs::remove_dir_all(&logs)?;
+    }
+    Ok(row)
+}
+
+fn selected(only: &[String]) -> Result<Vec<Scenario>> {
+    let mut wanted: Vec<Scenario> = Vec::new();
+    for pattern in only {
+        let found: Vec<Scenario> = SCENARIOS.iter().filter(|s| matches(pattern, s.name)).copied().collect();
+        ensure!(!found.is_empty(), "no scenario has \"{pattern}\" in its name; --list shows them");
+        wanted.extend(found.into_iter().filter(|f| wanted.iter().all(|w| w.name != f.name)).collect::<Vec<_>>());
+    }
+    Ok(if only.is_empty() { SCENARIOS.to_vec() } else { wanted })
+}
+
+/// Beside our own program, as cargo's target folder is nobody's but the build's.
+fn logs_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("a program has a folder")?.join("lab-logs");
+    let run = folder.join(std::process::id().to_string());
+    std::fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
+    Ok(run)
+}
+
+fn keep(lab: &Lab, logs: &Path) -> Result<()> {
+    shell::listen(lab)?;
+    eprintln!("\nlab: the hosts stay on until Ctrl-C. Logs: {}", logs.display());
+    eprintln!("lab: from another terminal: cargo lab -- --shell san1 (or shelf, san2, client)");
+    loop {
+        // The thread of end_in_order ends the process.
+        std::thread::park();
+    }
+}
+
+fn open_shell(host: &str) -> Result<()> {
+    ensure!(Host::named(host).is_some(), "\"{host}\" is no host of the lab: shelf, san1, san2, client");
+    match shell::open_labs().as_slice() {
+        [] => {}
+        [socket] => return shell::enter(socket, host),
+        many => bail!("{} labs are kept; end all but one", many.len()),
+    }
+    let logs = logs_folder()?;
+    let mut lab = Lab::create(&cache::parts()?, &logs)?;
+    announce(&lab);
+    eprintln!("lab: booting a new one; `exit` ends it");
+    lab.boot()?;
+    shell::listen(&lab)?;
+    let end = shell::enter(&shell::socket(&lab), host);
+    drop(lab);
+    std::fs::remove_dir_all(&logs)?;
+    end
+}

@@ -1,0 +1,305 @@
+//! A pair of nodes and a client, as an operator sets them up: configuration, key and volume, then processes on the hosts.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::Deserialize;
+use twinsan_control::admin::NodeStatus;
+pub use twinsan_control::admin::VolumeStatus;
+
+use crate::agent::{Job, Output, tail};
+use crate::topology::{DISK, Host, Lab, SANS};
+
+/// The nodes' names.
+pub const NODES: [&str; 2] = ["san1", "san2"];
+/// The volume.
+pub const VOLUME: &str = "vol1";
+/// The volume's size.
+pub const VOLUME_MIB: u64 = 128;
+/// Where the configuration is, on every host.
+const CONFIG: &str = "/etc/twinsan/twinsan.toml";
+/// For whatever ends by itself in a moment. One CPU a guest, and few on the host.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How a pair is set up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where each node runs.
+    pub hosts: [Host; 2],
+    /// `tcp` or `rdma`.
+    pub fabric: &'static str,
+    /// `local-lock` or `scsi-pr`.
+    pub fence: &'static str,
+    /// The lane's data ring.
+    pub staging: &'static str,
+}
+
+impl Plan {
+    /// Both nodes on one host, where the fence can reach both.
+    #[must_use]
+    pub fn one_host() -> Self {
+        Self { hosts: [Host::San1, Host::San1], fabric: "tcp", fence: "local-lock", staging: "16MiB" }
+    }
+
+    /// A node on each SAN host.
+    #[must_use]
+    pub fn two_hosts(fabric: &'static str) -> Self {
+        Self { hosts: SANS, fabric, fence: "scsi-pr", staging: "16MiB" }
+    }
+
+    /// What `twinsan.toml` says. Addresses: the client's link first, then the one between the nodes; each side dials
+    /// the first that it can reach.
+    fn configuration(&self) -> String {
+        let mut text = String::new();
+        for (node, name) in NODES.into_iter().enumerate() {
+            let (client_side, node_side) = match self.hosts[node] {
+                Host::San2 => ("10.3.2.1", "10.4.0.2"),
+                _ => ("10.3.1.1", "10.4.0.1"),
+            };
+            let (fabric, port) = (self.fabric, 7401 + node);
+            text += &format!(
+                "[[node]]\nname = \"{name}\"\nlisten = [\"{fabric}://{client_side}:{port}\", \
+                 \"{fabric}://{node_side}:{port}\"]\nadmin = \"/run/twinsan/{name}.sock\"\n\n"
+            );
+        }
+        let Self { fence, staging, .. } = self;
+        text + &format!(
+            "[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{DISK}\"\nfence = \"{fence}\"\nkey_file = \"vol1.key\"\n\
+             staging = \"{staging}\"\n"
+        )
+    }
+}
+
+/// How the volume is a block device on the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// An NBD server on a socket, and Debian's `nbd-client`.
+    NbdClient,
+}
+
+impl Front {
+    /// For `twinsan attach`.
+    const fn arguments(self) -> &'static str {
+        match self {
+            Self::NbdClient => "--nbd unix:/run/nbd.sock",
+        }
+    }
+}
+
+/// A pair that is set up.
+#[derive(Debug)]
+pub struct Pair {
+    plan: Plan,
+    nodes: [Option<Job>; 2],
+    client: Option<Job>,
+}
+
+impl Pair {
+    /// Puts configuration and key on all hosts, and formats the disk. Starts nothing.
+    ///
+    /// # Errors
+    /// If a host can't, or `twinsan format` fails.
+    pub fn deploy(lab: &Lab, plan: Plan) -> Result<Self> {
+        let mut key = [0; 32];
+        getrandom(&mut key, GetRandomFlags::empty())?;
+        let pair = Self { plan, nodes: [None, None], client: None };
+        // On the share too, for hosts that are switched off and on again.
+        std::fs::write(lab.share().join("vol1.key"), key)?;
+        std::fs::write(lab.share().join("twinsan.toml"), pair.plan.configuration())?;
+        for host in [pair.plan.hosts[0], pair.plan.hosts[1], Host::Client] {
+            pair.install(lab, host)?;
+        }
+        let format = format!("format {VOLUME} --size {VOLUME_MIB}MiB --block 4096");
+        let output = pair.twinsan(lab, pair.plan.hosts[0], &format)?;
+        ensure!(output.code == 0, "twinsan {format} ended with {}: {}", output.code, output.text);
+        Ok(pair)
+    }
+
+    /// A pair that is dual, with a client, and its block device there.
+    ///
+    /// # Errors
+    /// If it does not come to that.
+    pub fn serve(lab: &Lab, plan: Plan, front: Front) -> Result<(Self, &'static str)> {
+        let mut pair = Self::deploy(lab, plan)?;
+        pair.start_node(lab, 0)?;
+        pair.start_node(lab, 1)?;
+        let device = pair.attach(lab, front)?;
+        pair.until_dual(lab)?;
+        Ok((pair, device))
+    }
+
+    /// What a host needs before anything of ours runs on it; again after it was switched off.
+    ///
+    /// # Errors
+    /// If it can't.
+    pub fn install(&self, lab: &Lab, host: Host) -> Result<()> {
+        let install = "install -d -m 700 /etc/twinsan /run/twinsan && cp /lab/twinsan.toml /etc/twinsan && \
+                       install -m 600 /lab/vol1.key /etc/twinsan";
+        lab.node(host).sh(install)?;
+        Ok(())
+    }
+
+    /// `twinsan` on a host, with this configuration.
+    ///
+    /// # Errors
+    /// If the host is gone. Any exit status is an answer.
+    pub fn twinsan(&self, lab: &Lab, host: Host, arguments: &str) -> Result<Output> {
+        lab.node(host).try_sh(&format!("/lab/bin/twinsan --config {CONFIG} {arguments}"))
+    }
+
+    /// The host that a node runs on.
+    #[must_use]
+    pub fn host(&self, node: usize) -> Host {
+        self.plan.hosts[node]
+    }
+
+    /// Starts a node's process.
+    ///
+    /// # Errors
+    /// If it runs, or its host is off.
+    pub fn start_node(&mut self, lab: &Lab, node: usize) -> Result<()> {
+        let name = NODES[node];
+        ensure!(self.nodes[node].as_ref().is_none_or(|job| !job.is_running()), "{name} runs already");
+        let command = format!("exec /lab/bin/twinsand --config {CONFIG} --node {name}");
+        self.nodes[node] = Some(lab.node(self.host(node)).spawn(&format!("twinsand-{name}"), &command)?);
+        Ok(())
+    }
+
+    /// A signal for a node's process.
+    ///
+    /// # Errors
+    /// If it was never started, or its host is gone.
+    pub fn signal_node(&self, node: usize, signal: i32) -> Result<()> {
+        self.nodes[node].as_ref().with_context(|| format!("{} was not started", NODES[node]))?.signal(signal)
+    }
+
+    /// Waits for the end of a node's process, and gives its exit status.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn wait_node(&mut self, node: usize) -> Result<i32> {
+        let job = self.nodes[node].take().with_context(|| format!("{} was not started", NODES[node]))?;
+        Ok(job.wait(PATIENCE)?.code)
+    }
+
+    /// Whether the node's process runs.
+    #[must_use]
+    pub fn node_runs(&self, node: usize) -> bool {
+        self.nodes[node].as_ref().is_some_and(Job::is_running)
+    }
+
+    /// What the node's process has said, since it was started last.
+    #[must_use]
+    pub fn node_said(&self, node: usize) -> String {
+        self.nodes[node].as_ref().map(Job::said).unwrap_or_default()
+    }
+
+    /// Starts `twinsan attach` on the client, and waits until the volume is open. Gives the block device.
+    ///
+    /// # Errors
+    /// If it ends, or does not say so in time.
+    pub fn attach(&mut self, lab: &Lab, front: Front) -> Result<&'static str> {
+        let client = lab.node(Host::Client);
+        let arguments = front.arguments();
+        let command = format!("exec /lab/bin/twinsan --config {CONFIG} attach {VOLUME} {arguments}");
+        let job = client.spawn("attach", &command)?;
+        // Its only line of standard output (`twinsan attach --help`).
+        let ready = |said: &str| said.lines().any(|line| line.contains(READY)).then_some(());
+        job.wait_for("the volume is open", PATIENCE, ready)?;
+        self.client = Some(job);
+        match front {
+            Front::NbdClient => {
+                client.sh(&format!("nbd-client -unix /run/nbd.sock -N {VOLUME} /dev/nbd0 -b 4096"))?;
+                Ok("/dev/nbd0")
+            }
+        }
+    }
+
+    /// `twinsan attach` itself.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn client(&self) -> Result<&Job> {
+        self.client.as_ref().context("the client is not attached")
+    }
+
+    /// What a node says of the volume; `None` if it does not answer.
+    ///
+    /// # Errors
+    /// If its host is gone.
+    pub fn status(&self, lab: &Lab, node: usize) -> Result<Option<VolumeStatus>> {
+        let output = self.twinsan(lab, self.host(node), "status --json 2> /dev/null")?;
+        let mut all: AllStatus = serde_json::from_str(&output.text).with_context(|| tail(&output.text))?;
+        let Some(Answer::Status(status)) = all.nodes.remove(NODES[node]) else { return Ok(None) };
+        Ok(status.volumes.into_iter().find(|volume| volume.name == VOLUME))
+    }
+
+    /// Waits until a node's status is as wanted.
+    ///
+    /// # Errors
+    /// If it is not in time: with the last one.
+    pub fn until(
+        &self,
+        lab: &Lab,
+        node: usize,
+        what: &str,
+        holds: impl Fn(&VolumeStatus) -> bool,
+    ) -> Result<VolumeStatus> {
+        let begin = Instant::now();
+        loop {
+            let status = self.status(lab, node)?;
+            if let Some(status) = status.as_ref().filter(|status| holds(status)) {
+                return Ok(status.clone());
+            }
+            let role =
+                status.map_or("no answer".to_owned(), |s| format!("{}, dual: {}, epoch {}", s.role, s.dual, s.epoch));
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "{} not in {} s: {what} ({role}); it said:\n{}",
+                NODES[node],
+                PATIENCE.as_secs(),
+                tail(&self.node_said(node))
+            );
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until both nodes hold every completed write, and says which is primary.
+    ///
+    /// # Errors
+    /// If it does not come to that.
+    pub fn until_dual(&self, lab: &Lab) -> Result<usize> {
+        let dual = |status: &VolumeStatus| status.dual && (status.role == "primary" || status.role == "secondary");
+        let begin = Instant::now();
+        loop {
+            // The two are asked one after the other, and may have changed between.
+            let roles = [self.until(lab, 0, "dual", dual)?.role, self.until(lab, 1, "dual", dual)?.role];
+            if let Some(primary) = roles.iter().position(|role| role == "primary")
+                && roles[1 - primary] == "secondary"
+            {
+                return Ok(primary);
+            }
+            ensure!(begin.elapsed() < PATIENCE, "the nodes are {roles:?}");
+        }
+    }
+}
+
+/// What `twinsan attach` says once clients may connect.
+const READY: &str = " is ready at ";
+
+/// `twinsan status --json`.
+#[derive(Debug, Deserialize)]
+struct AllStatus {
+    nodes: BTreeMap<String, Answer>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    Status(Box<NodeStatus>),
+    Unreachable(#[expect(dead_code, reason = "that it did not answer is all that is asked")] String),
+}

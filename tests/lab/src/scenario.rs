@@ -1,0 +1,116 @@
+//! What a scenario is, and how it is run: on a lab that was switched on for it, so that nothing of another one is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::cache::Parts;
+use crate::report::Row;
+use crate::topology::Lab;
+
+/// One thing to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Short, for `--only`.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Does it.
+    pub run: fn(&mut Stage) -> Result<()>,
+}
+
+/// What a scenario works with.
+#[derive(Debug)]
+pub struct Stage {
+    /// The hosts and cables.
+    pub lab: Lab,
+    /// For the report.
+    pub notes: Vec<String>,
+    /// Where logs go.
+    pub logs: PathBuf,
+}
+
+impl Stage {
+    /// Something for the report: a pause, a count.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+}
+
+impl Scenario {
+    /// Runs it. The lab is given back switched on, if it ever was.
+    pub fn perform(&self, parts: &Parts, logs: &Path, round: u32) -> (Row, Option<Lab>) {
+        let begin = Instant::now();
+        let mut row = Row { name: self.name, round, logs: logs.to_path_buf(), ..Row::default() };
+        let lab = switch_on(parts, logs);
+        row.boot = begin.elapsed();
+        row.time = row.boot;
+        let lab = match lab {
+            Ok(lab) => lab,
+            Err(error) => {
+                row.error = Some(format!("{error:#}"));
+                return (row, None);
+            }
+        };
+        let mut stage = Stage { lab, notes: Vec::new(), logs: logs.to_path_buf() };
+        row.error = (self.run)(&mut stage).err().map(|error| format!("{error:#}"));
+        row.time = begin.elapsed();
+        row.notes = stage.notes;
+        (row, Some(stage.lab))
+    }
+}
+
+fn switch_on(parts: &Parts, logs: &Path) -> Result<Lab> {
+    fs::create_dir_all(logs).with_context(|| logs.display().to_string())?;
+    let mut lab = Lab::create(parts, logs)?;
+    lab.boot()?;
+    Ok(lab)
+}
+
+/// Whether a scenario's name is meant by a pattern: a part of it, or all of it with `*` for anything.
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
+    if !pattern.contains('*') {
+        return name.contains(pattern);
+    }
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut last = "";
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+        last = part;
+    }
+    rest.is_empty() || last.is_empty() || name.ends_with(last)
+}
+
+/// As a person reads it.
+#[must_use]
+pub fn ms(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_a_part_of_the_name_or_all_of_it() {
+        for (pattern, name, expected) in [
+            ("path", "one-path", true),
+            ("paths", "one-path", false),
+            ("path*", "one-path", false),
+            ("*path", "one-path", true),
+            ("one*path", "one-path", true),
+            ("one*", "one-path", true),
+            ("*ne*pa*", "one-path", true),
+            ("*a", "aba", true),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The table of scenarios.
+
+mod files;
+mod lab_itself;
+mod one_host;
+mod parts;
+mod two_hosts;
+
+use crate::scenario::Scenario;
+
+/// All, in the order in which they run: what others rest on comes first.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "topology", about: "two disk paths a node, rxe both ways over every link", run: parts::topology },
+    Scenario {
+        name: "power-and-cables",
+        about: "the lab's own hands: what is killed, frozen or cut off is, and comes back",
+        run: lab_itself::power_and_cables,
+    },
+    Scenario {
+        name: "reservations",
+        about: "type 5 by sg_persist on every path: who is not registered, or was pre-empted, writes nothing",
+        run: parts::reservations,
+    },
+    Scenario {
+        name: "shelf-power-cut",
+        about: "registrations and reservation outlive the shelf's power cut (APTPL)",
+        run: parts::shelf_power_cut,
+    },
+    Scenario { name: "paths", about: "dm-multipath: one path lost, all lost, both back", run: parts::paths },
+    Scenario {
+        name: "one-host-kill",
+        about: "a pair on one host, tcp, local-lock on the multipath disk, kernel nbd: both nodes' processes killed in turn",
+        run: one_host::kill,
+    },
+    Scenario {
+        name: "one-host-path",
+        about: "the same pair: a disk path is lost under load and comes back",
+        run: one_host::path,
+    },
+    Scenario {
+        name: "one-host-ext4",
+        about: "the same pair: ext4, fio's verify and sqlite on kernel nbd, with a takeover in the middle",
+        run: one_host::ext4,
+    },
+    Scenario {
+        name: "kill-primary-host",
+        about: "the primary's host loses power under load, then that of its successor",
+        run: two_hosts::kill_primary_host,
+    },
+    Scenario {
+        name: "kill-secondary-host",
+        about: "the secondary's host loses power under load",
+        run: two_hosts::kill_secondary_host,
+    },
+    Scenario {
+        name: "kill-solo-host",
+        about: "the host that serves alone loses power; the other one, then it, comes back",
+        run: two_hosts::kill_solo_host,
+    },
+    Scenario {
+        name: "kill-both-hosts",
+        about: "both hosts lose power while dual: nobody serves until `twinsan recover`",
+        run: two_hosts::kill_both_hosts,
+    },
+    Scenario {
+        name: "freeze-primary",
+        about: "the primary's host freezes, is fenced, thaws and joins again",
+        run: two_hosts::freeze_primary,
+    },
+    Scenario {
+        name: "freeze-secondary",
+        about: "the secondary's host freezes, is dropped, thaws and joins again",
+        run: two_hosts::freeze_secondary,
+    },
+    Scenario { name: "cut-nodes", about: "the link between the nodes is cut", run: two_hosts::cut_between_nodes },
+    Scenario {
+        name: "cut-client-primary",
+        about: "the link between client and primary is cut",
+        run: two_hosts::cut_client_primary,
+    },
+    Scenario {
+        name: "cut-client-secondary",
+        about: "the link between client and secondary is cut",
+        run: two_hosts::cut_client_secondary,
+    },
+    Scenario {
+        name: "cut-primary-network",
+        about: "all of the primary's links are cut, its disk paths are not",
+        run: two_hosts::cut_primary_network,
+    },
+    Scenario {
+        name: "cut-client-off",
+        about: "both of the client's links are cut: requests wait",
+        run: two_hosts::cut_client_off,
+    },
+    Scenario {
+        name: "lose-one-path",
+        about: "a path of the primary is lost, and registered again before it is used",
+        run: two_hosts::lose_one_path,
+    },
+    Scenario {
+        name: "lose-primary-paths",
+        about: "all paths of the primary are lost: the other one takes over",
+        run: two_hosts::lose_primary_paths,
+    },
+    Scenario {
+        name: "lose-secondary-paths",
+        about: "all paths of the secondary are lost: it says so and stays",
+        run: two_hosts::lose_secondary_paths,
+    },
+    Scenario {
+        name: "lose-all-paths",
+        about: "all paths of both are lost for a while: nothing fails",
+        run: two_hosts::lose_all_paths,
+    },
+    Scenario {
+        name: "shelf-restart",
+        about: "the shelf loses power under load: keys and reservation outlive it",
+        run: two_hosts::shelf_restart,
+    },
+    Scenario { name: "stop-in-turn", about: "SIGTERM to each node in turn under load", run: two_hosts::stop_in_turn },
+];

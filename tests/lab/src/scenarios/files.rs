@@ -1,0 +1,64 @@
+//! What people put on a block device: fio's own verification, a filesystem, a database.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::topology::{Host, Lab};
+
+/// For tools that write a lot.
+const LONG: Duration = Duration::from_secs(120);
+
+/// Random writes with checksums, read back by fio itself. Gives the MiB verified.
+pub(super) fn fio_verify(lab: &Lab, device: &str) -> Result<u64> {
+    let fio = format!(
+        "fio --name=verify --filename={device} --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bsrange=4k-64k \
+         --size=24m --verify=crc32c --verify_fatal=1 --do_verify=1 --output-format=json"
+    );
+    let text = lab.node(Host::Client).sh_within(LONG, &fio)?;
+    // Warnings may come before it.
+    let json = text.find('{').map(|at| &text[at..]).context("fio's report")?;
+    let report: serde_json::Value = serde_json::from_str(json).with_context(|| text.clone())?;
+    let job = &report["jobs"][0];
+    let (errors, read) = (job["error"].as_u64(), job["read"]["io_bytes"].as_u64().unwrap_or(0));
+    ensure!(errors == Some(0) && read >= 24 << 20, "fio: error {errors:?}, {read} bytes read back");
+    Ok(read >> 20)
+}
+
+/// A filesystem with a database that says after each commit that it is done; `disturb` happens in the middle. Then the
+/// filesystem is taken away without a word, and everything that was committed has to be there. Gives the rows.
+pub(super) fn ext4_and_sqlite(lab: &Lab, device: &str, disturb: impl FnOnce(&Lab) -> Result<()>) -> Result<u64> {
+    let client = lab.node(Host::Client);
+    client
+        .sh_within(LONG, &format!("mkfs.ext4 -q -F {device} && mkdir -p /mnt/volume && mount {device} /mnt/volume"))?;
+    client.sh("sqlite3 /mnt/volume/db 'pragma journal_mode=wal; create table t(n integer primary key, what blob);'")?;
+    // FULL: a commit that was reported is on the device. A line appears only after its commit.
+    let commits = "n=0; while n=$((n + 1)); do sqlite3 /mnt/volume/db \"pragma synchronous=full; \
+                   insert into t values($n, randomblob(3000));\" && echo $n || exit 1; done";
+    let job = client.spawn("sqlite", commits)?;
+    let reached = |goal: u64| move |said: &str| last_number(said).filter(|&n| n >= goal);
+    let before = job.wait_for("20 commits", LONG, reached(20))?;
+    disturb(lab)?;
+    job.wait_for("20 more commits", LONG, reached(before + 20))?;
+    job.signal(libc::SIGKILL)?;
+    job.wait(LONG)?;
+    let committed = last_number(&job.said()).context("no commit")?;
+    client.sh_within(LONG, "umount /mnt/volume")?;
+    client.sh_within(LONG, &format!("e2fsck -f -n {device}"))?;
+    client.sh(&format!("mount {device} /mnt/volume"))?;
+    let kept = client.sh("sqlite3 /mnt/volume/db 'pragma integrity_check; select count(*), max(n) from t;'")?;
+    client.sh("umount /mnt/volume")?;
+    let mut lines = kept.lines();
+    ensure!(lines.next() == Some("ok"), "sqlite: {kept}");
+    let counts: Vec<u64> = lines.next().unwrap_or_default().split('|').filter_map(|n| n.parse().ok()).collect();
+    // The one that was being committed when its shell was killed may be there too.
+    ensure!(
+        matches!(counts[..], [count, last] if count == last && (last == committed || last == committed + 1)),
+        "{committed} commits were reported, and the database has {kept}"
+    );
+    Ok(committed)
+}
+
+fn last_number(said: &str) -> Option<u64> {
+    said.lines().rev().find_map(|line| line.trim().parse().ok())
+}

@@ -1,0 +1,316 @@
+//! A node on each SAN host, fenced by SCSI-3 reservations, and whole hosts, links and paths that fail under load: the rows of
+//! `docs/protocol.md`, section 6, that need real ones.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::parts::{self, BOTH_PATHS};
+use crate::load::Load;
+use crate::pair::{Front, NODES, Pair, Plan, VolumeStatus};
+use crate::scenario::{Stage, ms};
+use crate::topology::{Host, Lab, Link, PATH_LOSS, SERIAL};
+
+/// A dual pair under load.
+struct Running {
+    pair: Pair,
+    load: Load,
+    primary: usize,
+}
+
+/// Requests that prove that the volume serves.
+const SOME: u64 = 50;
+
+impl Running {
+    fn start(stage: &Stage, fabric: &'static str) -> Result<Self> {
+        let (pair, device) = Pair::serve(&stage.lab, Plan::two_hosts(fabric), Front::NbdClient)?;
+        let primary = pair.until_dual(&stage.lab)?;
+        let load = Load::start(&stage.lab, device)?;
+        load.goes_on(SOME)?;
+        Ok(Self { pair, load, primary })
+    }
+
+    fn secondary(&self) -> usize {
+        1 - self.primary
+    }
+
+    /// `node` serves without the other one.
+    fn until_solo(&self, lab: &Lab, node: usize) -> Result<VolumeStatus> {
+        self.pair.until(lab, node, "it serves alone", |status| status.role == "primary" && !status.dual)
+    }
+
+    /// Everything is well again, and nothing is lost.
+    fn finish(self, stage: &mut Stage) -> Result<()> {
+        self.load.goes_on(SOME)?;
+        self.pair.until_dual(&stage.lab)?;
+        let summary = self.load.end_and_check()?;
+        stage.note(summary.note());
+        Ok(())
+    }
+}
+
+/// A host comes back from the dead, and its node with it.
+fn revive(lab: &mut Lab, pair: &mut Pair, node: usize) -> Result<()> {
+    let host = pair.host(node);
+    lab.power_cycle(&[host])?;
+    pair.install(lab, host)?;
+    pair.start_node(lab, node)
+}
+
+/// The primary's host, then the host of the one that took over.
+pub(super) fn kill_primary_host(stage: &mut Stage) -> Result<()> {
+    let mut run = Running::start(stage, "tcp")?;
+    for _ in 0..2 {
+        let host = run.pair.host(run.primary);
+        stage.lab.node_mut(host).kill();
+        run.load.goes_on(SOME)?;
+        run.until_solo(&stage.lab, run.secondary())?;
+        revive(&mut stage.lab, &mut run.pair, run.primary)?;
+        run.primary = run.pair.until_dual(&stage.lab)?;
+    }
+    run.finish(stage)
+}
+
+pub(super) fn kill_secondary_host(stage: &mut Stage) -> Result<()> {
+    let mut run = Running::start(stage, "tcp")?;
+    let secondary = run.secondary();
+    let host = run.pair.host(secondary);
+    stage.lab.node_mut(host).kill();
+    run.until_solo(&stage.lab, run.primary)?;
+    run.load.goes_on(SOME)?;
+    revive(&mut stage.lab, &mut run.pair, secondary)?;
+    run.finish(stage)
+}
+
+/// The old primary's late writes are refused by the disk, and it joins again by itself.
+pub(super) fn freeze_primary(stage: &mut Stage) -> Result<()> {
+    let mut run = Running::start(stage, "tcp")?;
+    let (old, new) = (run.primary, run.secondary());
+    let host = run.pair.host(old);
+    stage.lab.node_mut(host).freeze()?;
+    run.load.goes_on(SOME)?;
+    run.until_solo(&stage.lab, new)?;
+    let before = run.pair.node_said(old).len();
+    stage.lab.node_mut(host).thaw()?;
+    run.primary = run.pair.until_dual(&stage.lab)?;
+    ensure!(run.primary == new, "the thawed node is primary again");
+    let said = run.pair.node_said(old).split_off(before);
+    ensure!(said.contains("reservation conflict"), "the late write of {} was not refused:\n{said}", NODES[old]);
+    run.finish(stage)
+}
+
+pub(super) fn freeze_secondary(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    let host = run.pair.host(run.secondary());
+    stage.lab.node_mut(host).freeze()?;
+    run.until_solo(&stage.lab, run.primary)?;
+    run.load.goes_on(SOME)?;
+    stage.lab.node_mut(host).thaw()?;
+    run.finish(stage)
+}
+
+pub(super) fn cut_between_nodes(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    stage.lab.cable(Link::Inter).cut();
+    run.until_solo(&stage.lab, run.primary)?;
+    run.load.goes_on(SOME)?;
+    stage.lab.cable(Link::Inter).mend();
+    run.finish(stage)
+}
+
+fn client_link(node: usize) -> Link {
+    [Link::C1, Link::C2][node]
+}
+
+/// The link from the client to one node, which both nodes' link outlives.
+fn cut_client_link(stage: &mut Stage, to_primary: bool) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    let node = if to_primary { run.primary } else { run.secondary() };
+    stage.lab.cable(client_link(node)).cut();
+    run.load.goes_on(SOME)?;
+    // Longer than every timeout: it does not only go on until somebody notices.
+    std::thread::sleep(Duration::from_secs(3));
+    run.load.goes_on(SOME)?;
+    stage.lab.cable(client_link(node)).mend();
+    run.finish(stage)
+}
+
+pub(super) fn cut_client_primary(stage: &mut Stage) -> Result<()> {
+    cut_client_link(stage, true)
+}
+
+pub(super) fn cut_client_secondary(stage: &mut Stage) -> Result<()> {
+    cut_client_link(stage, false)
+}
+
+/// The disk stays: only the client's word tells the secondary that the primary serves nobody.
+pub(super) fn cut_primary_network(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    stage.lab.cable(Link::Inter).cut();
+    stage.lab.cable(client_link(run.primary)).cut();
+    run.load.goes_on(SOME)?;
+    run.until_solo(&stage.lab, run.secondary())?;
+    stage.lab.cable(Link::Inter).mend();
+    stage.lab.cable(client_link(run.primary)).mend();
+    run.finish(stage)
+}
+
+/// Requests wait, and none fails.
+pub(super) fn cut_client_off(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    for link in [Link::C1, Link::C2] {
+        stage.lab.cable(link).cut();
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let stuck = run.load.completed();
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(run.load.completed() == stuck, "requests of a client that reaches nobody complete");
+    for link in [Link::C1, Link::C2] {
+        stage.lab.cable(link).mend();
+    }
+    run.finish(stage)
+}
+
+/// A node's two disk paths.
+fn disk_links(node: usize) -> [Link; 2] {
+    [[Link::A1, Link::B1], [Link::A2, Link::B2]][node]
+}
+
+/// One path of the primary is lost, shown, and comes back: registered again before anything is written through it.
+pub(super) fn lose_one_path(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    let lab = &stage.lab;
+    let active = |status: &VolumeStatus| status.disk.paths.iter().filter(|path| path.state == "active").count();
+    run.pair.until(lab, run.primary, "status shows two paths", |status| active(status) == 2)?;
+    let link = disk_links(run.primary)[0];
+    lab.cable(link).cut();
+    run.pair.until(lab, run.primary, "status shows one path", |status| active(status) == 1)?;
+    run.load.goes_on(SOME)?;
+    lab.cable(link).mend();
+    let begin = Instant::now();
+    run.pair.until(lab, run.primary, "status shows two paths again", |status| active(status) == 2)?;
+    let back = begin.elapsed();
+    let registered = parts::registrations(lab, run.pair.host(run.primary))?;
+    ensure!(registered == 4, "{registered} registrations, and there are 4 paths");
+    ensure!(run.pair.until_dual(lab)? == run.primary, "the primary changed for one path");
+    stage.note(format!("path back after {}", ms(back)));
+    run.finish(stage)
+}
+
+/// It asks the other one, which has paths, to take over (rules 11 and 13).
+pub(super) fn lose_primary_paths(stage: &mut Stage) -> Result<()> {
+    let mut run = Running::start(stage, "tcp")?;
+    let (old, new) = (run.primary, run.secondary());
+    for link in disk_links(old) {
+        stage.lab.cable(link).cut();
+    }
+    run.pair.until(&stage.lab, new, "it has taken over", |status| status.role == "primary")?;
+    run.load.goes_on(SOME)?;
+    for link in disk_links(old) {
+        stage.lab.cable(link).mend();
+    }
+    stage.lab.node(run.pair.host(old)).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
+    run.primary = run.pair.until_dual(&stage.lab)?;
+    run.finish(stage)
+}
+
+/// Shown; it stays a member.
+pub(super) fn lose_secondary_paths(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    let secondary = run.secondary();
+    for link in disk_links(secondary) {
+        stage.lab.cable(link).cut();
+    }
+    let lost = |status: &VolumeStatus| status.disk.paths.iter().all(|path| path.state != "active");
+    let status = run.pair.until(&stage.lab, secondary, "it says that it has no path", lost)?;
+    ensure!(status.dual && status.role == "secondary", "it is {}", status.role);
+    run.load.goes_on(SOME)?;
+    ensure!(run.pair.until_dual(&stage.lab)? == run.primary, "the primary changed");
+    for link in disk_links(secondary) {
+        stage.lab.cable(link).mend();
+    }
+    stage.lab.node(run.pair.host(secondary)).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
+    run.finish(stage)
+}
+
+/// Writes go on completing from RAM until the lanes are full, and wait then; none fails (rule 11).
+pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    let all = [0, 1].map(disk_links).concat();
+    for &link in &all {
+        stage.lab.cable(link).cut();
+    }
+    std::thread::sleep(PATH_LOSS);
+    for &link in &all {
+        stage.lab.cable(link).mend();
+    }
+    for host in [Host::San1, Host::San2] {
+        stage.lab.node(host).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
+    }
+    run.finish(stage)
+}
+
+/// The reservation and the keys outlive it; writes wait.
+pub(super) fn shelf_restart(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage, "tcp")?;
+    let kept = stage.lab.share().join("shelf/pr").join(format!("aptpl_{SERIAL}"));
+    let text = std::fs::read_to_string(&kept)?;
+    ensure!(text.contains("res_holder=1"), "the shelf keeps no reservation: {text}");
+    stage.lab.power_cycle(&[Host::Shelf])?;
+    run.finish(stage)
+}
+
+/// Both nodes' RAM is gone while dual: nobody serves until an operator says so (rule 12).
+pub(super) fn kill_both_hosts(stage: &mut Stage) -> Result<()> {
+    let (mut pair, device) = Pair::serve(&stage.lab, Plan::two_hosts("tcp"), Front::NbdClient)?;
+    pair.until_dual(&stage.lab)?;
+    let load = Load::start(&stage.lab, device)?;
+    load.goes_on(SOME)?;
+    for host in [Host::San1, Host::San2] {
+        stage.lab.node_mut(host).kill();
+    }
+    stage.lab.power_cycle(&[Host::San1, Host::San2])?;
+    for node in 0..2 {
+        pair.install(&stage.lab, pair.host(node))?;
+        pair.start_node(&stage.lab, node)?;
+    }
+    for node in 0..2 {
+        pair.until(&stage.lab, node, "it refuses to serve", |status| status.role == "refusing")?;
+    }
+    let recovered = pair.twinsan(&stage.lab, pair.host(0), "recover vol1 --node san1 --accept-data-loss")?;
+    ensure!(recovered.code == 0, "twinsan recover: {}", recovered.text);
+    load.goes_on(SOME)?;
+    pair.until_dual(&stage.lab)?;
+    stage.note("both refused; served again after recover");
+    Ok(())
+}
+
+/// The one that served alone comes back alone.
+pub(super) fn kill_solo_host(stage: &mut Stage) -> Result<()> {
+    let mut run = Running::start(stage, "tcp")?;
+    let (primary, secondary) = (run.primary, run.secondary());
+    stage.lab.node_mut(run.pair.host(secondary)).kill();
+    run.until_solo(&stage.lab, primary)?;
+    run.load.goes_on(SOME)?;
+    stage.lab.node_mut(run.pair.host(primary)).kill();
+    // The other host, which was not a member any more, may start first: completed means on the disk.
+    revive(&mut stage.lab, &mut run.pair, secondary)?;
+    run.load.goes_on(SOME)?;
+    revive(&mut stage.lab, &mut run.pair, primary)?;
+    run.finish(stage)
+}
+
+/// SIGTERM to each node in turn, under load: nobody sees an error, and the pair is dual again.
+pub(super) fn stop_in_turn(stage: &mut Stage) -> Result<()> {
+    let mut run = Running::start(stage, "tcp")?;
+    for _ in 0..2 {
+        let primary = run.primary;
+        run.pair.signal_node(primary, libc::SIGTERM)?;
+        let code = run.pair.wait_node(primary)?;
+        ensure!(code == 0, "{} ended with {code} on SIGTERM", NODES[primary]);
+        run.load.goes_on(SOME)?;
+        run.pair.start_node(&stage.lab, primary)?;
+        run.primary = run.pair.until_dual(&stage.lab)?;
+    }
+    run.finish(stage)
+}
