@@ -10,6 +10,8 @@ use serde::Serialize;
 use twinsan_perf::demo::{Settings, demo};
 use twinsan_perf::peers::{self, Peers, peers};
 use twinsan_perf::report::Report;
+use twinsan_perf::wire::args::{self, WireArgs};
+use twinsan_perf::wire::figures::Wire;
 
 /// TwinSAN's workloads, comparisons and demo.
 #[derive(Debug, Parser)]
@@ -58,6 +60,8 @@ enum Command {
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
+    /// Round trips over our own fabric: write+imm, imm, ACK, read, message, for sizes from 64 B to 1 MiB.
+    Wire(WireArgs),
 }
 
 fn main() -> ExitCode {
@@ -92,6 +96,12 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Peers { bytes, rounds, writes, json, dir } => {
             let settings = peers::Settings { write_bytes: bytes, rounds: usize::from(rounds), writes, folder: dir };
             print(json, &peers(&settings)?, Peers::table)?;
+            Ok(0)
+        }
+        Command::Wire(arguments) => {
+            if let Some(wire) = args::run(&arguments)? {
+                print(arguments.json, &wire, Wire::table)?;
+            }
             Ok(0)
         }
     }

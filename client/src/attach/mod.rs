@@ -31,7 +31,7 @@ use self::dial::Target;
 use self::driver::{Driver, FIRST_CONNECTION, Outcome, Parts, SIGNALS};
 use self::nodes::Nodes;
 use self::signals::Signals;
-use self::spin::Spin;
+pub use self::spin::Spin;
 use self::volume::Volume;
 use crate::front::{FrontEnd, FrontOptions, NbdAddress, NbdListener, Shape};
 use crate::memory::Memory;
