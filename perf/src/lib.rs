@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod demo;
 pub mod fabric;
+pub mod hops;
 pub mod nbd;
 pub mod pattern;
 pub mod peers;

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use twinsan_perf::demo::{Settings, demo};
+use twinsan_perf::hops::args::{self as hops, HopsArgs};
+use twinsan_perf::hops::report::Hops;
 use twinsan_perf::peers::{self, Peers, peers};
 use twinsan_perf::report::Report;
 use twinsan_perf::wire::args::{self, WireArgs};
@@ -62,6 +64,8 @@ enum Command {
     },
     /// Round trips over our own fabric: write+imm, imm, ACK, read, message, for sizes from 64 B to 1 MiB.
     Wire(WireArgs),
+    /// Durable writes beside the sum of their three raw hops, in turns.
+    Hops(HopsArgs),
 }
 
 fn main() -> ExitCode {
@@ -103,6 +107,11 @@ fn run(command: Command) -> anyhow::Result<u8> {
                 print(arguments.json, &wire, Wire::table)?;
             }
             Ok(0)
+        }
+        Command::Hops(arguments) => {
+            let result = hops::run(&arguments)?;
+            print(arguments.json, &result, Hops::table)?;
+            Ok(u8::from(!arguments.is_kept(&result)))
         }
     }
 }

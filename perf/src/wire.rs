@@ -144,7 +144,8 @@ pub fn both_ends(settings: &Settings) -> Result<Wire> {
         let bound = listener.listen(&url)?;
         // Whoever asked may have failed meanwhile.
         let _ = tell.send(bound);
-        listener.serve(&stop)
+        listener.serve(&stop);
+        Ok(())
     })?;
     let outcome = match told.recv() {
         Ok(bound) => measure(&open, &Settings { url: bound, ..settings.clone() }),

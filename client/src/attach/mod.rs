@@ -2,6 +2,7 @@
 
 mod clock;
 mod dial;
+mod direct;
 mod discover;
 mod driver;
 mod nodes;
@@ -28,6 +29,7 @@ use twinsan_wire::{NodeId, VolumeShape};
 
 use self::clock::Clock;
 use self::dial::Target;
+pub use self::direct::Direct;
 use self::driver::{Driver, FIRST_CONNECTION, Outcome, Parts, SIGNALS};
 use self::nodes::Nodes;
 use self::signals::Signals;

@@ -102,7 +102,8 @@ fn listen(settings: &Settings) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "listening at {bound}")?;
     out.flush()?;
-    listener.serve(&over)
+    listener.serve(&over);
+    Ok(())
 }
 
 /// A payload's size, as the configuration writes sizes.

@@ -67,9 +67,9 @@ pub enum Polling {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Talk {
     /// First thing on a connection, both ways.
-    Hello { version: u32, key: u64 },
+    Hello { version: u32, key: u64, spin_us: u64 },
     /// Asks for rounds with somebody else: as a node, over the asked end's own connection.
-    Measure { url: String, row: String, bytes: u32, count: u64, spin_us: u64 },
+    Measure { url: String, row: String, bytes: u32, count: u64, most_ms: u64, spin_us: u64 },
     /// So many times are in the asker's memory.
     Measured { count: usize, checked: u64 },
     /// It can't, and why.
@@ -85,6 +85,7 @@ pub(crate) struct End<F: Fabric> {
     ready: VecDeque<Event>,
     polling: Polling,
     spin: Spin,
+    spin_us: u64,
     posts: u64,
 }
 
@@ -109,7 +110,8 @@ impl<F: Fabric> End<F> {
         let arena = Arc::new(Arena::new(&options)?);
         let region = fabric.register(Arc::clone(&arena))?;
         let (events, ready) = (Vec::new(), VecDeque::new());
-        Ok(Self { fabric, arena, region, events, ready, polling, spin: Spin::new(spin), posts: 0 })
+        let spin_us = u64::try_from(spin.as_micros())?;
+        Ok(Self { fabric, arena, region, events, ready, polling, spin: Spin::new(spin), spin_us, posts: 0 })
     }
 
     /// The next event, if one comes before the loop's next tick.
@@ -156,7 +158,7 @@ impl<F: Fabric> End<F> {
     pub(crate) fn hello(&mut self, conn: ConnId, place: usize) -> Result<()> {
         let at = place * PLACE + OPEN;
         let key = self.fabric.expose(conn, self.region, at as u64, (PLACE - OPEN) as u64)?;
-        self.talk(conn, &Talk::Hello { version: VERSION, key: key.0 })
+        self.talk(conn, &Talk::Hello { version: VERSION, key: key.0, spin_us: self.spin_us })
     }
 
     /// Says something.
@@ -241,7 +243,7 @@ const fn into(peer: &Peer, at: usize) -> RemoteAddr {
 /// The key that a peer's Hello opens.
 pub(crate) fn key(talk: &Talk) -> Result<RemoteKey> {
     match talk {
-        Talk::Hello { version: VERSION, key } => Ok(RemoteKey(*key)),
+        Talk::Hello { version: VERSION, key, .. } => Ok(RemoteKey(*key)),
         Talk::Hello { version, .. } => bail!("the other end is another build: it says version {version}, we {VERSION}"),
         other => bail!("{other:?} instead of a Hello"),
     }
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn another_build_and_a_stranger_are_told_apart() {
-        assert!(key(&Talk::Hello { version: 9, key: 1 }).unwrap_err().to_string().contains("version 9"));
+        assert!(key(&Talk::Hello { version: 9, key: 1, spin_us: 0 }).unwrap_err().to_string().contains("version 9"));
         assert!(listen_to(b"GET / HTTP/1.1").unwrap_err().to_string().contains("GET /"));
         let long = Talk::Failed { why: "x".repeat(300) };
         assert_eq!(listen_to(&serde_json::to_vec(&long).unwrap()).unwrap(), long);

@@ -15,7 +15,7 @@ use crate::fabric::Maker;
 
 /// Connections at once.
 const PLACES: usize = 4;
-/// Rounds that somebody asks for are his to bound; this bounds their time.
+/// Whoever asks for rounds bounds their time, and so do we: the others wait meanwhile.
 const MEASURE_TIME: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -47,11 +47,8 @@ impl<'a, F: Fabric> Listener<'a, F> {
         self.end.fabric.listen(url).with_context(|| format!("listening at {url}"))
     }
 
-    /// Answers until `over`.
-    ///
-    /// # Errors
-    /// None at present: who says what he may not say is cut off.
-    pub fn serve(&mut self, over: &AtomicBool) -> Result<()> {
+    /// Answers until `over`. Who says what he may not say is cut off.
+    pub fn serve(&mut self, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
             let Some(event) = self.end.next() else { continue };
             let conn = match &event {
@@ -68,7 +65,6 @@ impl<'a, F: Fabric> Listener<'a, F> {
                 self.forget(conn);
             }
         }
-        Ok(())
     }
 
     fn forget(&mut self, conn: ConnId) {
@@ -134,7 +130,7 @@ impl<'a, F: Fabric> Listener<'a, F> {
     }
 
     fn hear(&mut self, conn: ConnId, talk: &Talk) -> Result<()> {
-        let Talk::Measure { url, row, bytes, count, spin_us } = talk else {
+        let Talk::Measure { url, row, bytes, count, most_ms, spin_us } = talk else {
             let key = key(talk)?;
             let known = self.peers.get_mut(&conn).context("a connection that nobody accepted")?;
             let place = known.0;
@@ -142,7 +138,8 @@ impl<'a, F: Fabric> Listener<'a, F> {
             return self.end.hello(conn, place);
         };
         let peer = self.peer(conn)?;
-        let answer = match self.measure(url, row, *bytes, *count, Duration::from_micros(*spin_us)) {
+        let budget = Budget { count: *count, time: Duration::from_millis(*most_ms).min(MEASURE_TIME) };
+        let answer = match self.measure(url, row, *bytes, budget, Duration::from_micros(*spin_us)) {
             Ok(run) => {
                 self.end.post_times(&peer, &run.times)?;
                 Talk::Measured { count: run.times.len(), checked: run.checked }
@@ -156,13 +153,13 @@ impl<'a, F: Fabric> Listener<'a, F> {
         self.end.talk(conn, &answer)
     }
 
-    fn measure(&mut self, url: &str, row: &str, bytes: u32, count: u64, spin: Duration) -> Result<Run> {
+    fn measure(&mut self, url: &str, row: &str, bytes: u32, budget: Budget, spin: Duration) -> Result<Run> {
         let row = Row::ALL.into_iter().find(|r| r.name() == row).with_context(|| format!("no row \"{row}\""))?;
         if self.asked.as_ref().is_none_or(|(known, spun, _)| (known.as_str(), *spun) != (url, spin)) {
             let pinger = Pinger::connect(self.maker, url, Polling::Node, spin)?;
             self.asked = Some((url.to_owned(), spin, pinger));
         }
         let (.., pinger) = self.asked.as_mut().expect("connected");
-        pinger.run(row, bytes, Budget { count, time: MEASURE_TIME })
+        pinger.run(row, bytes, budget)
     }
 }

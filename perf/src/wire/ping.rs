@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use twinsan_fabric::{Event, Fabric, PostError};
 
 use super::Row;
-use super::end::{End, MAX_TIMES, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
+use super::end::{End, MAX_TIMES, PATIENCE, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
 use super::note::{self, From, Note, Seen};
 use crate::fabric::Maker;
 
@@ -39,6 +39,7 @@ pub struct Run {
 pub struct Pinger<F: Fabric> {
     end: End<F>,
     peer: Peer,
+    peer_spin: Duration,
     round: u64,
 }
 
@@ -53,9 +54,16 @@ impl<F: Fabric> Pinger<F> {
         let connected = end.awaited("connection").with_context(|| format!("connecting to {url}"))?;
         ensure!(matches!(connected, Event::Connected { .. }), "{connected:?} instead of a connection to {url}");
         end.hello(conn, HERE)?;
-        let mut pinger = Self { end, peer: Peer { conn, place: HERE, key: twinsan_fabric::RemoteKey(0) }, round: 0 };
-        pinger.peer.key = key(&pinger.hear("Hello")?)?;
-        Ok(pinger)
+        let hello = hear(&mut end, "Hello")?;
+        let peer = Peer { conn, place: HERE, key: key(&hello)? };
+        let spin_us = if let Talk::Hello { spin_us, .. } = hello { spin_us } else { 0 };
+        Ok(Self { end, peer, peer_spin: Duration::from_micros(spin_us), round: 0 })
+    }
+
+    /// How long the other end polls before it sleeps.
+    #[must_use]
+    pub const fn peer_spin(&self) -> Duration {
+        self.peer_spin
     }
 
     /// Makes rounds of a row.
@@ -136,39 +144,30 @@ impl<F: Fabric> Pinger<F> {
         Ok(())
     }
 
-    fn hear(&mut self, what: &str) -> Result<Talk> {
-        match self.end.awaited(what)? {
-            Event::Message { bytes, .. } => listen_to(&bytes),
-            other => bail!("{other:?} instead of {what}"),
-        }
-    }
-
     /// Has the other end make rounds with the listener at `url`, as a node does: so that one who is neither learns what
     /// lies between two others.
     ///
     /// # Errors
     /// If either end fails; with its own words.
-    pub fn ask(&mut self, url: &str, row: Row, bytes: u32, count: u64, spin: Duration) -> Result<Run> {
+    pub fn ask(&mut self, url: &str, row: Row, bytes: u32, budget: Budget, spin: Duration) -> Result<Run> {
+        let Budget { count, time } = budget;
         ensure!(count <= MAX_TIMES as u64, "{count} rounds at once: {MAX_TIMES} at most");
-        let spin_us = u64::try_from(spin.as_micros())?;
-        let talk = Talk::Measure { url: url.into(), row: row.name().into(), bytes, count, spin_us };
+        ensure!(time < PATIENCE / 2, "{time:?} at once: less than {:?}, please", PATIENCE / 2);
+        let (most_ms, spin_us) = (u64::try_from(time.as_millis())?, u64::try_from(spin.as_micros())?);
+        let talk = Talk::Measure { url: url.into(), row: row.name().into(), bytes, count, most_ms, spin_us };
         self.end.talk(self.peer.conn, &talk)?;
-        match self.hear("the other end's times")? {
+        match hear(&mut self.end, "the other end's times")? {
             Talk::Measured { count, checked } => Ok(Run { times: self.end.take_times(HERE, count), checked }),
             Talk::Failed { why } => bail!("the other end, with {url}: {why}"),
             other => bail!("{other:?} instead of times"),
         }
     }
+}
 
-    /// Answers the other end while nothing is measured.
-    ///
-    /// # Errors
-    /// If it is gone.
-    pub fn idle(&mut self) -> Result<()> {
-        match self.end.next() {
-            Some(Event::Closed { why, .. }) => bail!("the other end is gone: {why}"),
-            _ => Ok(()),
-        }
+fn hear<F: Fabric>(end: &mut End<F>, what: &str) -> Result<Talk> {
+    match end.awaited(what)? {
+        Event::Message { bytes, .. } => listen_to(&bytes),
+        other => bail!("{other:?} instead of {what}"),
     }
 }
 
