@@ -17,7 +17,6 @@
 //! All take turns in short slices, so that whatever else the machines do falls on all of them.
 
 pub mod args;
-pub mod local;
 pub mod report;
 
 use std::time::Duration;

@@ -7,6 +7,8 @@ pub mod cluster;
 pub mod demo;
 pub mod fabric;
 pub mod hops;
+pub mod instructions;
+pub mod local;
 pub mod nbd;
 pub mod pattern;
 pub mod peers;

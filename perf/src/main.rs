@@ -10,6 +10,8 @@ use serde::Serialize;
 use twinsan_perf::demo::{Settings, demo};
 use twinsan_perf::hops::args::{self as hops, HopsArgs};
 use twinsan_perf::hops::report::Hops;
+use twinsan_perf::instructions::args::{self as instructions, InstructionsArgs};
+use twinsan_perf::instructions::report::Instructions;
 use twinsan_perf::peers::{self, Peers, peers};
 use twinsan_perf::report::Report;
 use twinsan_perf::wire::args::{self, WireArgs};
@@ -66,6 +68,8 @@ enum Command {
     Wire(WireArgs),
     /// Durable writes beside the sum of their three raw hops, in turns.
     Hops(HopsArgs),
+    /// User instructions of a node per blob of 4 KiB and of 1 MiB: whether payloads are copied (valgrind).
+    Instructions(InstructionsArgs),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +116,11 @@ fn run(command: Command) -> anyhow::Result<u8> {
             let result = hops::run(&arguments)?;
             print(arguments.json, &result, Hops::table)?;
             Ok(u8::from(!arguments.is_kept(&result)))
+        }
+        Command::Instructions(arguments) => {
+            let result = instructions::run(&arguments)?;
+            print(arguments.json, &result, Instructions::table)?;
+            Ok(u8::from(!result.is_kept(arguments.limit)))
         }
     }
 }

@@ -56,7 +56,7 @@ pub enum Row {
     Blob,
     /// The same as [`Row::Blob`] both ways: half of it is client → node.
     BlobBothWays,
-    /// An immediate without bytes, both ways: the fabric's floor.
+    /// An immediate with 4 bytes inline, both ways: the fabric's floor. (Without any it would be no write to a device.)
     Immediate,
     /// A 64-byte mailbox, written inline with immediate, both ways: half of it is secondary → primary, or primary →
     /// client. A descriptor without payload (`WRITE_ZEROES`, DISCARD) is the same post.

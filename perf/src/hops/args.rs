@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use twinsan_control::Config;
 
-use super::local::{Kind, Local, Setup};
 use super::report::Hops;
 use super::{Settings, hops};
 use crate::cluster::VOLUME;
 use crate::fabric::open;
+use crate::local::{Kind, Local, Setup};
 use crate::wire::args::payload;
 
 /// What is measured unless one says otherwise.
@@ -32,8 +32,8 @@ pub struct HopsArgs {
     /// Say that you know: the first 64 MiB of the volume are written over
     #[arg(long, requires = "volume")]
     pub overwrite: bool,
-    /// What a pair of our own talks by
-    #[arg(long, value_enum, default_value_t = Kind::Unix, conflicts_with = "volume")]
+    /// What a pair of our own talks by: unix, tcp, or a scheme and an address of this host, like rdma://10.0.0.1
+    #[arg(long, value_name = "FABRIC", default_value = "unix", conflicts_with = "volume")]
     pub fabric: Kind,
     /// A pair of our own goes without payload CRCs
     #[arg(long, conflicts_with = "volume")]
@@ -74,8 +74,13 @@ pub fn run(args: &HopsArgs) -> Result<Hops> {
             hops(&open, &config, &args.settings(volume, wire))
         }
         _ => {
-            let setup = Setup { kind: args.fabric, integrity: !args.no_integrity, spin_us: args.spin_us };
-            let local = Local::start(setup, &args.dir)?;
+            let setup = Setup {
+                kind: args.fabric.clone(),
+                integrity: !args.no_integrity,
+                spin_us: args.spin_us,
+                patient: false,
+            };
+            let local = Local::start(&setup, &args.dir)?;
             hops(&open, &local.config()?, &args.settings(VOLUME, local.wire.clone()))
         }
     }

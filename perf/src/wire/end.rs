@@ -189,10 +189,17 @@ impl<F: Fabric> End<F> {
         self.fabric.write_imm(peer.conn, Payload::Inline(&note.encode()), into(peer, NOTE), note.imm(), signal)
     }
 
-    /// Posts an immediate without bytes.
+    /// Posts an immediate with its row's and round's bits again as its 4 bytes.
     pub(crate) fn post_imm(&mut self, peer: &Peer, imm: u32) -> Result<(), PostError> {
         let signal = self.signal();
-        self.fabric.write_imm(peer.conn, Payload::Inline(&[]), into(peer, NOTE), imm, signal)
+        self.fabric.write_imm(peer.conn, Payload::Inline(&imm.to_le_bytes()), into(peer, NOTE), imm, signal)
+    }
+
+    /// The 4 bytes of the last immediate without a note.
+    pub(crate) fn take_imm(&self, place: usize) -> u32 {
+        let mut bytes = [0; 4];
+        self.arena.copy_out(place * PLACE + NOTE, &mut bytes);
+        u32::from_le_bytes(bytes)
     }
 
     /// Posts times into the peer's memory; a message that is sent after it finds them there.

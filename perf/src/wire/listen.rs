@@ -79,7 +79,7 @@ impl<'a, F: Fabric> Listener<'a, F> {
             Event::Immediate { imm, .. } => {
                 let peer = self.peer(conn)?;
                 match note::row_of(imm) {
-                    Some(Row::Immediate) => self.end.post_imm(&peer, imm)?,
+                    Some(Row::Immediate) => self.end.post_imm(&peer, self.end.take_imm(peer.place))?,
                     Some(_) => {
                         let note = self.end.take_note(peer.place).context("an immediate without a note")?;
                         self.answer(&peer, note)?;

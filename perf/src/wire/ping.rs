@@ -126,7 +126,11 @@ impl<F: Fabric> Pinger<F> {
     /// Whether the answer is this round's, and both ends have received what the other has sent.
     fn check(&self, asked: &Note, answer: &Event) -> Result<()> {
         let answered = match answer {
-            Event::Immediate { imm, .. } if *imm == asked.imm() && asked.row == Row::Immediate => return Ok(()),
+            Event::Immediate { imm, .. } if *imm == asked.imm() && asked.row == Row::Immediate => {
+                let bytes = self.end.take_imm(HERE);
+                ensure!(bytes == *imm, "its 4 bytes are {bytes:#x} instead of {imm:#x}");
+                return Ok(());
+            }
             Event::Immediate { imm, .. } if *imm == asked.imm() => self.end.take_note(HERE),
             Event::Message { bytes, .. } if matches!(asked.row, Row::Read | Row::Message) => Note::decode(bytes),
             other => bail!("{other:?} is not its answer"),

@@ -8,16 +8,16 @@ use anyhow::Result;
 use twinsan_fabric::{Fabric, WaitPolicy};
 use twinsan_perf::cluster::VOLUME;
 use twinsan_perf::fabric::open;
-use twinsan_perf::hops::local::{Kind, Local, Setup};
 use twinsan_perf::hops::report::Hops;
 use twinsan_perf::hops::{Settings, hops};
+use twinsan_perf::local::{Kind, Local, Setup};
 
 const SIZES: [u32; 2] = [4096, 1 << 20];
 const ROUNDS: usize = 4;
 
 fn measured<F: Fabric>(kind: Kind, integrity: bool, maker: impl Fn(WaitPolicy) -> Result<F>) -> Result<Hops> {
-    let setup = Setup { kind, integrity, spin_us: 20 };
-    let local = Local::start(setup, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
+    let setup = Setup { kind, integrity, spin_us: 20, patient: false };
+    let local = Local::start(&setup, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
     let wire = local.wire.clone();
     let settings =
         Settings { volume: VOLUME.into(), wire, sizes: SIZES.into(), rounds: ROUNDS, writes: 10, quiet: true };
@@ -26,7 +26,7 @@ fn measured<F: Fabric>(kind: Kind, integrity: bool, maker: impl Fn(WaitPolicy) -
 
 #[test]
 fn a_durable_write_and_its_three_hops() {
-    for (kind, integrity) in [(Kind::Unix, true), (Kind::Tcp, false)] {
+    for (kind, integrity) in [(Kind::Unix, true), (Kind::tcp(), false)] {
         let hops = measured(kind, integrity, open).unwrap();
         assert_eq!((hops.integrity, hops.spin_us), (integrity, 20));
         assert_ne!(hops.primary, hops.secondary);
@@ -64,8 +64,8 @@ fn a_completed_write_that_is_not_there_is_no_fast_write() {
 
 #[test]
 fn a_listener_that_waits_otherwise_is_no_measure() {
-    let setup = Setup { kind: Kind::Unix, integrity: true, spin_us: 20 };
-    let local = Local::start(setup, Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    let setup = Setup { kind: Kind::Unix, integrity: true, spin_us: 20, patient: false };
+    let local = Local::start(&setup, Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
     let mut config = local.config().unwrap();
     config.timing.spin_us = 70;
     let wire = local.wire.clone();

@@ -1,7 +1,9 @@
 //! A pair of one's own on this host, with a listener beside each node.
 
+use std::fmt;
 use std::net::TcpListener;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -9,7 +11,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clap::ValueEnum;
 use twinsan_control::Config;
 
 use crate::cluster::{Cluster, NODES, Options, Programs};
@@ -22,16 +23,48 @@ const VOLUME_BYTES: u64 = 256 << 20;
 const BLOCK_BYTES: u32 = 512;
 
 /// What the pair's nodes and clients talk by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Unix stream sockets.
     Unix,
+    /// A scheme (`tcp`, `rdma`) and one of this host's addresses, IPv6 in brackets.
+    At(String, String),
+}
+
+impl Kind {
     /// TCP on loopback.
-    Tcp,
+    #[must_use]
+    pub fn tcp() -> Self {
+        Self::At("tcp".into(), "127.0.0.1".into())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once("://") {
+            None if text == "unix" => Ok(Self::Unix),
+            None if text == "tcp" => Ok(Self::tcp()),
+            Some((scheme @ ("tcp" | "rdma"), host)) if !host.is_empty() && !host.contains('/') => {
+                Ok(Self::At(scheme.into(), host.into()))
+            }
+            _ => Err("write unix, tcp, or a scheme and an address of this host without a port: rdma://10.0.0.1".into()),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix => f.write_str("unix"),
+            Self::At(scheme, host) => write!(f, "{scheme}://{host}"),
+        }
+    }
 }
 
 /// How the pair is configured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// The fabric.
     pub kind: Kind,
@@ -39,6 +72,8 @@ pub struct Setup {
     pub integrity: bool,
     /// How long every loop polls before it sleeps, in microseconds.
     pub spin_us: u64,
+    /// The nodes run many times slower than usual: few heartbeats, and nobody is taken for dead before ten seconds.
+    pub patient: bool,
 }
 
 impl Setup {
@@ -46,7 +81,7 @@ impl Setup {
     ///
     /// # Errors
     /// As [`Cluster::create`].
-    pub fn create(self, programs: Programs, folder: &Path) -> Result<Cluster> {
+    pub fn create(&self, programs: Programs, folder: &Path) -> Result<Cluster> {
         let options = Options {
             volume_bytes: VOLUME_BYTES,
             block_bytes: BLOCK_BYTES,
@@ -60,22 +95,28 @@ impl Setup {
         Ok(cluster)
     }
 
-    fn configure(self, cluster: &Cluster, mut text: String) -> Result<String> {
+    fn configure(&self, cluster: &Cluster, mut text: String) -> Result<String> {
         for name in NODES {
             let unix = format!("unix://{}", cluster.run(&format!("{name}.fabric")).display());
             text = text.replace(&unix, &self.address(cluster, name)?);
         }
         // The volume's table is the last one.
         text.push_str(&format!("integrity = {}\n\n[timing]\nspin_us = {}\n", self.integrity, self.spin_us));
+        if self.patient {
+            text.push_str("heartbeat_ms = 200\ntakeover_ms = 10000\ndrop_ms = 10000\njoin_ms = 20000\n");
+        }
         Ok(text)
     }
 
     /// An address that nobody has; `name` makes it unique among unix sockets.
-    fn address(self, cluster: &Cluster, name: &str) -> Result<String> {
-        Ok(match self.kind {
+    fn address(&self, cluster: &Cluster, name: &str) -> Result<String> {
+        Ok(match &self.kind {
             Kind::Unix => format!("unix://{}", cluster.run(&format!("{name}.fabric")).display()),
             // The port may be taken between here and its use; then a node says so.
-            Kind::Tcp => format!("tcp://{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?),
+            Kind::At(scheme, host) => {
+                let port = TcpListener::bind(format!("{host}:0"))?.local_addr()?.port();
+                format!("{scheme}://{host}:{port}")
+            }
         })
     }
 }
@@ -95,7 +136,7 @@ impl Local {
     ///
     /// # Errors
     /// If something does not start.
-    pub fn start(setup: Setup, folder: &Path) -> Result<Self> {
+    pub fn start(setup: &Setup, folder: &Path) -> Result<Self> {
         let mut cluster = setup.create(Programs::build()?, folder)?;
         for node in 0..NODES.len() {
             cluster.start_node(node)?;
@@ -141,6 +182,22 @@ impl Drop for Local {
         self.over.store(true, Ordering::Relaxed);
         for listener in self.listeners.drain(..) {
             let _ = listener.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_as_they_are_shown() {
+        for text in ["unix", "tcp://127.0.0.1", "tcp://[::1]", "rdma://10.0.0.1"] {
+            assert_eq!(text.parse::<Kind>().unwrap().to_string(), text);
+        }
+        assert_eq!("tcp".parse(), Ok(Kind::tcp()));
+        for text in ["", "rdma", "rdma://", "udp://1.2.3.4", "tcp://h/x", "unix:///x"] {
+            assert!(text.parse::<Kind>().unwrap_err().contains("rdma://10.0.0.1"), "{text}");
         }
     }
 }
