@@ -202,8 +202,20 @@ impl Cluster {
     /// # Errors
     /// If it runs already, or can't be started.
     pub fn start_node(&mut self, node: usize) -> Result<()> {
+        self.spawn_node(node, Command::new(&self.programs.twinsand))
+    }
+
+    /// Starts a node by another program, which gets the node's command line behind its own.
+    ///
+    /// # Errors
+    /// As [`Cluster::start_node`].
+    pub fn start_node_by(&mut self, node: usize, mut by: Command) -> Result<()> {
+        by.arg(&self.programs.twinsand);
+        self.spawn_node(node, by)
+    }
+
+    fn spawn_node(&mut self, node: usize, mut command: Command) -> Result<()> {
         ensure!(self.nodes[node].is_none(), "{} runs already", NODES[node]);
-        let mut command = Command::new(&self.programs.twinsand);
         command.arg("--config").arg(self.config()).args(["--node", NODES[node]]);
         self.nodes[node] = Some(self.spawn(command, &format!("{}.log", NODES[node]))?);
         Ok(())

@@ -5,10 +5,15 @@
 
 pub mod cluster;
 pub mod demo;
+pub mod fabric;
+pub mod hops;
+pub mod instructions;
+pub mod local;
 pub mod nbd;
 pub mod pattern;
 pub mod peers;
 pub mod quorum;
 pub mod race;
 pub mod report;
+pub mod wire;
 pub mod workload;

@@ -8,8 +8,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use twinsan_perf::demo::{Settings, demo};
+use twinsan_perf::hops::args::{self as hops, HopsArgs};
+use twinsan_perf::hops::report::Hops;
+use twinsan_perf::instructions::args::{self as instructions, InstructionsArgs};
+use twinsan_perf::instructions::report::Instructions;
 use twinsan_perf::peers::{self, Peers, peers};
 use twinsan_perf::report::Report;
+use twinsan_perf::wire::args::{self, WireArgs};
+use twinsan_perf::wire::figures::Wire;
 
 /// TwinSAN's workloads, comparisons and demo.
 #[derive(Debug, Parser)]
@@ -58,6 +64,12 @@ enum Command {
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
+    /// Round trips over our own fabric: write+imm, imm, ACK, read, message, for sizes from 64 B to 1 MiB.
+    Wire(WireArgs),
+    /// Durable writes beside the sum of their three raw hops, in turns.
+    Hops(HopsArgs),
+    /// User instructions of a node per blob of 4 KiB and of 1 MiB: whether payloads are copied (valgrind).
+    Instructions(InstructionsArgs),
 }
 
 fn main() -> ExitCode {
@@ -93,6 +105,22 @@ fn run(command: Command) -> anyhow::Result<u8> {
             let settings = peers::Settings { write_bytes: bytes, rounds: usize::from(rounds), writes, folder: dir };
             print(json, &peers(&settings)?, Peers::table)?;
             Ok(0)
+        }
+        Command::Wire(arguments) => {
+            if let Some(wire) = args::run(&arguments)? {
+                print(arguments.json, &wire, Wire::table)?;
+            }
+            Ok(0)
+        }
+        Command::Hops(arguments) => {
+            let result = hops::run(&arguments)?;
+            print(arguments.json, &result, Hops::table)?;
+            Ok(u8::from(!arguments.is_kept(&result)))
+        }
+        Command::Instructions(arguments) => {
+            let result = instructions::run(&arguments)?;
+            print(arguments.json, &result, Instructions::table)?;
+            Ok(u8::from(!result.is_kept(arguments.limit)))
         }
     }
 }

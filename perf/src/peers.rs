@@ -67,7 +67,7 @@ pub struct Peers {
     pub file_over_twinsan: Ratio,
 }
 
-/// Of medians, slice by slice.
+/// Of medians, slice by slice: somebody else's over ours.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ratio {
     /// Half of the rounds lie below.
@@ -211,7 +211,7 @@ impl<'a> Lane<'a> {
 
 impl Ratio {
     /// Of `other` over `ours`, pair by pair.
-    fn new(other: &[f64], ours: &[f64]) -> Self {
+    pub(crate) fn new(other: &[f64], ours: &[f64]) -> Self {
         let mut ratios: Vec<f64> = other.iter().zip(ours).map(|(other, ours)| other / ours).collect();
         ratios.sort_by(f64::total_cmp);
         let at = |i: usize| ratios.get(i).copied().unwrap_or(f64::NAN);

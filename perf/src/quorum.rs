@@ -95,7 +95,11 @@ fn start(mut command: Command, socket: &Path, log: &Path) -> Result<Program> {
     Ok(program)
 }
 
-fn find(program: &str, package: &str) -> Result<PathBuf> {
+/// A program on the PATH.
+///
+/// # Errors
+/// With the Debian package that brings it.
+pub(crate) fn find(program: &str, package: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|p| p.is_file());
     found.with_context(|| format!("{program} is missing: apt-get install {package}"))

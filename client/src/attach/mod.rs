@@ -2,6 +2,7 @@
 
 mod clock;
 mod dial;
+mod direct;
 mod discover;
 mod door;
 mod driver;
@@ -30,11 +31,12 @@ use twinsan_wire::{NodeId, VolumeShape};
 
 use self::clock::Clock;
 use self::dial::Target;
+pub use self::direct::Direct;
 use self::door::Door;
 use self::driver::{Driver, FIRST_CONNECTION, Outcome, Parts, SIGNALS};
 use self::nodes::Nodes;
 use self::signals::Signals;
-use self::spin::Spin;
+pub use self::spin::Spin;
 use self::volume::Volume;
 use crate::device::ublk::UblkDevice;
 use crate::device::{self, ClaimedNbd, NbdDeviceName};

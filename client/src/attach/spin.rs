@@ -7,24 +7,26 @@ use std::time::Duration;
 
 /// The window.
 #[derive(Debug)]
-pub(crate) struct Spin {
+pub struct Spin {
     most: Duration,
     now: Duration,
 }
 
 impl Spin {
     /// At most so long; zero: never.
-    pub(crate) const fn new(most: Duration) -> Self {
+    #[must_use]
+    pub const fn new(most: Duration) -> Self {
         Self { most, now: most }
     }
 
     /// How long to poll this time.
-    pub(crate) const fn window(&self) -> Duration {
+    #[must_use]
+    pub const fn window(&self) -> Duration {
         self.now
     }
 
     /// Something came after so long, polling and sleep together.
-    pub(crate) fn waited(&mut self, time: Duration) {
+    pub fn waited(&mut self, time: Duration) {
         if time <= self.most {
             self.now = self.most;
         } else {

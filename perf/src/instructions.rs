@@ -1,0 +1,170 @@
+//! User instructions of a node per blob: is a payload copied?
+//!
+//! Both nodes of a pair of our own run under `valgrind --tool=callgrind`, without payload CRCs and without spinning. A
+//! client writes one blob at a time at a fixed pace, slow enough for both nodes to receive, complete, flush and release it
+//! before the next; what the nodes execute meanwhile, less what they execute in as much time without blobs (ticks,
+//! heartbeats), is the blobs'. Instructions, not time: a copy of 1 MiB is at least 16 thousand of them with the widest
+//! registers that valgrind knows, whatever the machine and whoever else is on it.
+//!
+//! What the kernel does is not in it: over sockets it copies payloads, and over rxe it plays the card.
+
+pub mod args;
+pub mod counted;
+pub mod report;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use twinsan::attach::Direct;
+use twinsan_fabric::{Fabric, WaitPolicy};
+use twinsan_wire::Lba;
+
+use self::counted::Counted;
+use self::report::{Instructions, Node};
+use crate::cluster::{Cluster, NODES, Programs, VOLUME};
+use crate::fabric::Maker;
+use crate::local::Setup;
+use crate::wire::progress;
+
+/// The two payloads that are compared.
+pub const SIZES: [usize; 2] = [4 << 10, 1 << 20];
+/// Blobs lie so far apart, whatever their size, so that both sizes make the same work for the index.
+const APART: u64 = 1 << 20;
+/// On so many places; then again from the first.
+const PLACES: u64 = 128;
+/// Blobs of each size before the first count.
+const WARM_UP: u64 = 8;
+/// After a slice, for what the last blob leaves behind: a heartbeat or two.
+const REST: Duration = Duration::from_millis(600);
+/// Under valgrind everything takes its time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The pair; its `integrity`, `spin_us` and `patient` are ours to set.
+    pub setup: Setup,
+    /// Blobs in a slice.
+    pub blobs: u64,
+    /// From one blob to the next.
+    pub pace: Duration,
+    /// Slices of each size, and as many without blobs.
+    pub rounds: usize,
+    /// Where the disk file goes.
+    pub folder: PathBuf,
+    /// What makes io_uring waits known to valgrind, compiled; `None`: it is compiled now.
+    pub shim: Option<PathBuf>,
+    /// No progress bar.
+    pub quiet: bool,
+}
+
+/// What a slice has: blobs of a size, or none.
+type Load = Option<usize>;
+
+struct Bench<'a, F: Fabric> {
+    settings: &'a Settings,
+    direct: Direct<F>,
+    cluster: Cluster,
+    counted: Counted,
+    payload: Vec<u8>,
+    next: u64,
+}
+
+/// Instructions of both nodes, per second or per blob.
+type Both = [f64; 2];
+
+/// Runs the pair and counts.
+///
+/// # Errors
+/// If valgrind or a compiler is missing, the pair does not come up under it, or blobs come faster than they are done.
+pub fn instructions<F: Fabric>(maker: Maker<'_, F>, settings: &Settings) -> Result<Instructions> {
+    let bar = progress(settings.quiet, (settings.rounds * (SIZES.len() + 1)) as u64);
+    bar.set_message("starting under valgrind");
+    let mut bench = Bench::start(maker, settings)?;
+    let before = bench.direct.status();
+    let primary = before.primary.context("nobody serves")?;
+    for bytes in SIZES {
+        bench.blobs(bytes, WARM_UP)?;
+    }
+    let (mut idle, mut per_blob) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for _ in 0..settings.rounds {
+        bar.set_message("nothing");
+        let at_rest = bench.slice(None)?;
+        bar.inc(1);
+        for (bytes, counts) in SIZES.into_iter().zip(&mut per_blob) {
+            bar.set_message(format!("{bytes} bytes"));
+            let busy = bench.slice(Some(bytes))?;
+            counts.push(bench.per_blob(busy, at_rest));
+            bar.inc(1);
+        }
+        idle.push(at_rest);
+    }
+    bar.finish_and_clear();
+    let after = bench.direct.status();
+    ensure!((before.epoch, after.dual) == (after.epoch, true), "the pair changed meanwhile; was a node too slow?");
+    let of = |counts: &[Both], node: usize| -> Vec<f64> { counts.iter().map(|both| both[node]).collect() };
+    let nodes = [primary, primary.other()].map(|id| {
+        let node = id.index();
+        let role = if id == primary { "primary" } else { "secondary" };
+        let [small, large] = [0, 1].map(|size: usize| of(&per_blob[size], node));
+        Node::new(NODES[node], role, &of(&idle, node), &small, &large)
+    });
+    let fabric = settings.setup.kind.to_string();
+    bench.direct.detach()?;
+    let pace_ms = u64::try_from(settings.pace.as_millis())?;
+    Ok(Instructions { fabric, blobs: settings.blobs, pace_ms, rounds: settings.rounds, nodes: nodes.into() })
+}
+
+impl<'a, F: Fabric> Bench<'a, F> {
+    fn start(maker: Maker<'_, F>, settings: &'a Settings) -> Result<Self> {
+        let setup = Setup { integrity: false, spin_us: 0, patient: true, ..settings.setup.clone() };
+        let mut cluster = setup.create(Programs::build()?, &settings.folder)?;
+        let counted = Counted::start(&mut cluster, settings.shim.as_deref())?;
+        cluster.wait_until("the pair is dual under valgrind", PATIENCE, Cluster::is_dual)?;
+        let config = twinsan_control::Config::load(&cluster.config())?;
+        let mut direct = Direct::open(&config, VOLUME, maker(WaitPolicy::default())?, Duration::ZERO)?;
+        direct.settle()?;
+        Ok(Self { settings, direct, cluster, counted, payload: vec![0x5a; SIZES[1]], next: 0 })
+    }
+
+    /// Instructions per second of both nodes under a load.
+    fn slice(&mut self, load: Load) -> Result<Both> {
+        let length = self.settings.pace * u32::try_from(self.settings.blobs)? + REST;
+        let begin = self.counted.restart(&self.cluster)?;
+        match load {
+            Some(bytes) => self.blobs(bytes, self.settings.blobs)?,
+            None => self.direct.idle(self.settings.pace)?,
+        }
+        self.direct.settle()?;
+        let took = begin.elapsed();
+        ensure!(
+            took <= length,
+            "blobs of {load:?} bytes took {took:?} instead of {length:?}: they must be done before the next; a larger --pace-ms"
+        );
+        self.direct.idle(length - took)?;
+        let counts = self.counted.counts(&self.cluster)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        Ok(counts.map(|count| count / seconds))
+    }
+
+    /// Writes blobs at the pace.
+    fn blobs(&mut self, bytes: usize, count: u64) -> Result<()> {
+        let block = u64::from(self.direct.shape().block_bytes);
+        for _ in 0..count {
+            let begin = Instant::now();
+            let lba = Lba(self.next % PLACES * APART / block);
+            self.next += 1;
+            self.direct.write(lba, &self.payload[..bytes])?;
+            self.direct.idle(self.settings.pace.saturating_sub(begin.elapsed()))?;
+        }
+        Ok(())
+    }
+
+    /// What is the blobs' of a slice's instructions.
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred blobs")]
+    fn per_blob(&self, busy: Both, at_rest: Both) -> Both {
+        let seconds = (self.settings.pace * u32::try_from(self.settings.blobs).unwrap_or(1) + REST).as_secs_f64();
+        [0, 1].map(|node: usize| (busy[node] - at_rest[node]) * seconds / self.settings.blobs as f64)
+    }
+}
