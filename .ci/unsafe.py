@@ -4,7 +4,6 @@
 Five places may (docs/dependencies.md has the reasons): staging/arena, sas/src/disk, sas/src/fence/scsi_pr, client/ublk
 and transport/verbs/src/sys. There every `unsafe` block and impl has a `// SAFETY:` comment above it or beside it, and
 every `unsafe fn` a `# Safety` section. Everywhere else the crate's root forbids it, and no file says it.
-`unsafe fn` a `# Safety` section. Everywhere else the crate's root forbids it, and no file says it.
 """
 
 import pathlib

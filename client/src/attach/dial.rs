@@ -41,6 +41,8 @@ pub(crate) enum Dialled {
 pub(crate) struct Dial {
     target: Target,
     attempt: Option<Attempt>,
+    /// What was last said about better addresses that don't work.
+    said: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,7 @@ struct Attempt {
 
 impl Dial {
     pub(crate) const fn new(target: Target) -> Self {
-        Self { target, attempt: None }
+        Self { target, attempt: None, said: Vec::new() }
     }
 
     pub(crate) const fn target(&self) -> &Target {
@@ -136,12 +138,21 @@ impl Dial {
                     );
                     return Some(self.rejected(fabric, &why));
                 }
-                let conn = attempt.conn;
-                self.attempt = None;
+                let Attempt { conn, address, why, .. } = self.attempt.take().expect("it has just spoken");
+                self.fallen_back(address, why);
                 Some(Dialled::Welcomed { conn, welcome })
             }
             Err(error) => Some(self.rejected(fabric, &error.to_string())),
         }
+    }
+
+    /// It works, but not by the best address: said once, until it changes.
+    fn fallen_back(&mut self, address: usize, why: Vec<String>) {
+        if !why.is_empty() && why != self.said {
+            let by = &self.target.addresses[address];
+            tracing::warn!(node = self.target.name, "reached by {by}, and not by a better address: {}", why.join("; "));
+        }
+        self.said = why;
     }
 
     /// The connection has ended.
