@@ -15,6 +15,7 @@
 
 mod receiving;
 mod sending;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,6 +29,7 @@ use twinsan_fabric::{CloseReason, ConnId, Event, RemoteKey};
 
 pub(crate) use self::sending::Span;
 use self::sending::{Flying, Queued};
+use self::watch::Watch;
 use crate::credits::{Credits, RECEIVE_CREDITS, SPARE_RECEIVES};
 use crate::exposure::Exposures;
 use crate::fabric::MAX_INLINE;
@@ -50,8 +52,17 @@ const RETRIES: u8 = 3;
 /// the rule is found out.
 const RECEIVER_RETRIES: u8 = 3;
 
-/// 4.096 µs × 2^14 = 67 ms: long beside any network's round trip, short beside a takeover.
+/// 4.096 µs × 2^14 = 67 ms: long beside any network's round trip, short beside a takeover. `watch` sees to devices that
+/// take longer than they are told.
 const ACK_TIMEOUT: u8 = 14;
+
+/// Says how long acknowledgements may take. Before the route is resolved on our side, as the kernel may take it into the
+/// route; before the request is accepted on the other.
+pub(crate) fn set_patience(id: &CmId) {
+    if let Err(error) = id.set_ack_timeout(ACK_TIMEOUT) {
+        tracing::debug!(%error, "a dead peer will be noticed later: the acknowledgement timeout can't be set");
+    }
+}
 
 /// Rounds of [`BATCH`] completions taken of one connection in one poll.
 const ROUNDS: usize = 4;
@@ -88,6 +99,7 @@ pub(crate) struct Connection {
     silent: usize,
     spare_flying: usize,
     depth: usize,
+    watch: Watch,
 
     credits: Credits,
     /// Receives that have been used and are to be posted again.
@@ -107,9 +119,6 @@ impl Connection {
     /// # Errors
     /// The system's.
     pub(crate) fn new(id: CmId, depth: usize, stage: Stage) -> Result<Self, (io::Error, Option<CmId>)> {
-        if let Err(error) = id.set_ack_timeout(ACK_TIMEOUT) {
-            tracing::debug!(%error, "a dead peer will be noticed later: the acknowledgement timeout can't be set");
-        }
         let domain = ProtectionDomain::new(id).map_err(|(error, id)| (error, Some(id)))?;
         let made = Self::on_domain(&domain, depth, stage);
         made.map_err(|error| (error, Rc::into_inner(domain).map(ProtectionDomain::into_id)))
@@ -135,6 +144,7 @@ impl Connection {
             silent: 0,
             spare_flying: 0,
             depth,
+            watch: Watch::default(),
             credits: Credits::new(),
             used: (0..RECEIVES).collect(),
             completions: Vec::with_capacity(BATCH),
@@ -245,6 +255,21 @@ impl Connection {
             self.locals[number] = Some(region);
         }
         Ok(())
+    }
+
+    /// When it wants to be looked at without an event.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Accepting(deadline) => Some(deadline),
+            Stage::Open => self.watch.wake_at(),
+        }
+    }
+
+    /// Gives up a peer that acknowledges nothing. All completions so far have been taken.
+    pub(crate) fn check_peer(&mut self, now: Instant) {
+        if self.watch.is_dead(now) {
+            self.fail(CloseReason::Unreachable(format!("no acknowledgement for {} ms", watch::SILENCE.as_millis())));
+        }
     }
 
     /// Sees to it that the descriptor becomes readable with the next completion.

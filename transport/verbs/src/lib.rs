@@ -52,7 +52,7 @@
 //! | rejected otherwise, e.g. by a process that ends | `Ended` |
 //! | rejected with our private data | `Violation`: another version |
 //! | disconnected by the peer, or its process died | `Ended` |
-//! | no acknowledgement after the retries: a quarter of a second or so | `Unreachable` |
+//! | no acknowledgement: after the device's retries (0.3 s), or 0.55 s by our own watch (`connection/watch.rs`) | `Unreachable` |
 //! | the device stopped the queue pair, and it was no failure of ours | `Violation` |
 //! | the peer's device refused a write of ours | `Violation` |
 //!

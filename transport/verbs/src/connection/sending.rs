@@ -1,6 +1,7 @@
 //! From the caller's post to the device's send queue, and back by its completions.
 
 use std::io;
+use std::time::Instant;
 
 use twinsan_fabric::{CloseReason, ConnId, Event, PostError, RemoteAddr, WorkId};
 
@@ -132,10 +133,28 @@ impl Connection {
         }
         let count = self.flying.len() - first;
         if count > 0 {
+            self.watch_one(first);
             let outcome = self.give(first, count);
             self.queue.drain(..count);
             self.rung -= count;
             self.posted(outcome);
+        }
+    }
+
+    /// Watches one of `flying` from `first` on, if none is watched: the last with a completion, or it is given one.
+    fn watch_one(&mut self, first: usize) {
+        if self.watch.is_on() {
+            return;
+        }
+        let now = Instant::now();
+        let mut place = (first..self.flying.len()).rfind(|&at| self.flying[at].signalled);
+        if place.is_none() && self.watch.wants_completion(now) {
+            place = self.flying.len().checked_sub(1);
+            self.silent = 0;
+        }
+        if let Some(place) = place {
+            self.flying[place].signalled = true;
+            self.watch.begin(self.first_flying + place as u64, now);
         }
     }
 
@@ -168,6 +187,7 @@ impl Connection {
         self.flying.push_back(Flying { signal: None, signalled: true, spare: true });
         self.spare_flying += 1;
         self.silent = 0;
+        self.watch_one(self.flying.len() - 1);
         // Inline: copied by the call, so the slot is free again after it.
         let from = (self.pool.memory(), at, message::HEADER);
         let post = Post { number, op: Op::Send, from, inline: true, signal: true };
@@ -183,6 +203,7 @@ impl Connection {
 
     /// Send `number` has completed, and every one before it.
     pub(super) fn sent(&mut self, number: u64, conn: ConnId, events: &mut Vec<Event>) {
+        self.watch.completed(number);
         while self.first_flying <= number {
             let Some(flying) = self.flying.pop_front() else { return };
             self.first_flying += 1;

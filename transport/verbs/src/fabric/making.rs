@@ -11,7 +11,7 @@ use twinsan_fabric::{CloseReason, ConnId, Event, FabricError, Interest};
 
 use super::{Listener, VerbsFabric};
 use crate::address::Address;
-use crate::connection::{Connection, Stage};
+use crate::connection::{Connection, Stage, set_patience};
 use crate::dial::{Dial, Step, Weight};
 use crate::greeting::Greeting;
 use crate::sys::{CmEvent, CmEventKind, CmId};
@@ -101,6 +101,7 @@ impl VerbsFabric {
     fn next_address(&mut self, conn: ConnId, mut dial: Dial, now: Instant) {
         while let Some(address) = dial.address() {
             let begun = self.channel.create_id(conn.0).and_then(|id| {
+                set_patience(&id);
                 id.resolve_address(address, dial.milliseconds_left(now))?;
                 Ok(id)
             });
@@ -228,6 +229,7 @@ impl VerbsFabric {
         };
         let conn = self.new_conn();
         id.set_number(conn.0);
+        set_patience(&id);
         let stage = Stage::Accepting(Instant::now() + self.options.connect_timeout);
         let made = Connection::new(id, self.options.send_depth, stage);
         let accepted = made.and_then(|mut connection| {
@@ -276,11 +278,8 @@ impl VerbsFabric {
     /// When something wants to be looked at without an event: for whoever sleeps on behalf of this fabric.
     #[must_use]
     pub fn next_timer(&self) -> Option<Instant> {
-        let accepting = self.connections.values().filter_map(|connection| match connection.stage {
-            Stage::Accepting(deadline) => Some(deadline),
-            Stage::Open => None,
-        });
-        self.making.values().map(Dial::wake_at).chain(accepting).min()
+        let made = self.connections.values().filter_map(Connection::wake_at);
+        self.making.values().map(Dial::wake_at).chain(made).min()
     }
 
     /// Does what the time has come for.
@@ -298,7 +297,10 @@ impl VerbsFabric {
         }
         self.connections.retain(|_, connection| match connection.stage {
             Stage::Accepting(deadline) => now < deadline,
-            Stage::Open => true,
+            Stage::Open => {
+                connection.check_peer(now);
+                true
+            }
         });
     }
 }

@@ -101,10 +101,11 @@ impl VerbsFabric {
                 self.dispatch(ready, events);
             }
         }
-        if !self.making.is_empty() || self.connections.values().any(|c| matches!(c.stage, Stage::Accepting(_))) {
-            self.timers(Instant::now());
-        }
         self.poll_queues(events);
+        if self.next_timer().is_some() {
+            self.timers(Instant::now());
+            self.poll_queues(events);
+        }
     }
 
     fn dispatch(&mut self, ready: Readiness, events: &mut Vec<Event>) {
