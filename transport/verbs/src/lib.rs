@@ -74,6 +74,7 @@
 //! | `address`, `greeting`, `dial` | how connections come to be |
 //! | `message`, `credits`, `pool`, `exposure` | the parts of a `connection` |
 //! | `fabric` | [`VerbsFabric`], which holds them all |
+//! | [`raw`] | a bare queue pair, to measure and to test with |
 #![deny(unsafe_code)]
 
 mod address;
@@ -85,6 +86,7 @@ mod fabric;
 mod greeting;
 mod message;
 mod pool;
+pub mod raw;
 mod sys;
 
 pub use credits::RECEIVE_CREDITS;

@@ -9,6 +9,7 @@
 //! (`network/…`); names choose those that contain them. Ends non-zero unless all have passed, and there was one.
 
 mod flood;
+mod hostile;
 mod lanes;
 
 use std::io::Write;
@@ -27,6 +28,10 @@ const OWN: &[(&str, Test)] = &[
     ("a_client_reaches_its_own_lane_and_nothing_else", lanes::a_client_reaches_its_own_lane_and_nothing_else),
     ("a_flood_meets_no_receiver_that_is_not_ready", flood::a_flood_meets_no_receiver_that_is_not_ready),
     ("many_connections_leave_nothing_behind", lanes::many_connections_leave_nothing_behind),
+    ("strangers_are_turned_away", hostile::strangers_are_turned_away),
+    ("rule_breakers_are_shown_the_door", hostile::rule_breakers_are_shown_the_door),
+    ("who_has_no_credits_is_stopped", hostile::who_has_no_credits_is_stopped),
+    ("bare_round_trips", hostile::bare_round_trips),
 ];
 
 fn main() -> ExitCode {
