@@ -71,6 +71,8 @@ impl Default for Timing {
 pub enum Weakness {
     /// Section 1: a node keeps its incarnation when it drops its lanes.
     KeepIncarnation,
+    /// Rule 6: an incarnation that clients may have been told of as of a joiner takes over as it is.
+    KeepOffered,
     /// Section 3: a primary goes on releasing inside rules 5 and 7.
     ReleaseWhileDropping,
     /// Section 3: mailboxes and messages are believed whatever epoch and incarnations they name.
@@ -99,6 +101,8 @@ pub enum Weakness {
     GenerationInRam,
     /// Rule 12: clean counts as set only when its write has ended, and as gone when that of its removal begins.
     CleanRace,
+    /// Rule 11: whoever is there is asked to take over, whether it could go on or not.
+    AskAnybody,
     /// Rule 13: the primary does not wait for its own disk I/O in flight.
     HandOverInFlight,
     /// Rule 13: the new primary does not read the superblock again.
@@ -113,8 +117,9 @@ pub enum Weakness {
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::KeepIncarnation,
+        Self::KeepOffered,
         Self::ReleaseWhileDropping,
         Self::BelieveEveryEpoch,
         Self::SilentEpoch,
@@ -129,6 +134,7 @@ impl Weakness {
         Self::ConflictMeansFenced,
         Self::GenerationInRam,
         Self::CleanRace,
+        Self::AskAnybody,
         Self::HandOverInFlight,
         Self::AcceptUnread,
         Self::HandOverUnheard,

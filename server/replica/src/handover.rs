@@ -13,7 +13,7 @@
 //! Up to the issue of the superblock write it may be called off, and then nothing has happened. After it, only the
 //! outcome counts (rule 4): the old primary serves no more, and what can't be told or taken ends in rule 5.
 
-use twinsan_wire::{Epoch, Incarnation, NodeId, PeerBody, Role, Seq, Superblock};
+use twinsan_wire::{Epoch, Incarnation, Members, NodeId, PeerBody, Role, Seq, Superblock};
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
@@ -340,7 +340,8 @@ impl Replica {
     fn could_go_on(&self, who: Option<Incarnation>) -> bool {
         let other = self.node().other();
         let written = self.superblock_write.map_or(self.superblock.members, |w| w.next.members);
-        [self.superblock.members, written].iter().all(|members| members.of(other).is_none() || members.of(other) == who)
+        let could = |members: Members| members.of(other).is_none() || members.of(other) == who;
+        (could(self.superblock.members) && could(written)) || self.cfg.weak(Weakness::AskAnybody)
     }
 
     pub(crate) fn advance_asking(&mut self) {

@@ -63,6 +63,8 @@ pub struct Replica {
     /// Orders from the operator.
     pub(crate) leaving_since: Option<u64>,
     pub(crate) recover: bool,
+    /// This incarnation has asked to join, so that a primary may have told clients of it as of a joiner.
+    pub(crate) offered: bool,
     /// The unrecoverable state has been told.
     pub(crate) told_refusing: bool,
     pub(crate) timers: Timers,
@@ -152,6 +154,7 @@ impl Replica {
             handed: HandedOver::Never,
             leaving_since: None,
             recover: false,
+            offered: false,
             told_refusing: false,
             timers: Timers::default(),
             out: Vec::new(),

@@ -167,6 +167,7 @@ impl Replica {
             }
             Admission::Granted if self.now >= self.timers.ask_at => {
                 self.timers.ask_at = self.now + self.cfg.timing.retry_ms;
+                self.offered = true;
                 self.send_peer(PeerBody::JoinRequest);
             }
             _ => {}
@@ -226,6 +227,7 @@ impl Replica {
     /// next one's lane begin where the client no longer can.
     pub(crate) fn drop_lanes(&mut self) {
         self.handed.fails();
+        self.offered = false;
         self.give_up_serving();
         while let Some((&conn, _)) = self.clients.first_key_value() {
             self.close_client(conn);
@@ -297,7 +299,9 @@ impl Replica {
         if self.is_member() {
             self.drain(); // Rule 5.
         } else if self.may_take_without_members(superblock) || self.recover {
-            if self.lane.is_some() {
+            // Also where the answer to a request to join never came: the client may have been told of this incarnation,
+            // and its Resume, of the epoch before, would let the lane begin below what it then hears to be complete.
+            if self.lane.is_some() || (self.offered && !self.cfg.weak(Weakness::KeepOffered)) {
                 self.drop_lanes();
             }
             self.take_over(); // Rule 6.

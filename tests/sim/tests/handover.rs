@@ -233,6 +233,40 @@ fn the_new_primary_dies_in_the_middle() {
     }
 }
 
+/// † The primary's own disk I/O ends first: a write of its own would land over the new one's.
+#[test]
+fn a_write_of_the_old_primary_in_flight() {
+    scenario(FenceKind::Pr, replica(Replica::HandOverInFlight), |w| {
+        let client = dual(w)?;
+        let queued = hold_block(w, A, 0);
+        complete(w, client, 0)?;
+        w.run_for(20);
+        w.order(A, Event::Switchover);
+        w.run_for(30);
+        w.release(queued);
+        reach(w, "B serves", |w| serves(w, B))?;
+        complete(w, client, 0).map(drop)
+    });
+}
+
+/// † What the new primary holds, the old one may not have received yet: only its ACK in the new epoch says so.
+#[test]
+fn handed_over_unheard() {
+    scenario(FenceKind::Pr, replica(Replica::HandOverUnheard), |w| {
+        let client = dual(w)?;
+        complete(w, client, 0)?;
+        let last = hold_blobs(w, A, Seq(2));
+        let seq = write(w, client, 0)?;
+        reach(w, "B has it", |w| w.received(B) == seq)?;
+        w.order(A, Event::Switchover);
+        reach(w, "B serves", |w| serves(w, B))?;
+        w.run_for(20);
+        w.crash_and_lose_writes(B);
+        w.release(last);
+        reach(w, "A serves and has it", |w| serves(w, A) && w.completed(client) == seq)
+    });
+}
+
 /// † The new primary is frozen as it is told; the old one takes over, by rule 5, and ends in order. The claim is free
 /// when the other one thaws, as nobody had to kill it: its word is of an epoch that has gone by.
 #[test]

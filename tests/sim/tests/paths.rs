@@ -89,6 +89,33 @@ fn a_lone_primary_without_paths_asks_who_is_outside() {
     }
 }
 
+/// † Alone and without paths, with a write queued that lets a joiner in, which dies: the next incarnation, asked, would
+/// kill the one member that is left, and could not go on.
+#[test]
+fn asked_the_wrong_one() {
+    scenario(FenceKind::Lock, replica(Replica::AskAnybody), |w| {
+        let client = solo(w)?;
+        complete(w, client, 0)?;
+        let joining = w.hold_disk(|n, access| {
+            n == A && matches!(access, DiskAccess::Slot { superblock: s, .. } if s.members.is_dual())
+        });
+        w.start_node(B);
+        reach(w, "B joins", |w| w.role(B) == Some(Role::Joining))?;
+        w.run_for(50);
+        w.lose_paths(A, Pathless::Queues);
+        w.release(joining);
+        w.crash_node(B);
+        w.run_for(60);
+        w.start_node(B);
+        w.run_for(300);
+        w.paths_return(A);
+        w.run_for(100);
+        // What was queued has landed, and B may be asked before the watcher sees the path.
+        w.start_node(A);
+        complete(w, client, 1).map(drop)
+    });
+}
+
 /// Neither reaches the disk: writes complete from RAM until the lanes are full, reads of staged blocks are answered,
 /// then everything waits; nothing is dropped and nothing fails.
 #[test]

@@ -6,6 +6,7 @@ mod common;
 use common::*;
 use twinsan_replica::Weakness as Replica;
 use twinsan_session::Weakness as Session;
+use twinsan_wire::ClientMsg;
 
 /// P solo has flushed 1, 2; J joins from 1 and has ACKed 1; P completes 2 and goes dual, dies; J flushes 1 over 2.
 #[test]
@@ -65,6 +66,43 @@ fn late_completion() {
 
 fn is_resumed(msg: &twinsan_wire::NodeMsg) -> bool {
     matches!(msg, twinsan_wire::NodeMsg::Resumed { .. })
+}
+
+/// P solo offers J to the client as a joiner, and J never hears that it was accepted. P flushes 1, 2, and freezes before
+/// its completions arrive; J takes over by rule 6. The client's Resume from 1, of P's epoch, makes J's lane begin at 1;
+/// then the client hears "2 completed" from P, and J flushes 1 over 2.
+#[test]
+fn resumed_too_low() {
+    scenario(FenceKind::Pr, replica(Replica::KeepOffered), |w| {
+        let client = solo(w)?;
+        w.hold_messages(|from, to, item| {
+            let accepts = |m: &PeerBody| matches!(m, PeerBody::JoinAccept { .. });
+            (from, to) == (NODE_A, NODE_B) && matches!(item, Item::Peer(m) if accepts(&m.body))
+        });
+        let resume = w.hold_messages(move |from, to, item| {
+            let resumes = matches!(item, Item::Client(ClientMsg::Resume { .. }));
+            (from, to) == (Host::Client(client), NODE_B) && resumes
+        });
+        w.start_node(B);
+        w.run_for(60);
+        let late = w.hold_messages(|from, _, item| from == NODE_A && matches!(item, Item::Mailbox(_)));
+        write(w, client, 0)?;
+        let second = write(w, client, 0)?;
+        reach(w, "A has flushed both", |w| w.on_disk(0).seq == second.0)?;
+        w.run_for(20);
+        w.freeze(NODE_A);
+        let words = w.hold_messages(move |from, to, _| (from, to) == (NODE_B, Host::Client(client)));
+        reach(w, "B serves", |w| w.role(B) == Some(Role::Primary))?;
+        hold_blobs(w, B, second);
+        w.release(resume);
+        w.run_for(20);
+        w.release(late);
+        reach(w, "the client hears of both", |w| w.completed(client) == second)?;
+        w.release(words);
+        w.run_for(50);
+        w.thaw(NODE_A);
+        Ok(())
+    });
 }
 
 /// P's process dies with a data write still in its kernel; S fences and takes over; the restarted P is invited, its

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use twinsan_perf::cluster::{Cluster, VOLUME};
@@ -17,6 +18,7 @@ use crate::{PATIENCE, VOLUME_BYTES};
 pub struct Load {
     stop: Arc<AtomicBool>,
     completed: Arc<AtomicU64>,
+    longest_us: Arc<AtomicU64>,
     thread: JoinHandle<Result<Model>>,
 }
 
@@ -29,9 +31,17 @@ impl Load {
     pub fn start(cluster: &Cluster) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let completed = Arc::new(AtomicU64::new(0));
-        let (socket, ends, counter) = (cluster.nbd_socket(), Arc::clone(&stop), Arc::clone(&completed));
-        let thread = std::thread::spawn(move || write_until(&socket, &ends, &counter));
-        Self { stop, completed, thread }
+        let longest_us = Arc::new(AtomicU64::new(0));
+        let (socket, ends) = (cluster.nbd_socket(), Arc::clone(&stop));
+        let (counter, longest) = (Arc::clone(&completed), Arc::clone(&longest_us));
+        let thread = std::thread::spawn(move || write_until(&socket, &ends, &counter, &longest));
+        Self { stop, completed, longest_us, thread }
+    }
+
+    /// The longest that one write has taken since the last call, in milliseconds: what a pause is to the caller.
+    #[must_use]
+    pub fn longest_ms(&self) -> u64 {
+        self.longest_us.swap(0, Ordering::AcqRel) / 1000
     }
 
     /// Writes completed so far.
@@ -81,7 +91,7 @@ pub fn check(cluster: &Cluster, model: &Model) -> Result<()> {
     Ok(())
 }
 
-fn write_until(socket: &Path, stop: &AtomicBool, completed: &AtomicU64) -> Result<Model> {
+fn write_until(socket: &Path, stop: &AtomicBool, completed: &AtomicU64, longest_us: &AtomicU64) -> Result<Model> {
     let mut client = Client::connect(socket, VOLUME)?;
     let mut model = Model::new(VOLUME_BYTES);
     let mut random = Random::new(1);
@@ -92,7 +102,9 @@ fn write_until(socket: &Path, stop: &AtomicBool, completed: &AtomicU64) -> Resul
         let stamp = model.next_stamp();
         buffer.resize(usize::try_from(blocks)? * BLOCK, 0);
         fill(&mut buffer, first, stamp);
+        let begun = Instant::now();
         client.write(first * BLOCK as u64, &buffer)?;
+        longest_us.fetch_max(u64::try_from(begun.elapsed().as_micros())?, Ordering::AcqRel);
         model.completed(first, usize::try_from(blocks)?, stamp);
         completed.fetch_add(1, Ordering::Release);
     }

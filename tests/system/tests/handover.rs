@@ -44,11 +44,17 @@ fn switchover_to_and_fro_in_mid_load() -> Result<()> {
         cluster.wait_until("the pair is dual", PATIENCE, Cluster::is_dual)?;
         let old = primary(&cluster)?;
         ensure!(old == if round % 2 == 0 { first } else { 1 - first }, "nothing moves by itself");
+        let usual = load.longest_ms();
         let switched = switch_over(&cluster)?;
         ensure!(switched["from"] == NODES[old] && switched["to"] == NODES[1 - old], "{switched}");
         let pause = switched["pause_ms"].as_u64().with_context(|| format!("no pause in {switched}"))?;
-        println!("{} hands over to {}: {pause} ms", NODES[old], NODES[1 - old]);
         load.goes_on(&cluster, 20)?;
+        let longest = load.longest_ms();
+        println!(
+            "{} hands over to {}: a pause of {pause} ms; the longest write took {longest} ms (before: {usual} ms)",
+            NODES[old],
+            NODES[1 - old]
+        );
         ensure!(primary(&cluster)? == 1 - old, "the other one serves");
         ensure!(cluster.is_dual(), "both stay members");
     }
@@ -64,9 +70,11 @@ fn rolling_restart_in_mid_load() -> Result<()> {
     for _ in 0..4 {
         load.goes_on(&cluster, 50)?;
         let old = primary(&cluster)?;
+        let usual = load.longest_ms();
         let status = cluster.stop_node(old, PATIENCE)?;
         ensure!(status.code() == Some(0), "{} ended with {status}\n{}", NODES[old], cluster.log_tail("san1.log"));
         load.goes_on(&cluster, 20)?;
+        println!("{} ends: the longest write took {} ms (before: {usual} ms)", NODES[old], load.longest_ms());
         ensure!(primary(&cluster)? == 1 - old, "the other one serves");
         cluster.start_node(old)?;
         cluster.wait_until("the pair is dual again", PATIENCE, Cluster::is_dual)?;

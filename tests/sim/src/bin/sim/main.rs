@@ -167,7 +167,8 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 11] = [
+const SCRIPTED: [(&str, &str); 13] = [
+    ("keep-offered", "section8::resumed_too_low"),
     ("path-added-blindly", "section8::path_against_fence"),
     ("release-while-dropping", "section8::released_while_dropping"),
     ("believe-torn-mailboxes", "daggers::a_mailbox_seen_while_it_is_written_over"),
@@ -177,6 +178,7 @@ const SCRIPTED: [(&str, &str); 11] = [
     ("clean-race", "section8::clean_race"),
     ("conflict-means-fenced", "section8::conflict_misread"),
     ("act-unfenced", "daggers::a_superblock_that_was_merely_read"),
+    ("ask-anybody", "paths::asked_the_wrong_one"),
     ("deaf-to-asking", "paths::a_primary_without_paths_asks"),
     ("deaf-to-clients", "daggers::the_clients_word"),
 ];
