@@ -2,7 +2,7 @@
 
 use twinsan_control::{FenceKind, Volume};
 use twinsan_sas::multipath::{
-    MultipathError, PathSet, PathState, Registrations, ScsiDisk, Sysfs, Watch, WatchOptions, multipathd,
+    MultipathError, PathSet, Registrations, ScsiDisk, Sysfs, Watch, WatchOptions, multipathd,
 };
 
 use crate::flusher::{Flusher, Job};
@@ -66,11 +66,10 @@ pub(crate) fn watch(
 ) -> std::io::Result<Watch> {
     let errands = flusher.errands();
     let tell = move |set: &PathSet| {
-        if set.paths.iter().any(|path| path.state == PathState::Unregistered) {
+        if set.wait_for_registration() {
             errands.give(Job::PathsChanged);
         }
-        // A path that only waits for its registration gets it in a moment.
-        teller.tell(set.usable || set.paths.iter().any(|path| path.state == PathState::Unregistered));
+        teller.tell(set.is_reachable());
     };
     Watch::start(volume.name.as_str(), disk, registrations, WatchOptions::default(), tell)
 }

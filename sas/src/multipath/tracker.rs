@@ -94,8 +94,30 @@ pub struct PathStatus {
 pub struct PathSet {
     /// By name.
     pub paths: Vec<PathStatus>,
-    /// A write can reach the disk by at least one of them.
+    /// A write can reach the disk by at least one of them: it is active, and dm-multipath uses it.
     pub usable: bool,
+}
+
+impl PathSet {
+    /// A path that only waits for its registration is there too.
+    #[must_use]
+    pub fn wait_for_registration(&self) -> bool {
+        self.paths.iter().any(|path| path.state == PathState::Unregistered)
+    }
+
+    /// Usable, or in a moment: what waits for its registration gets it.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.paths.iter().any(|path| path.state == PathState::Unregistered && path.is_used()) || self.usable
+    }
+}
+
+impl PathStatus {
+    /// Whether dm-multipath sends anything by it. It takes a path that came back into use at its daemon's next look;
+    /// without the daemon nobody knows.
+    fn is_used(&self) -> bool {
+        self.dm.as_deref() != Some("failed")
+    }
 }
 
 /// Something has changed.
@@ -160,7 +182,7 @@ impl Tracker {
         let forgotten =
             |path: &PathStatus| path.state == PathState::Gone && now_ms.saturating_sub(path.since_ms) >= GONE_FOR_MS;
         self.paths.retain(|_, path| !forgotten(path));
-        let usable = self.paths.values().any(|path| path.state == PathState::Active);
+        let usable = self.paths.values().any(|path| path.state == PathState::Active && path.is_used());
         if self.usable.replace(usable) != Some(usable) {
             events.push(PathEvent::Usable(usable));
         }
@@ -231,6 +253,21 @@ mod tests {
         assert_eq!(back, expected);
         tracker.observe(40 + GONE_FOR_MS, &again, None);
         assert_eq!(tracker.set().paths.len(), 2, "what is gone for long is forgotten");
+    }
+
+    #[test]
+    fn a_path_counts_once_dm_multipath_uses_it() {
+        let mut tracker = Tracker::default();
+        let with = |dm: Option<&str>| [Seen { dm: dm.map(str::to_owned), ..seen("sda", 1, Answer::Ready) }];
+        let events = tracker.observe(0, &with(Some("failed")), None);
+        assert_eq!(events, [event("sda", 1, None, PathState::Active), PathEvent::Usable(false)]);
+        assert_eq!(tracker.observe(1, &with(Some("active")), None), [PathEvent::Usable(true)]);
+        assert!(tracker.observe(2, &with(None), None).is_empty(), "without the daemon our own eyes have to do");
+        let unregistered = BTreeSet::new();
+        tracker.observe(3, &with(Some("active")), Some(&unregistered));
+        assert!(!tracker.set().usable && tracker.set().is_reachable() && tracker.set().wait_for_registration());
+        tracker.observe(4, &with(Some("failed")), Some(&unregistered));
+        assert!(!tracker.set().is_reachable());
     }
 
     #[test]

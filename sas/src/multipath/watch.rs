@@ -126,7 +126,7 @@ impl Watcher {
         }
         let lost = |path: &&super::PathStatus| matches!(path.state, PathState::Failed | PathState::Gone);
         set.paths.iter().filter(lost).for_each(|path| self.registrations.strike(&path.id));
-        if !events.is_empty() || set.paths.iter().any(|path| path.state == PathState::Unregistered) {
+        if !events.is_empty() || set.wait_for_registration() {
             tell(&set);
         }
     }

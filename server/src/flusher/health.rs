@@ -78,6 +78,17 @@ impl Health {
         }
         news
     }
+
+    /// This node writes the disk from now on, or no longer: what only the other role does is not tried again, so whether
+    /// it would work is nobody's question any more.
+    pub(crate) fn writes(&mut self, writes: bool) {
+        const WRITERS: [Kind; 4] = [Kind::SuperblockWrite, Kind::HeartbeatWrite, Kind::Write, Kind::Read];
+        let given_up: &[Kind] = if writes { &[Kind::HeartbeatRead] } else { &WRITERS };
+        for &kind in given_up {
+            self.failing[kind as usize] = false;
+        }
+        self.well = !self.failing.contains(&true);
+    }
 }
 
 #[cfg(test)]
@@ -98,5 +109,22 @@ mod tests {
         assert!(health.worked(Kind::Fence));
         assert!(health.well);
         assert_eq!(health.last_error.as_deref(), Some("fencing: no path"));
+    }
+
+    #[test]
+    fn what_a_role_leaves_undone_is_no_trouble() {
+        let mut health = Health::new("db".to_owned());
+        health.failed(Kind::Write, &"reservation conflict");
+        health.failed(Kind::SuperblockRead, &"EIO");
+        health.writes(false);
+        assert!(!health.well, "reading the superblock is everybody's");
+        health.worked(Kind::SuperblockRead);
+        assert!(health.well);
+        health.failed(Kind::HeartbeatRead, &"EIO");
+        health.writes(false);
+        assert!(!health.well);
+        health.writes(true);
+        assert!(health.well);
+        assert!(health.failed(Kind::Write, &"EIO"), "news again");
     }
 }

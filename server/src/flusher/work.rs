@@ -199,6 +199,13 @@ impl Worker {
             }
             _ => unreachable!("only the fence's jobs come here"),
         };
+        match event {
+            Event::FenceHeld(Ok(())) | Event::FenceAccepted(Ok(())) => lock(&self.health).writes(true),
+            Event::FenceReleased | Event::FenceYielded | Event::Admitted(_) | Event::FenceChecked { own: false } => {
+                lock(&self.health).writes(false);
+            }
+            _ => {}
+        }
         self.answer(event);
         self.bell.ring();
     }

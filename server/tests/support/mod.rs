@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use twinsan_control::admin::{NodeStatus, Request, Response, VolumeStatus, ask};
 use twinsan_sas::NodeName;
-use twinsan_sas::format::{FormatOptions, format};
+use twinsan_sas::format::{FormatError, FormatOptions, format};
 use twinsan_wire::VolumeName;
 
 /// No wait takes this long unless something is broken.
@@ -70,7 +70,13 @@ impl Cluster {
             force: true,
             zero: false,
         };
-        format(&options).unwrap();
+        // Another test's child holds a copy of an earlier claim, until it has become the program that it is to be.
+        let begin = Instant::now();
+        while let Err(error) = format(&options) {
+            let busy = matches!(error, FormatError::InUse { .. }) && begin.elapsed() < Duration::from_secs(10);
+            assert!(busy, "{error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The program, ready to be started; what it says goes to a file of its node's name.

@@ -10,19 +10,23 @@ use super::sg::Device;
 use super::spc::{Command, Status};
 use crate::multipath::{PathId, PathInfo, ScsiDisk};
 
-/// What the kernel gives a command; a LUN that answers at all answers in milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(3);
-/// PREEMPT AND ABORT waits until the LUN has stopped the victim's writes.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the kernel gives a command: as much as the disk's own reads and writes get. Shorter would be a danger to others:
+/// when it has passed the kernel goes on from aborting the command to resetting the LUN, under everybody's writes, and a
+/// busy LUN is no dead one. Nobody waits for so long, see below.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// A path that does not say that it is ready within this time is left out.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READY_PATIENCE: Duration = Duration::from_secs(1);
+/// A LUN that answers at all answers questions in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// PREEMPT AND ABORT, and the reset, wait until the LUN has stopped the victim's writes.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(11);
 
 type Outcome = Result<Status, PathError>;
 
 /// Takes commands to one path, one after the other. The thread ends after its last command when this is dropped.
 #[derive(Debug)]
 struct Courier {
-    jobs: Sender<(Command, Duration)>,
+    jobs: Sender<Command>,
     outcomes: Receiver<Outcome>,
     /// Commands that nobody waited for, whose ends are still to come.
     abandoned: u32,
@@ -30,19 +34,19 @@ struct Courier {
 
 impl Courier {
     fn start(info: PathInfo) -> Option<Self> {
-        let (jobs, its_jobs) = channel::<(Command, Duration)>();
+        let (jobs, its_jobs) = channel::<Command>();
         let (its_outcomes, outcomes) = channel();
         let name = format!("path {}", info.id.name);
         let run = move || {
             let failed = |e: std::io::Error| PathError { path: info.id.name.clone(), what: format!("open: {e}") };
             // Opening waits too, while the kernel mends the path.
             let mut device = None;
-            while let Ok((command, timeout)) = its_jobs.recv() {
+            while let Ok(command) = its_jobs.recv() {
                 if device.is_none() {
                     device = Device::open(&info).map_err(failed).map_err(|error| its_outcomes.send(Err(error))).ok();
                 }
                 let Some(opened) = &device else { continue };
-                if its_outcomes.send(opened.run(command, timeout)).is_err() {
+                if its_outcomes.send(opened.run(command, TIMEOUT)).is_err() {
                     return;
                 }
             }
@@ -63,8 +67,8 @@ impl Courier {
     }
 
     /// Sends a command; [`Courier::hear`] brings its end. `false`: the path hangs in an earlier one.
-    fn send(&mut self, command: Command, timeout: Duration) -> bool {
-        self.is_free() && self.jobs.send((command, timeout)).is_ok()
+    fn send(&mut self, command: Command) -> bool {
+        self.is_free() && self.jobs.send(command).is_ok()
     }
 
     /// Waits for the end of what was sent; `None` for ever.
@@ -99,7 +103,7 @@ impl Couriers {
         self.0.retain(|id, _| paths.iter().any(|path| path.id == *id));
         let until = Instant::now() + patience;
         let mut sent =
-            |path: &PathInfo| path.is_running() && self.of(path).is_some_and(|courier| courier.send(command, patience));
+            |path: &PathInfo| path.is_running() && self.of(path).is_some_and(|courier| courier.send(command));
         let sent: Vec<bool> = paths.iter().map(&mut sent).collect();
         let mut hear = |(path, sent): (&PathInfo, bool)| {
             let courier = self.0.get_mut(&path.id).filter(|_| sent)?;
@@ -128,7 +132,7 @@ impl DeviceLun {
 impl Lun for DeviceLun {
     fn live(&mut self) -> Vec<PathId> {
         let paths = self.disk.paths().unwrap_or_default();
-        let answers = self.couriers.ask_all(&paths, Command::TestUnitReady, PATIENCE);
+        let answers = self.couriers.ask_all(&paths, Command::TestUnitReady, READY_PATIENCE);
         self.seen = paths.iter().map(|path| (path.id.clone(), path.clone())).collect();
         let mut live: Vec<(bool, PathId)> = Vec::new();
         for (path, answer) in paths.into_iter().zip(answers) {
@@ -148,12 +152,12 @@ impl Lun for DeviceLun {
         let failed = |what: &str| PathError { path: path.name.clone(), what: format!("{}: {what}", command.name()) };
         let info = self.seen.get(path).ok_or_else(|| failed("the path is gone"))?.clone();
         let courier = self.couriers.of(&info).ok_or_else(|| failed("no thread for it"))?;
-        let timeout = if command.is_change() { CHANGE_TIMEOUT } else { TIMEOUT };
-        if !courier.send(command, timeout) {
+        if !courier.send(command) {
             return Err(failed("the path hangs"));
         }
         // A registration that came late could undo a fence: its end is awaited, however long the kernel takes.
-        let until = (!command.is_registration()).then(|| Instant::now() + timeout + PATIENCE);
+        let patience = if command.is_change() || command == Command::Reset { CHANGE_PATIENCE } else { PATIENCE };
+        let until = (!command.is_registration()).then(|| Instant::now() + patience);
         courier.hear(until).unwrap_or_else(|| Err(failed("no answer in time")))
     }
 

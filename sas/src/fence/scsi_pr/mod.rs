@@ -91,8 +91,9 @@ impl ScsiPr {
             return Err(FenceError::System { what: "random bits for a reservation key", source });
         }
         outcome?;
-        let (key, paths) = (self.registrar.key(), self.registrar.registered().len());
-        tracing::info!(disk = %self.path.display(), key = ?key, paths, "registered with the LUN");
+        let key = self.registrar.key().map_or_else(String::new, |key| key.to_string());
+        let paths = self.registrar.registered().len();
+        tracing::info!(disk = %self.path.display(), key, paths, "registered with the LUN");
         Ok(())
     }
 
