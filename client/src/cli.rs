@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use twinsan_control::Size;
 
+use crate::device::NbdDeviceName;
 use crate::front::NbdAddress;
 
 /// A block device whose every completed write is in two hosts' memory, or on the shared disk.
@@ -23,10 +24,13 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a volume a block device for NBD clients, until SIGTERM or SIGINT
+    /// Make a volume a block device, for NBD clients or for this host's kernel, until SIGTERM or SIGINT
     ///
-    /// Prints one line on standard output when clients may connect; messages go to standard error (RUST_LOG sets how
-    /// many). A node that dies is a pause for the clients, never an error.
+    /// Prints one line on standard output when requests may come; messages go to standard error (RUST_LOG sets how
+    /// many). A node that dies is a pause for the caller, never an error.
+    ///
+    /// A kernel device outlives this process if that is killed, or is told to end while the device is in use: requests
+    /// wait until the same command runs again.
     ///
     /// Exit status: 0 ended in order; 1 failed; 2 wrong usage; 3 another client has taken the volume.
     Attach(AttachArgs),
@@ -49,17 +53,32 @@ pub enum Command {
     Switchover(SwitchoverArgs),
 }
 
+/// Exactly one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct PlaceArgs {
+    /// Serve NBD clients that connect here: unix:/path.sock or tcp:host:port
+    #[arg(long, value_name = "ADDRESS")]
+    pub nbd: Option<NbdAddress>,
+    /// Serve this device of the kernel's nbd driver, like /dev/nbd0 (root)
+    #[arg(long, value_name = "DEVICE")]
+    pub nbd_device: Option<NbdDeviceName>,
+}
+
 /// `twinsan attach`.
 #[derive(Debug, Args)]
 pub struct AttachArgs {
     /// The volume's name in the configuration
     pub volume: String,
-    /// Where NBD clients connect: unix:/path.sock or tcp:host:port
-    #[arg(long, value_name = "ADDRESS")]
-    pub nbd: NbdAddress,
+    /// Where its requests come in.
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Let other hosts connect over TCP; whoever can may read and write the volume, as NBD asks for no key
-    #[arg(long)]
+    #[arg(long, conflicts_with = "nbd_device")]
     pub nbd_allow_remote: bool,
+    /// How long requests of --nbd-device wait for a new process if this one dies, before they fail, like "30s"
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5min", conflicts_with = "nbd")]
+    pub nbd_dead_timeout: Duration,
     /// Answer a request that takes longer by EIO, like "30s" or "500ms" [default: wait for ever]
     ///
     /// A write that was answered so may still happen.

@@ -5,5 +5,6 @@
 pub mod attach;
 pub mod cli;
 pub mod commands;
+pub mod device;
 pub mod front;
 pub mod memory;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
-use twinsan::attach::{self, Attach, Superseded};
-use twinsan::cli::{AttachArgs, Cli, Command};
+use twinsan::attach::{self, Attach, Place, Superseded};
+use twinsan::cli::{AttachArgs, Cli, Command, PlaceArgs};
 use twinsan::commands;
 use twinsan_control::Config;
 
@@ -74,6 +74,11 @@ fn in_words(error: &anyhow::Error) -> String {
 }
 
 fn options(args: AttachArgs) -> Attach {
-    let AttachArgs { volume, nbd, nbd_allow_remote, io_timeout, wait, spin_us } = args;
-    Attach { volume, nbd, allow_remote: nbd_allow_remote, io_timeout, wait, spin: spin_us.map(Duration::from_micros) }
+    let AttachArgs { volume, place, nbd_allow_remote, nbd_dead_timeout, io_timeout, wait, spin_us } = args;
+    let place = match place {
+        PlaceArgs { nbd: Some(address), .. } => Place::Nbd { address, allow_remote: nbd_allow_remote },
+        PlaceArgs { nbd_device: Some(device), .. } => Place::NbdDevice { device, dead_timeout: nbd_dead_timeout },
+        PlaceArgs { .. } => unreachable!("clap asks for one of them"),
+    };
+    Attach { volume, place, io_timeout, wait, spin: spin_us.map(Duration::from_micros) }
 }

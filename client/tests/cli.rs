@@ -52,7 +52,10 @@ fn what_can_not_be_is_refused_by_name() {
     refuses(dir, &["--config", "no.toml", "status"], 1, &["no.toml", "No such file"]);
     refuses(dir, &["attach", "other", "--nbd", "unix:x"], 1, &["\"other\"", "\"db\""]);
     refuses(dir, &["attach", "db", "--nbd", "x"], 2, &["\"x\"", "unix:/path or tcp:host:port"]);
-    refuses(dir, &["attach", "db"], 2, &["--nbd"]);
+    refuses(dir, &["attach", "db"], 2, &["--nbd", "--nbd-device"]);
+    refuses(dir, &["attach", "db", "--nbd", "unix:x", "--nbd-device", "/dev/nbd0"], 2, &["cannot be used with"]);
+    refuses(dir, &["attach", "db", "--nbd-device", "/dev/sda"], 2, &["\"/dev/sda\"", "/dev/nbd0"]);
+    refuses(dir, &["attach", "db", "--nbd", "unix:x", "--nbd-dead-timeout", "1s"], 2, &["cannot be used with"]);
     refuses(dir, &["attach", "db", "--nbd", "tcp:0.0.0.0:0"], 1, &["0.0.0.0", "--nbd-allow-remote"]);
     refuses(dir, &["attach", "db", "--nbd", "unix:no/such/dir"], 1, &["no/such/dir", "No such file"]);
     refuses(dir, &["attach", "db", "--nbd", "unix:x", "--io-timeout", "5"], 2, &["\"5\"", "30s"]);

@@ -90,6 +90,14 @@ impl Server {
         Self { export, agreed: Agreed::default(), phase: Phase::Flags, held, options: 0 }
     }
 
+    /// A connection to a client that knows the export without asking, as the kernel does: it begins with requests, and
+    /// gets simple replies.
+    #[must_use]
+    pub fn past_handshake(export: Export) -> Self {
+        let held = Vec::with_capacity(REQUEST_BYTES);
+        Self { export, agreed: Agreed::default(), phase: Phase::Header, held, options: 0 }
+    }
+
     /// Whether the client has agreed to structured replies.
     #[must_use]
     pub const fn structured(&self) -> bool {

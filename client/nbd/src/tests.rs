@@ -127,6 +127,20 @@ fn refusal(structured: bool, bytes: &[u8]) -> (Errno, String) {
 }
 
 #[test]
+fn a_client_past_the_handshake_begins_with_requests_and_gets_simple_replies() {
+    let mut server = Server::past_handshake(export());
+    let mut out = Vec::new();
+    let mut read = 0x2560_9513_u32.to_be_bytes().to_vec();
+    read.extend([0, 0, 0, 0]);
+    read.extend(7_u64.to_be_bytes());
+    read.extend(4096_u64.to_be_bytes());
+    read.extend(512_u32.to_be_bytes());
+    let (used, step) = server.advance(&read, &mut out).unwrap();
+    assert_eq!((used, out.len(), server.structured()), (28, 0, false));
+    assert!(matches!(step, Step::Request(request) if request.command == Command::Read { offset: 4096, len: 512 }));
+}
+
+#[test]
 fn go_with_block_sizes_as_libnbd_does_it() {
     let mut bytes = flags(3);
     bytes.extend(opt(8, &[]));

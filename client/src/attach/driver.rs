@@ -12,29 +12,29 @@
 //! ```
 //!
 //! ```text
-//! Opening ──Opened──▶ Serving ──signal──▶ Stopping ──idle──▶ Detaching ──Ended──▶ Over
-//!    └─── signal ───────────────────────────────────────────▲              ▲
-//!    └─── refused ────────────┴── superseded ──────────────────────────────┘
+//! Opening ──Opened──▶ Serving ──signal──▶ Releasing ──▶ Stopping ──idle──▶ Detaching ──Ended──▶ Over
+//!    └─── signal ──────────────────────────────────────────▲                               ▲
+//!    └─── refused ────────────┴── superseded ──────────────────────────────────────────────┘
 //! ```
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use twinsan_fabric::{Event as FabricEvent, Fabric, Interest};
+use twinsan_fabric::{Event as FabricEvent, Fabric};
 use twinsan_session::{Action, Ended, Event};
 use twinsan_wire::NodeId;
 
 use super::clock::Clock;
+use super::door::{Door, Sockets};
 use super::nodes::Nodes;
 use super::notice;
 use super::signals::Signals;
 use super::spin::Spin;
 use super::volume::Volume;
-use crate::front::{FrontEnd, NbdListener, Watcher};
+use crate::front::FrontEnd;
 
 /// Tokens of the watched descriptors; those of NBD connections follow.
 pub(crate) const SIGNALS: u64 = 0;
-const LISTENER: u64 = 1;
+pub(crate) const DOOR: u64 = 1;
 pub(crate) const FIRST_CONNECTION: u64 = 2;
 
 /// How often the session hears that time has passed.
@@ -45,21 +45,31 @@ const STOP_TIMEOUT_MS: u64 = 30_000;
 const FAREWELL: Duration = Duration::from_millis(200);
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The session has ended.
     Ended(Ended),
     /// It was told to stop, and could not in order: so many connections' requests were open, or the primary was not in
     /// reach.
     Abandoned,
+    /// No request could come in, and why.
+    Shut(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Opening,
     Serving,
-    Stopping { deadline_ms: u64 },
-    Detaching { deadline_ms: u64 },
+    /// Requests are still served until the door says that it is released.
+    Releasing {
+        deadline_ms: u64,
+    },
+    Stopping {
+        deadline_ms: u64,
+    },
+    Detaching {
+        deadline_ms: u64,
+    },
     Over(Outcome),
 }
 
@@ -69,13 +79,15 @@ pub(crate) struct Driver<F: Fabric> {
     pub(crate) nodes: Nodes,
     pub(crate) volume: Volume,
     pub(crate) front: FrontEnd,
-    pub(crate) listener: Option<NbdListener>,
+    pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,
     pub(crate) spin: Spin,
-    /// Called once, when the volume is open and clients may connect.
-    pub(crate) on_ready: Box<dyn FnMut(&NbdListener)>,
+    /// Called once, when the volume is open and requests may come.
+    pub(crate) on_ready: Box<dyn FnMut(&Door)>,
     state: State,
+    /// Why no request can come in.
+    shut: Option<String>,
     next_tick_ms: u64,
 }
 
@@ -85,42 +97,29 @@ pub(crate) struct Parts<F: Fabric> {
     pub(crate) nodes: Nodes,
     pub(crate) volume: Volume,
     pub(crate) front: FrontEnd,
-    pub(crate) listener: NbdListener,
+    pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,
     pub(crate) spin: Spin,
-    pub(crate) on_ready: Box<dyn FnMut(&NbdListener)>,
-}
-
-/// The fabric, as the front end's watcher.
-struct Sockets<'a, F: Fabric>(&'a mut F);
-
-impl<F: Fabric> Watcher for Sockets<'_, F> {
-    fn watch(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), String> {
-        self.0.watch(fd, token, interest).map_err(|error| error.to_string())
-    }
-
-    fn unwatch(&mut self, fd: BorrowedFd<'_>) {
-        self.0.unwatch(fd);
-    }
+    pub(crate) on_ready: Box<dyn FnMut(&Door)>,
 }
 
 impl<F: Fabric> Driver<F> {
     pub(crate) fn new(parts: Parts<F>) -> Self {
-        let Parts { fabric, nodes, volume, front, listener, signals, clock, spin, on_ready } = parts;
-        let listener = Some(listener);
+        let Parts { fabric, nodes, volume, front, door, signals, clock, spin, on_ready } = parts;
         let next_tick_ms = clock.now_ms();
         Self {
             fabric,
             nodes,
             volume,
             front,
-            listener,
+            door,
             signals,
             clock,
             spin,
             on_ready,
             state: State::Opening,
+            shut: None,
             next_tick_ms,
         }
     }
@@ -143,9 +142,10 @@ impl<F: Fabric> Driver<F> {
             self.nodes.flush(&mut self.fabric);
             self.front.send(&mut Sockets(&mut self.fabric));
             self.go_on();
-            if let State::Over(outcome) = self.state {
-                self.farewell(outcome, &mut events);
-                return outcome;
+            if let State::Over(outcome) = &self.state {
+                let outcome = outcome.clone();
+                self.farewell(&outcome, &mut events);
+                return self.shut.map_or(outcome, Outcome::Shut);
             }
         }
     }
@@ -175,7 +175,13 @@ impl<F: Fabric> Driver<F> {
                     self.stop();
                 }
             }
-            FabricEvent::Ready { token: LISTENER } => self.accept(),
+            FabricEvent::Ready { token: DOOR } => {
+                if self.door.ready(&mut self.fabric, &mut self.front)
+                    && let State::Releasing { deadline_ms } = self.state
+                {
+                    self.begin_no_more(deadline_ms);
+                }
+            }
             FabricEvent::Ready { token } => self.front.ready(token),
             event => {
                 if let Some(event) = self.nodes.handle(event, &mut self.fabric, self.volume.now_ms) {
@@ -201,6 +207,9 @@ impl<F: Fabric> Driver<F> {
         self.volume.handle(Event::Tick);
         self.carry_out();
         self.front.expire(now);
+        if matches!(self.state, State::Serving | State::Releasing { .. }) {
+            self.door.tick(&mut self.fabric, &mut self.front);
+        }
     }
 
     /// Carries out all actions in order, and those that follow from them.
@@ -240,29 +249,11 @@ impl<F: Fabric> Driver<F> {
             return;
         }
         self.state = State::Serving;
-        let listener = self.listener.as_ref().expect("it goes only when serving ends");
-        // Who connected before waits in the listener's backlog.
-        if let Err(error) = self.fabric.watch(listener.as_fd(), LISTENER, Interest::Readable) {
-            tracing::error!("NBD clients can't be waited for: {error}");
+        if let Err(error) = self.door.open(&mut self.fabric, &mut self.front) {
+            self.shut = Some(format!("{error:#}"));
             return self.stop();
         }
-        (self.on_ready)(listener);
-    }
-
-    fn accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        loop {
-            match listener.accept() {
-                Ok(Some(fd)) => {
-                    if !self.front.accept(fd) {
-                        tracing::warn!("too many NBD connections: one was turned away");
-                    }
-                }
-                Ok(None) => return,
-                // Of one connection (it is gone again), or for want of descriptors: later ones may do better.
-                Err(error) => return tracing::warn!("accepting an NBD connection: {error}"),
-            }
-        }
+        (self.on_ready)(&self.door);
     }
 
     /// A signal: no new requests; those that are open end first. A second one ends it at once.
@@ -271,27 +262,37 @@ impl<F: Fabric> Driver<F> {
         match self.state {
             State::Opening | State::Serving => {
                 tracing::info!("stopping");
-                if let Some(listener) = self.listener.take() {
-                    self.fabric.unwatch(listener.as_fd());
+                if self.door.release(&mut self.fabric) {
+                    self.begin_no_more(deadline_ms);
+                } else {
+                    self.state = State::Releasing { deadline_ms };
                 }
-                self.front.stop();
-                self.state = State::Stopping { deadline_ms };
             }
-            State::Stopping { .. } | State::Detaching { .. } => self.state = State::Over(Outcome::Abandoned),
+            State::Releasing { .. } | State::Stopping { .. } | State::Detaching { .. } => {
+                self.state = State::Over(Outcome::Abandoned);
+            }
             State::Over(_) => {}
         }
+    }
+
+    fn begin_no_more(&mut self, deadline_ms: u64) {
+        self.front.stop();
+        self.state = State::Stopping { deadline_ms };
     }
 
     /// What is due while it stops.
     fn go_on(&mut self) {
         match self.state {
             State::Stopping { deadline_ms } if self.front.is_idle() => {
+                self.door.close(&mut self.fabric, &mut self.front);
                 self.state = State::Detaching { deadline_ms };
                 self.volume.handle(Event::Detach);
                 self.carry_out();
                 self.nodes.flush(&mut self.fabric);
             }
-            State::Stopping { deadline_ms } | State::Detaching { deadline_ms } if self.volume.now_ms >= deadline_ms => {
+            State::Releasing { deadline_ms } | State::Stopping { deadline_ms } | State::Detaching { deadline_ms }
+                if self.volume.now_ms >= deadline_ms =>
+            {
                 self.state = State::Over(Outcome::Abandoned);
             }
             _ => {}
@@ -307,12 +308,11 @@ impl<F: Fabric> Driver<F> {
 
     /// Lets what was said last leave: replies to NBD clients, the Detach. A socket that is closed with received bytes
     /// unread would take what it has not sent with it; so they are read until the nodes close, or for a moment.
-    fn farewell(&mut self, outcome: Outcome, events: &mut Vec<FabricEvent>) {
-        self.listener = None;
+    fn farewell(&mut self, outcome: &Outcome, events: &mut Vec<FabricEvent>) {
         let begin = Instant::now();
         self.nodes.flush(&mut self.fabric);
         self.front.send(&mut Sockets(&mut self.fabric));
-        while outcome != Outcome::Abandoned && begin.elapsed() < FAREWELL {
+        while *outcome != Outcome::Abandoned && begin.elapsed() < FAREWELL {
             if self.front.is_idle() && self.nodes.is_flushed() && self.nodes.is_alone() {
                 break;
             }
@@ -325,6 +325,9 @@ impl<F: Fabric> Driver<F> {
             }
             self.nodes.flush(&mut self.fabric);
             self.front.send(&mut Sockets(&mut self.fabric));
+        }
+        if *outcome != Outcome::Abandoned {
+            self.door.close(&mut self.fabric, &mut self.front);
         }
         self.front.close_all(&mut Sockets(&mut self.fabric));
     }

@@ -1,8 +1,9 @@
-//! `twinsan attach`: a volume as a block device for NBD clients.
+//! `twinsan attach`: a volume as a block device, for NBD clients or for this host's kernel.
 
 mod clock;
 mod dial;
 mod discover;
+mod door;
 mod driver;
 mod nodes;
 mod notice;
@@ -28,23 +29,42 @@ use twinsan_wire::{NodeId, VolumeShape};
 
 use self::clock::Clock;
 use self::dial::Target;
+use self::door::Door;
 use self::driver::{Driver, FIRST_CONNECTION, Outcome, Parts, SIGNALS};
 use self::nodes::Nodes;
 use self::signals::Signals;
 use self::spin::Spin;
 use self::volume::Volume;
+use crate::device::{self, ClaimedNbd, NbdDeviceName};
 use crate::front::{FrontEnd, FrontOptions, NbdAddress, NbdListener, Shape};
 use crate::memory::Memory;
+
+/// Where a volume's requests come in.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// From NBD clients.
+    Nbd {
+        /// Where they connect.
+        address: NbdAddress,
+        /// That address may be one that other hosts reach.
+        allow_remote: bool,
+    },
+    /// From this host's kernel, by its nbd driver.
+    NbdDevice {
+        /// The device.
+        device: NbdDeviceName,
+        /// How long its requests wait for a new process when this one has died.
+        dead_timeout: Duration,
+    },
+}
 
 /// What `twinsan attach` was told.
 #[derive(Clone, Debug)]
 pub struct Attach {
     /// The volume's name in the configuration.
     pub volume: String,
-    /// Where NBD clients connect.
-    pub nbd: NbdAddress,
-    /// That address may be one that other hosts reach.
-    pub allow_remote: bool,
+    /// Where its requests come in.
+    pub place: Place,
     /// A request that takes longer is answered by EIO. `None`: it waits.
     pub io_timeout: Option<Duration>,
     /// Wait while another client is attached.
@@ -67,12 +87,12 @@ pub fn attach(config: &Config, options: &Attach) -> anyhow::Result<()> {
     let targets = targets(config, volume)?;
     let clock = Clock::start();
     let mut signals = Signals::catch().context("catching SIGTERM and SIGINT")?;
-    // The address is taken before anything else, so that a mistake in it shows at once.
-    let listener = NbdListener::bind(&options.nbd, options.allow_remote)?;
+    // The place is taken before anything else, so that a mistake in it shows at once.
+    let taken = Taken::take(&options.place)?;
     let mut fabric = Network::new(NetworkOptions::default())?;
     fabric.watch(signals.as_fd(), SIGNALS, Interest::Readable)?;
     let Some(said) = discover::shape(&mut fabric, &targets, &mut signals, clock)? else { return Ok(()) };
-    let parts = assemble(config, options, volume, targets, &said, (fabric, signals, clock, listener))?;
+    let parts = assemble(config, options, volume, targets, &said, (fabric, signals, clock, taken))?;
     match Driver::new(parts).run() {
         Outcome::Ended(Ended::Detached) => Ok(()),
         Outcome::Ended(Ended::Superseded) => Err(Superseded(options.volume.clone()).into()),
@@ -82,6 +102,38 @@ pub fn attach(config: &Config, options: &Attach) -> anyhow::Result<()> {
              may not have happened",
             options.volume
         ),
+        Outcome::Shut(why) => bail!("volume \"{}\": {why}", options.volume),
+    }
+}
+
+/// A place that is ours, before the volume's shape is known.
+enum Taken {
+    Listener(NbdListener),
+    Nbd { claimed: ClaimedNbd, path: String, dead_timeout: Duration },
+}
+
+impl Taken {
+    fn take(place: &Place) -> anyhow::Result<Self> {
+        match place {
+            Place::Nbd { address, allow_remote } => Ok(Self::Listener(NbdListener::bind(address, *allow_remote)?)),
+            Place::NbdDevice { device, dead_timeout } => {
+                let path = device.path().display().to_string();
+                let claimed = ClaimedNbd::take(*device).with_context(|| path.clone())?;
+                Ok(Self::Nbd { claimed, path, dead_timeout: *dead_timeout })
+            }
+        }
+    }
+
+    fn door(self, uuid: [u8; 16], export: &Export) -> anyhow::Result<Door> {
+        match self {
+            Self::Listener(listener) => Ok(listener.into()),
+            Self::Nbd { claimed, path, dead_timeout } => {
+                device::protect();
+                let identity = format!("volume {} {:032x}", export.name, u128::from_be_bytes(uuid));
+                let device = claimed.device(&identity, export.clone(), dead_timeout).with_context(|| path)?;
+                Ok(device.into())
+            }
+        }
     }
 }
 
@@ -101,27 +153,30 @@ fn assemble(
     volume: &VolumeConfig,
     targets: [Target; 2],
     said: &VolumeShape,
-    (mut fabric, signals, clock, listener): (Network, Signals, Clock, NbdListener),
+    (mut fabric, signals, clock, taken): (Network, Signals, Clock, Taken),
 ) -> anyhow::Result<Parts<Network>> {
     let geometry = Geometry::for_volume(said.ring_bytes, said.block_bytes)
         .map_err(|error| anyhow::anyhow!("volume \"{}\": a node says: {error}", options.volume))?;
+    let shape = Shape { block_bytes: said.block_bytes, blocks: said.blocks, max_payload: geometry.max_payload() };
+    let export = Export {
+        name: options.volume.clone(),
+        description: format!("TwinSAN volume {}", options.volume),
+        size: shape.bytes(),
+        block_bytes: said.block_bytes,
+    };
+    let door = taken.door(said.uuid, &export)?;
     let memory = Memory::new(&options.volume, said.ring_bytes, PagePolicy::Auto)?;
     tracing::debug!("{}", memory.arena().report());
     let region = fabric.register(memory.arena().clone())?;
     let nodes = Nodes::new(targets, memory.clone(), region, *said, volume.integrity);
     let mut session_config = SessionConfig::new(geometry, said.blocks);
     session_config.timing = Timing { heartbeat_ms: config.timing.heartbeat_ms, ..Timing::default() };
-    session_config.wait_if_busy = options.wait;
+    // Who left the device waiting may count as attached for a moment after its death.
+    session_config.wait_if_busy = options.wait || door.is_awaited();
     let session = Session::new(session_config);
-    let shape = Shape { block_bytes: said.block_bytes, blocks: said.blocks, max_payload: geometry.max_payload() };
     let front = FrontEnd::new(
         FrontOptions {
-            export: Export {
-                name: options.volume.clone(),
-                description: format!("TwinSAN volume {}", options.volume),
-                size: shape.bytes(),
-                block_bytes: said.block_bytes,
-            },
+            export,
             shape,
             io_timeout_ms: options.io_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             first_token: FIRST_CONNECTION,
@@ -131,18 +186,15 @@ fn assemble(
     let spin = options.spin.unwrap_or(Duration::from_micros(config.timing.spin_us));
     let on_ready = Box::new(ready(options.volume.clone(), shape));
     let volume = Volume { session, actions: Vec::with_capacity(256), now_ms: 0 };
-    Ok(Parts { fabric, nodes, volume, front, listener, signals, clock, spin: Spin::new(spin), on_ready })
+    Ok(Parts { fabric, nodes, volume, front, door, signals, clock, spin: Spin::new(spin), on_ready })
 }
 
-/// Tells people and the service manager that clients may connect.
-fn ready(name: String, shape: Shape) -> impl FnMut(&NbdListener) {
-    move |listener| {
+/// Tells people and the service manager that requests may come.
+fn ready(name: String, shape: Shape) -> impl FnMut(&Door) {
+    move |door| {
         let size = twinsan_control::Size(shape.bytes());
-        let uri = match &listener.address {
-            NbdAddress::Unix(path) => format!("nbd+unix:///{name}?socket={}", path.display()),
-            NbdAddress::Tcp(host) => format!("nbd://{host}/{name}"),
-        };
-        println!("volume \"{name}\" ({size}, blocks of {} bytes) is ready at {uri}", shape.block_bytes);
+        let place = door.place(&name);
+        println!("volume \"{name}\" ({size}, blocks of {} bytes) is ready at {place}", shape.block_bytes);
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!("telling the service manager: {error}");
         }

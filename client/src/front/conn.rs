@@ -11,6 +11,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use twinsan_fabric::Interest;
 use twinsan_nbd::{Export, Server};
 
@@ -126,9 +127,18 @@ impl Conn {
         let mut output = Output::default();
         let mut server = None;
         output.reply(|bytes| server = Some(Server::new(export, bytes)));
+        Self::with(fd, server.expect("made by the closure"), output)
+    }
+
+    /// The kernel's: past the handshake.
+    pub(crate) fn kernels(fd: OwnedFd, export: Export) -> Self {
+        Self::with(fd, Server::past_handshake(export), Output::default())
+    }
+
+    fn with(fd: OwnedFd, server: Server, output: Output) -> Self {
         Self {
             fd: Some(fd),
-            server: server.expect("made by the closure"),
+            server,
             input: Input::new(),
             incoming: None,
             output,
@@ -145,6 +155,14 @@ impl Conn {
             broken: None,
             watched: None,
         }
+    }
+
+    /// Whether the peer has hung up both ways.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        let mut fds = [PollFd::new(fd, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
     pub(crate) const fn is_closed(&self) -> bool {

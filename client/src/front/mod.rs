@@ -193,6 +193,13 @@ impl FrontEnd {
         true
     }
 
+    /// The kernel's nbd device has the other end of this non-blocking socket: it begins with requests.
+    pub fn accept_kernel(&mut self, fd: OwnedFd) {
+        let id = self.conns.insert(Conn::kernels(fd, self.options.export.clone()));
+        tracing::debug!(connection = id, "the kernel has a new socket");
+        self.touch(id);
+    }
+
     /// The socket watched under `token` is ready.
     pub fn ready(&mut self, token: u64) {
         let Ok(id) = u32::try_from(token.wrapping_sub(self.options.first_token)) else { return };
@@ -298,6 +305,16 @@ impl FrontEnd {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.conns.iter().filter(|conn| !conn.is_closed()).count()
+    }
+
+    /// Ends connections whose peer has hung up, although what it sent before has not been read: it sends that again. The
+    /// kernel's; a socket that waits in line for the window is not watched.
+    pub fn close_hung_up(&mut self, watcher: &mut impl Watcher) {
+        for id in self.conns.ids() {
+            if self.conns[id].is_hung_up() {
+                self.close(id, "the kernel has hung up", watcher);
+            }
+        }
     }
 
     /// Ends all connections.

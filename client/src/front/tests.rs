@@ -361,3 +361,43 @@ fn stopping_lets_open_requests_end_and_begins_no_more() {
     let (_, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     assert!(!bench.front.accept(theirs.into()));
 }
+
+#[test]
+fn the_kernel_sends_again_on_a_new_socket_and_the_newest_wins() {
+    let mut bench = Bench::new();
+    let mut kernel = bench.kernel();
+    let most = usize::try_from(RING / 2).unwrap();
+    // The window is full, so the third is not received; then the kernel loses patience with all three.
+    let writes = [1, 2, 3].map(|seed| kernel.write(0, &pattern(seed, most)));
+    for write in &writes {
+        kernel.queue(write);
+    }
+    bench.exchange(&mut kernel);
+    assert_eq!(bench.model.log.len(), 2);
+    bench.close_hung_up();
+    assert_eq!(bench.front.connections(), 1, "it has not hung up");
+    kernel.socket = None;
+    bench.close_hung_up();
+    assert_eq!((bench.front.connections(), bench.front.line.len()), (0, 0));
+    let mut kernel = bench.kernel();
+    for (write, at) in writes.iter().zip([0, 1, 2]) {
+        kernel.queue(write);
+        bench.exchange(&mut kernel);
+        assert_eq!(bench.front.line.len(), 1, "write {at} waits for the window");
+    }
+    let last = kernel.read(0, u32::try_from(most).unwrap());
+    kernel.queue(&last);
+    let mut cookies = Vec::new();
+    while cookies.len() < 4 {
+        bench.complete_all();
+        bench.exchange(&mut kernel);
+        while let Some(reply) = kernel.reply(if cookies.len() < 3 { &writes[0] } else { &last }) {
+            assert_eq!(reply.error, 0);
+            cookies.push(reply.cookie);
+        }
+    }
+    assert_eq!(cookies, [1, 2, 3, 1], "the last is the read, whose client begins to count anew");
+    assert_eq!(bench.model.log.len(), 5, "what was committed twice was written twice");
+    assert_eq!(bench.model.disk[..most], pattern(3, most));
+    assert!(bench.front.is_idle());
+}

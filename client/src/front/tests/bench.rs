@@ -139,6 +139,19 @@ impl Bench {
         }
     }
 
+    /// The kernel, with one end of a socket pair.
+    pub(super) fn kernel(&mut self) -> Client {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        self.front.accept_kernel(theirs.into());
+        Client { socket: Some(ours), inbox: Vec::new(), unsent: Vec::new(), cookie: 0 }
+    }
+
+    pub(super) fn close_hung_up(&mut self) {
+        self.front.close_hung_up(&mut self.watched);
+    }
+
     /// A client that has gone through the handshake.
     pub(super) fn client(&mut self, structured: bool) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();

@@ -1,0 +1,83 @@
+//! Whether somebody uses a block device: a filesystem that is mounted, a mapping on top, swap.
+//!
+//! Asked by opening it exclusively. That may read its partition table and write its dirty pages back, which only the
+//! very loop that asks can serve: so it is asked from a thread of its own.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::fs::{Mode, OFlags};
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// Nobody holds it, and what was dirty in the kernel's cache has been written.
+    Free,
+    /// Somebody does.
+    InUse,
+}
+
+/// A question on its way; readable once it is answered.
+#[derive(Debug)]
+pub(crate) struct UsageCheck {
+    answered: UnixStream,
+    answer: Receiver<io::Result<Usage>>,
+}
+
+impl UsageCheck {
+    /// Asks.
+    ///
+    /// # Errors
+    /// If there is no thread or socket for it.
+    pub(crate) fn begin(device: PathBuf) -> io::Result<Self> {
+        let (answered, done) = UnixStream::pair()?;
+        let (sender, answer) = channel();
+        std::thread::Builder::new().name("usage".into()).spawn(move || {
+            // The other end may have been given up.
+            drop(sender.send(usage(&device)));
+            drop(done);
+        })?;
+        Ok(Self { answered, answer })
+    }
+
+    /// The answer, once this is readable.
+    ///
+    /// # Errors
+    /// What opening the device or writing its pages back ran into.
+    pub(crate) fn answer(&self) -> io::Result<Usage> {
+        self.answer.recv().map_err(io::Error::other)?
+    }
+}
+
+impl AsFd for UsageCheck {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.answered.as_fd()
+    }
+}
+
+fn usage(device: &Path) -> io::Result<Usage> {
+    match rustix::fs::open(device, OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => rustix::fs::fsync(fd).map(|()| Usage::Free).map_err(Into::into),
+        Err(rustix::io::Errno::BUSY) => Ok(Usage::InUse),
+        // It is gone already: nobody can use it.
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NXIO) => Ok(Usage::Free),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_makes_it_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = UsageCheck::begin(dir.path().join("gone")).unwrap();
+        let mut fds = [rustix::event::PollFd::new(&check, rustix::event::PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut fds, None).unwrap(), 1);
+        assert_eq!(check.answer().unwrap(), Usage::Free);
+    }
+}
