@@ -17,7 +17,7 @@ use twinsan_fabric::{Fabric, Interest};
 
 use super::driver::DOOR;
 use crate::device::{NbdDevice, Usage, UsageCheck};
-use crate::front::{FrontEnd, NbdAddress, NbdListener, Watcher};
+use crate::front::{NbdAddress, NbdFront, NbdListener, Watcher};
 
 /// The fabric, as the front end's watcher.
 pub(crate) struct Sockets<'a, F: Fabric>(pub(crate) &'a mut F);
@@ -70,7 +70,7 @@ impl Door {
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn open<F: Fabric>(&mut self, fabric: &mut F, front: &mut FrontEnd) -> anyhow::Result<()> {
+    pub(crate) fn open<F: Fabric>(&mut self, fabric: &mut F, front: &mut NbdFront) -> anyhow::Result<()> {
         match self {
             // Who connected before waits in the listener's backlog.
             Self::Listener(listener) => fabric.watch(listener.as_fd(), DOOR, Interest::Readable)?,
@@ -89,7 +89,7 @@ impl Door {
 
     /// What was watched under [`DOOR`] is ready. Returns whether requests must not come in any more: see
     /// [`Door::release`].
-    pub(crate) fn ready<F: Fabric>(&mut self, fabric: &mut F, front: &mut FrontEnd) -> bool {
+    pub(crate) fn ready<F: Fabric>(&mut self, fabric: &mut F, front: &mut NbdFront) -> bool {
         match self {
             Self::Listener(listener) => accept(listener, front),
             Self::Device(door) => {
@@ -110,7 +110,7 @@ impl Door {
     }
 
     /// A device whose socket has ended gets another one: the kernel hangs up when a request takes long, and keeps it.
-    pub(crate) fn tick<F: Fabric>(&mut self, fabric: &mut F, front: &mut FrontEnd) {
+    pub(crate) fn tick<F: Fabric>(&mut self, fabric: &mut F, front: &mut NbdFront) {
         let Self::Device(door) = self else { return };
         if !door.open {
             return;
@@ -149,7 +149,7 @@ impl Door {
     }
 
     /// Every request that has begun has been answered: takes a device away, or leaves it.
-    pub(crate) fn close<F: Fabric>(&mut self, fabric: &mut F, front: &mut FrontEnd) {
+    pub(crate) fn close<F: Fabric>(&mut self, fabric: &mut F, front: &mut NbdFront) {
         let Self::Device(mut door) = std::mem::replace(self, Self::Closed) else { return };
         if !door.open {
             return;
@@ -193,7 +193,7 @@ fn refused(device: &Path, error: &std::io::Error) -> anyhow::Error {
     anyhow::anyhow!("the kernel does not take {}: {error}", device.display())
 }
 
-fn accept(listener: &NbdListener, front: &mut FrontEnd) {
+fn accept(listener: &NbdListener, front: &mut NbdFront) {
     loop {
         match listener.accept() {
             Ok(Some(fd)) => {

@@ -30,7 +30,7 @@ use super::notice;
 use super::signals::Signals;
 use super::spin::Spin;
 use super::volume::Volume;
-use crate::front::FrontEnd;
+use crate::front::NbdFront;
 
 /// Tokens of the watched descriptors; those of NBD connections follow.
 pub(crate) const SIGNALS: u64 = 0;
@@ -78,7 +78,7 @@ pub(crate) struct Driver<F: Fabric> {
     pub(crate) fabric: F,
     pub(crate) nodes: Nodes,
     pub(crate) volume: Volume,
-    pub(crate) front: FrontEnd,
+    pub(crate) front: NbdFront,
     pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,
@@ -96,7 +96,7 @@ pub(crate) struct Parts<F: Fabric> {
     pub(crate) fabric: F,
     pub(crate) nodes: Nodes,
     pub(crate) volume: Volume,
-    pub(crate) front: FrontEnd,
+    pub(crate) front: NbdFront,
     pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,

@@ -36,7 +36,7 @@ use self::signals::Signals;
 use self::spin::Spin;
 use self::volume::Volume;
 use crate::device::{self, ClaimedNbd, NbdDeviceName};
-use crate::front::{FrontEnd, FrontOptions, NbdAddress, NbdListener, Shape};
+use crate::front::{NbdAddress, NbdFront, NbdListener, NbdOptions, Shape};
 use crate::memory::Memory;
 
 /// Where a volume's requests come in.
@@ -174,8 +174,8 @@ fn assemble(
     // Who left the device waiting may count as attached for a moment after its death.
     session_config.wait_if_busy = options.wait || door.is_awaited();
     let session = Session::new(session_config);
-    let front = FrontEnd::new(
-        FrontOptions {
+    let front = NbdFront::new(
+        NbdOptions {
             export,
             shape,
             io_timeout_ms: options.io_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),

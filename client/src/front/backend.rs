@@ -7,8 +7,8 @@ use twinsan_wire::{BlobKind, Lba, Seq};
 
 /// The replicated volume: [`crate::attach`]'s is the session, the tests' a model in RAM.
 ///
-/// Completions come back by [`FrontEnd::writes_completed`](super::FrontEnd::writes_completed) and
-/// [`FrontEnd::read_completed`](super::FrontEnd::read_completed).
+/// Completions come back by [`NbdFront::writes_completed`](super::NbdFront::writes_completed) and
+/// [`NbdFront::read_completed`](super::NbdFront::read_completed).
 pub trait Backend {
     /// The data position that the next payload of `payload_len` bytes gets (0: a blob without payload); `None` while
     /// the window is full. Reserves nothing.
@@ -22,7 +22,7 @@ pub trait Backend {
     fn read(&mut self, lba: Lba, blocks: u32, slot: u32);
 }
 
-/// Whoever calls [`FrontEnd::ready`](super::FrontEnd::ready).
+/// Whoever calls [`NbdFront::ready`](super::NbdFront::ready).
 pub trait Watcher {
     /// From now on waits for this, level-triggered.
     ///

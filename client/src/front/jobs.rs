@@ -11,8 +11,9 @@ use twinsan_wire::{BlobKind, Lba, Seq};
 
 use super::backend::Backend;
 use super::ranges::Ticket;
+use super::requests::{InLine, OpKind, Requests, Told};
 use super::span::Span;
-use super::{ConnId, FrontEnd, InLine, JobId, OpId, OpKind};
+use super::{JobId, OpId, PortId};
 
 /// One blob to be.
 #[derive(Debug)]
@@ -34,6 +35,15 @@ pub(crate) enum Content {
     Zeros(BlobKind),
 }
 
+impl Content {
+    fn payload_len(&self) -> u32 {
+        match self {
+            Self::Bytes(bytes) => u32::try_from(bytes.len()).expect("at most a payload"),
+            Self::Zeros(_) => 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Queueing,
@@ -42,7 +52,7 @@ enum State {
     InLine,
 }
 
-impl FrontEnd {
+impl Requests {
     /// One more blob of a request is to be committed; `last`: there are no more.
     pub(super) fn expect_part(&mut self, op: OpId, last: bool) {
         let OpKind::Change { uncommitted, whole, .. } = &mut self.ops[op].kind else { panic!("not a change") };
@@ -68,34 +78,27 @@ impl FrontEnd {
         }
     }
 
-    /// A WRITE's part, received outside of the ring.
-    pub(super) fn add_write_job<B: Backend>(&mut self, op: OpId, span: Span, bytes: Vec<u8>, backend: &mut B) {
-        self.add_job(op, span, Content::Bytes(bytes), backend);
+    /// A write's part, received outside of the ring.
+    pub(super) fn add_write_job(&mut self, op: OpId, span: Span, bytes: Vec<u8>) {
+        self.add_job(op, span, Content::Bytes(bytes));
     }
 
-    /// TRIM: the whole blocks of a range.
-    pub(super) fn begin_zeroes<B: Backend>(
-        &mut self,
-        conn: ConnId,
-        cookie: u64,
-        range: (u64, u32),
-        kind: BlobKind,
-        backend: &mut B,
-    ) {
-        let op = self.begin_op(conn, cookie, OpKind::Change { uncommitted: 0, whole: false, last: Seq::ZERO });
-        self.zero_inner(op, range, kind, backend);
+    /// Discard: the whole blocks of a range.
+    pub(super) fn begin_discard(&mut self, port: PortId, cookie: u64, range: (u64, u32)) {
+        let op = self.begin(port, cookie, OpKind::CHANGE);
+        self.zero_inner(op, range, BlobKind::Discard);
     }
 
-    /// `WRITE_ZEROES`: the partly covered blocks, each a write of one block. [`FrontEnd::zero_inner`] follows.
-    pub(super) fn begin_zero_edges<B: Backend>(
-        &mut self,
-        conn: ConnId,
-        cookie: u64,
-        (offset, len): (u64, u32),
-        backend: &mut B,
-    ) -> OpId {
-        let op = self.begin_op(conn, cookie, OpKind::Change { uncommitted: 0, whole: false, last: Seq::ZERO });
-        let shape = self.options.shape;
+    /// Zeroes: all of a range.
+    pub(super) fn begin_zeroes(&mut self, port: PortId, cookie: u64, range: (u64, u32), kind: BlobKind) {
+        let op = self.begin(port, cookie, OpKind::CHANGE);
+        self.zero_edges(op, port, range);
+        self.zero_inner(op, range, kind);
+    }
+
+    /// The partly covered blocks, each a write of one block.
+    fn zero_edges(&mut self, op: OpId, port: PortId, (offset, len): (u64, u32)) {
+        let shape = self.shape;
         let block = u64::from(shape.block_bytes);
         let end = offset + u64::from(len);
         for edge in Span::of(&shape, offset, len).edges().into_iter().filter(|edge| !edge.is_empty()) {
@@ -103,21 +106,14 @@ impl FrontEnd {
             let span = Span::of(&shape, from, u32::try_from(to - from).expect("less than a block"));
             self.expect_part(op, false);
             let bytes = vec![0; shape.block_bytes as usize];
-            self.conns[conn].private += bytes.len();
-            self.add_job(op, span, Content::Bytes(bytes), backend);
+            self.share_mut(port).private += bytes.len();
+            self.add_job(op, span, Content::Bytes(bytes));
         }
-        op
     }
 
     /// The fully covered blocks, and the end of the request.
-    pub(super) fn zero_inner<B: Backend>(
-        &mut self,
-        op: OpId,
-        (offset, len): (u64, u32),
-        kind: BlobKind,
-        backend: &mut B,
-    ) {
-        let shape = self.options.shape;
+    fn zero_inner(&mut self, op: OpId, (offset, len): (u64, u32), kind: BlobKind) {
+        let shape = self.shape;
         let inner = Span::of(&shape, offset, len).inner();
         let mut lba = inner.start;
         while lba < inner.end {
@@ -125,7 +121,7 @@ impl FrontEnd {
             // The length in bytes of so many blocks may be 4 GiB and is not needed.
             let span = Span { lba, blocks, head: 0, len: 0, tail: 0 };
             self.expect_part(op, false);
-            self.add_job(op, span, Content::Zeros(kind), backend);
+            self.add_job(op, span, Content::Zeros(kind));
             lba += u64::from(blocks);
         }
         if let OpKind::Change { whole, .. } = &mut self.ops[op].kind {
@@ -134,7 +130,8 @@ impl FrontEnd {
         self.maybe_committed(op);
     }
 
-    fn add_job<B: Backend>(&mut self, op: OpId, span: Span, content: Content, backend: &mut B) {
+    /// The front calls its `serve_line` next: without a queue for its blocks the job may go at once.
+    fn add_job(&mut self, op: OpId, span: Span, content: Content) {
         let waits = !span.is_whole() || self.ranges.wanted(&span.range());
         let ticket = waits.then(|| self.ranges.enqueue(span.range()));
         let state = if waits { State::Queueing } else { State::InLine };
@@ -142,7 +139,7 @@ impl FrontEnd {
         if waits {
             self.queueing.push_back(id);
             self.ranges_changed = true;
-        } else if !self.line.is_empty() || !self.commit_job(id, backend) {
+        } else {
             self.line.push_back(InLine::Job(id));
         }
     }
@@ -193,7 +190,7 @@ impl FrontEnd {
         // A single block is the first and the last.
         if last_edge || blocks == 1 {
             let len = bytes.len();
-            let block = self.options.shape.block_bytes as usize;
+            let block = self.shape.block_bytes as usize;
             arena.copy_out(at + block - tail, &mut bytes[len - tail..]);
         }
         let State::Reading(left) = &mut job.state else { panic!("an edge came that was not asked for") };
@@ -208,53 +205,33 @@ impl FrontEnd {
         self.line.push_back(InLine::Job(id));
     }
 
-    /// Gives window space, first come, first served.
-    pub(super) fn serve_line<B: Backend>(&mut self, backend: &mut B) {
-        while let Some(&first) = self.line.front() {
-            match first {
-                InLine::Conn(id) => {
-                    if !self.can_open_part(id, backend) {
-                        return;
-                    }
-                    self.line.pop_front();
-                    self.conns[id].in_line = false;
-                    self.open_part(id, true, backend);
-                    self.run_later(id);
-                }
-                InLine::Job(id) => {
-                    if !self.commit_job(id, backend) {
-                        return;
-                    }
-                    self.line.pop_front();
-                }
-            }
-        }
+    /// Whether the window takes a job now.
+    pub(super) fn job_fits<B: Backend>(&self, id: JobId, backend: &mut B) -> bool {
+        backend.place(self.jobs[id].content.payload_len()).is_some()
     }
 
-    /// Commits a job, if the window takes it.
-    fn commit_job<B: Backend>(&mut self, id: JobId, backend: &mut B) -> bool {
-        let job = &self.jobs[id];
-        let kind = match &job.content {
-            Content::Zeros(kind) => {
-                if backend.place(0).is_none() {
-                    return false;
-                }
-                *kind
-            }
+    /// Whether a job brings a payload, which takes the place of whatever is being received into the ring.
+    pub(super) fn job_has_payload(&self, id: JobId) -> bool {
+        self.jobs[id].content.payload_len() > 0
+    }
+
+    /// Commits a job that fits.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(super) fn commit_job<B: Backend>(&mut self, id: JobId, backend: &mut B) {
+        let Job { content, span, .. } = &self.jobs[id];
+        let kind = match content {
+            Content::Zeros(kind) => *kind,
             Content::Bytes(bytes) => {
-                let len = u32::try_from(bytes.len()).expect("at most a payload");
-                let Some(data_pos) = backend.place(len) else { return false };
-                self.evict();
-                let Content::Bytes(bytes) = &self.jobs[id].content else { unreachable!("as it was") };
+                let data_pos = backend.place(content.payload_len()).expect("the caller has asked");
                 self.memory.arena().copy_in(self.memory.staged(data_pos), bytes);
                 BlobKind::Write
             }
         };
-        let span = self.jobs[id].span;
         let seq = backend.write(kind, Lba(span.lba), span.blocks);
         let op = self.remove_job(id);
         self.part_committed(op, seq);
-        true
     }
 
     /// The job is done or dropped.
@@ -265,9 +242,9 @@ impl FrontEnd {
             self.ranges_changed = true;
         }
         if let Content::Bytes(bytes) = &job.content {
-            let conn = self.ops[job.op].conn;
-            self.conns[conn].private -= bytes.len();
-            self.touch(conn);
+            let port = self.ops[job.op].port;
+            self.share_mut(port).private -= bytes.len();
+            self.told.push_back(Told::Freed { port });
         }
         job.op
     }

@@ -6,21 +6,31 @@
 
 use std::collections::VecDeque;
 
-use twinsan_nbd::reply;
 use twinsan_wire::Lba;
 use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
 
 use super::backend::Backend;
+use super::requests::{Answer, OpKind, Requests};
 use super::span::Span;
-use super::{ConnId, FrontEnd, JobId, OpId, OpKind};
+use super::{JobId, OpId, PortId};
 use crate::memory::Memory;
 
 /// What one buffer holds of a READ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadPart {
-    span: Span,
+    pub(super) span: Span,
     /// The buffer, once it has one.
     slot: Option<u32>,
+}
+
+impl ReadPart {
+    /// Its buffer.
+    ///
+    /// # Panics
+    /// If it has none: its bytes have not come.
+    pub(super) fn slot(&self) -> u32 {
+        self.slot.expect("what has come has a buffer")
+    }
 }
 
 /// What a buffer is for.
@@ -59,12 +69,12 @@ impl ReadBuffers {
     }
 }
 
-impl FrontEnd {
+impl Requests {
     /// The volume: the read into buffer `slot` is there.
     ///
     /// # Panics
     /// If nothing is being read into it.
-    pub fn read_completed(&mut self, slot: u32) {
+    pub(super) fn read_completed(&mut self, slot: u32) {
         let used = self.buffers.uses[slot as usize].take().expect("a read was asked for into this buffer");
         match used {
             Use::Edge { job, last } => {
@@ -80,8 +90,8 @@ impl FrontEnd {
     }
 
     /// A READ: asks for its parts.
-    pub(super) fn begin_read(&mut self, conn: ConnId, cookie: u64, offset: u64, len: u32) {
-        let shape = self.options.shape;
+    pub(super) fn begin_read(&mut self, port: PortId, cookie: u64, offset: u64, len: u32) {
+        let shape = self.shape;
         let part = |at: u64, left: u32| {
             let head = u32::try_from(at % u64::from(shape.block_bytes)).expect("less than a block");
             ReadPart { span: Span::of(&shape, at, left.min(MAX_READ_BYTES - head)), slot: None }
@@ -97,20 +107,15 @@ impl FrontEnd {
         }
         let parts = 1 + more.len();
         let missing = u32::try_from(parts).expect("a few parts");
-        let op = self.begin_op(conn, cookie, OpKind::Read { offset, len, first, more, missing });
-        self.conns[conn].reading += u64::from(len);
+        let op = self.begin(port, cookie, OpKind::Read { offset, len, first, more, missing });
+        self.share_mut(port).reading += u64::from(len);
         self.buffers.waiting.extend((0..parts).map(|at| Use::Part { op, at }));
     }
 
-    /// Gives buffers to those who wait for one, and asks the volume.
-    pub(super) fn issue_reads<B: Backend>(&mut self, backend: &mut B) {
+    /// Gives buffers to those who wait for one, and asks the volume. `false`: somebody still waits.
+    pub(super) fn issue_reads<B: Backend>(&mut self, backend: &mut B) -> bool {
         while let Some(&next) = self.buffers.waiting.front() {
-            let Some(slot) = self.buffers.free.pop() else {
-                if self.vacate() {
-                    continue;
-                }
-                return;
-            };
+            let Some(slot) = self.buffers.free.pop() else { return false };
             self.buffers.waiting.pop_front();
             self.buffers.uses[slot as usize] = Some(next);
             let (lba, blocks) = match next {
@@ -127,40 +132,23 @@ impl FrontEnd {
             };
             backend.read(Lba(lba), blocks, slot);
         }
-    }
-
-    /// Takes the buffers of a client that does not take its answers; whether there was one.
-    fn vacate(&mut self) -> bool {
-        for id in self.conns.ids() {
-            let conn = &mut self.conns[id];
-            if conn.output_blocked {
-                conn.output.vacate(&self.memory, &mut self.buffers.free);
-            }
-            if !self.buffers.free.is_empty() {
-                return true;
-            }
-        }
-        false
+        true
     }
 
     /// If all parts of a READ are there, answers it.
     fn maybe_read(&mut self, id: OpId) {
-        let op = &self.ops[id];
-        let OpKind::Read { offset, len, first, ref more, missing: 0 } = op.kind else { return };
-        let conn = &mut self.conns[op.conn];
-        conn.reading -= u64::from(len);
-        let parts = std::iter::once(&first).chain(more);
-        if op.answered {
+        let op = &mut self.ops[id];
+        let OpKind::Read { offset, len, first, ref mut more, missing: 0 } = op.kind else { return };
+        let more = std::mem::take(more);
+        let (port, answered) = (op.port, op.answered);
+        self.share_mut(port).reading -= u64::from(len);
+        if answered {
+            let parts = std::iter::once(&first).chain(&more);
             self.buffers.free.extend(parts.filter_map(|part| part.slot));
         } else {
-            let structured = conn.server.structured();
-            conn.output.reply(|bytes| reply::read_head(bytes, structured, op.cookie, offset, len));
-            for part in parts {
-                let slot = part.slot.expect("what has come has a buffer");
-                conn.output.slot(slot, part.span.head, part.span.len);
-            }
+            self.tell(id, Answer::Read { offset, len, first, more });
         }
-        self.end_op(id);
+        self.end(id);
     }
 
     /// A READ has been answered by an error: it wants no more buffers.

@@ -99,7 +99,7 @@ fn a_client_that_goes_in_the_middle_of_a_payload_leaves_nothing_behind() {
         bench.exchange(&mut client);
         client.socket = None;
         bench.run();
-        assert_eq!((bench.front.connections(), bench.front.ops.len(), bench.front.conns.len()), (0, 0, 0));
+        assert_eq!((bench.front.connections(), bench.front.requests.ops.len(), bench.front.conns.len()), (0, 0, 0));
         assert!(bench.front.is_idle() && bench.front.reservation.is_none());
     }
     assert!(bench.model.log.is_empty());
@@ -119,7 +119,7 @@ fn an_accepted_write_goes_on_without_its_client() {
     assert_eq!(bench.front.connections(), 0);
     bench.complete_all();
     assert_eq!(bench.model.disk[100..5100], pattern(1, 5000));
-    assert_eq!((bench.front.ops.len(), bench.front.conns.len(), bench.front.jobs.len()), (0, 0, 0));
+    assert_eq!((bench.front.requests.ops.len(), bench.front.conns.len(), bench.front.requests.jobs.len()), (0, 0, 0));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_full_window_holds_back_and_is_served_in_order() {
         client.queue(&write);
         bench.exchange(client);
     }
-    assert_eq!(bench.front.line.len(), 3);
+    assert_eq!(bench.front.requests.line.len(), 3);
     assert!(!bench.front.has_work(), "waiting costs nothing");
     // Room for one: the first in line has it, although all three were there.
     for turn in 1..=3 {
@@ -168,7 +168,7 @@ fn a_client_that_takes_no_answers_keeps_no_read_buffer_from_others() {
         bench.complete_read(0);
     }
     bench.run();
-    assert!(bench.front.buffers.free.is_empty(), "all wait to be sent");
+    assert!(bench.front.requests.buffers.free.is_empty(), "all wait to be sent");
     let read = other.read(0, 4096);
     assert_eq!(bench.request(&mut other, &read).data.len(), 4096);
     // At its bound its requests are not even looked at: one more has room, as the socket has taken a little.
@@ -189,7 +189,7 @@ fn a_client_that_takes_no_answers_keeps_no_read_buffer_from_others() {
         }
     }
     assert!(bench.front.is_idle());
-    assert_eq!(bench.front.buffers.free.len(), 64);
+    assert_eq!(bench.front.requests.buffers.free.len(), 64);
 }
 
 #[test]
@@ -378,12 +378,12 @@ fn the_kernel_sends_again_on_a_new_socket_and_the_newest_wins() {
     assert_eq!(bench.front.connections(), 1, "it has not hung up");
     kernel.socket = None;
     bench.close_hung_up();
-    assert_eq!((bench.front.connections(), bench.front.line.len()), (0, 0));
+    assert_eq!((bench.front.connections(), bench.front.requests.line.len()), (0, 0));
     let mut kernel = bench.kernel();
     for (write, at) in writes.iter().zip([0, 1, 2]) {
         kernel.queue(write);
         bench.exchange(&mut kernel);
-        assert_eq!(bench.front.line.len(), 1, "write {at} waits for the window");
+        assert_eq!(bench.front.requests.line.len(), 1, "write {at} waits for the window");
     }
     let last = kernel.read(0, u32::try_from(most).unwrap());
     kernel.queue(&last);

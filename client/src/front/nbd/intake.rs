@@ -3,14 +3,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use twinsan_nbd::{Command, Errno, Request, Step, reply};
-use twinsan_wire::{BlobKind, Lba, Seq};
+use twinsan_nbd::{Command, Request, Step, reply};
+use twinsan_wire::{BlobKind, Lba};
 
-use super::backend::Backend;
 use super::conn::{Conn, Incoming, Part, Place};
-use super::limits::{MAX_PRIVATE_BYTES, REQUESTS_PER_TURN};
-use super::span::Span;
-use super::{ConnId, FrontEnd, InLine, OpKind};
+use super::{ConnId, NbdFront, fail};
+use crate::front::backend::Backend;
+use crate::front::limits::{MAX_PRIVATE_BYTES, REQUESTS_PER_TURN};
+use crate::front::requests::{Failure, InLine, OpKind};
+use crate::front::span::Span;
 use crate::memory::Memory;
 
 /// How a connection goes on.
@@ -21,7 +22,7 @@ enum Next {
     Wait,
 }
 
-impl FrontEnd {
+impl NbdFront {
     /// One connection's turn.
     pub(super) fn run<B: Backend>(&mut self, id: ConnId, backend: &mut B) {
         self.touch(id);
@@ -46,7 +47,7 @@ impl FrontEnd {
         if conn.incoming.is_some() {
             return self.receive(id, backend);
         }
-        conn.held = !conn.may_begin();
+        conn.held = !conn.may_begin(&self.requests.share(id));
         if conn.held || self.stopping {
             return Ok(Next::Wait);
         }
@@ -68,27 +69,27 @@ impl FrontEnd {
 
     fn begin<B: Backend>(&mut self, id: ConnId, Request { cookie, command }: Request, backend: &mut B) {
         let conn = &mut self.conns[id];
-        if let Some(why) = &self.failed {
+        if let Some(why) = &self.requests.failed {
             conn.server.discard_payload();
             let structured = conn.server.structured();
-            return conn.output.reply(|bytes| reply::error(bytes, structured, cookie, Errno::Shutdown, why));
+            return fail(&mut conn.output, structured, cookie, &Failure::Gone(why.clone()));
         }
         match command {
             // What FLUSH asks for is true already: see the module's text. CACHE is advice.
             Command::Flush | Command::Cache { .. } => conn.output.reply(|bytes| reply::success(bytes, cookie)),
-            Command::Read { offset, len } => self.begin_read(id, cookie, offset, len),
+            Command::Read { offset, len } => self.requests.begin_read(id, cookie, offset, len),
             Command::Write { offset, len } => {
-                let op = self.begin_op(id, cookie, OpKind::Change { uncommitted: 0, whole: false, last: Seq::ZERO });
+                let op = self.requests.begin(id, cookie, OpKind::CHANGE);
                 self.conns[id].incoming = Some(Incoming { op, offset, left: len, part: None });
             }
             // TRIM may leave its edges as they are (proto.md), WRITE_ZEROES may not.
-            Command::Trim { offset, len } => self.begin_zeroes(id, cookie, (offset, len), BlobKind::Discard, backend),
+            Command::Trim { offset, len } => self.requests.begin_discard(id, cookie, (offset, len)),
             Command::WriteZeroes { offset, len, no_hole } => {
                 let kind = if no_hole { BlobKind::Zeroes } else { BlobKind::Discard };
-                let op = self.begin_zero_edges(id, cookie, (offset, len), backend);
-                self.zero_inner(op, (offset, len), kind, backend);
+                self.requests.begin_zeroes(id, cookie, (offset, len), kind);
             }
         }
+        self.serve_line(backend);
     }
 
     /// Goes on with the payload of a WRITE: what has come along with other bytes, then straight from the socket.
@@ -98,7 +99,7 @@ impl FrontEnd {
         {
             return Ok(Next::Wait);
         }
-        let whole = self.conns[id].fill_part(&self.memory)?;
+        let whole = self.conns[id].fill_part(&self.requests.memory)?;
         if whole {
             self.close_part(id, backend);
             return Ok(Next::Again);
@@ -110,20 +111,23 @@ impl FrontEnd {
     pub(super) fn open_part<B: Backend>(&mut self, id: ConnId, turn: bool, backend: &mut B) -> bool {
         let span = self.next_span(id);
         let conn = &mut self.conns[id];
-        let place = if self.reservation.is_some() || !span.is_whole() || self.ranges.wanted(&span.range()) {
-            conn.held = conn.private >= MAX_PRIVATE_BYTES;
+        let place = if self.reservation.is_some() || !span.is_whole() || self.requests.ranges.wanted(&span.range()) {
+            let share = self.requests.share_mut(id);
+            conn.held = share.private >= MAX_PRIVATE_BYTES;
             if conn.held {
                 return false;
             }
-            conn.private_buffer(span.blocks, self.options.shape.block_bytes)
-        } else if (turn || self.line.is_empty())
+            let bytes = vec![0; span.blocks as usize * self.options.shape.block_bytes as usize];
+            share.private += bytes.len();
+            Place::Private(bytes)
+        } else if (turn || self.requests.line.is_empty())
             && let Some(data_pos) = backend.place(span.len)
         {
             self.reservation = Some(id);
             Place::Ring { data_pos }
         } else {
             conn.in_line = true;
-            self.line.push_back(InLine::Conn(id));
+            self.requests.line.push_back(InLine::Front(id));
             return false;
         };
         let incoming = conn.incoming.as_mut().expect("a WRITE is being received");
@@ -131,7 +135,7 @@ impl FrontEnd {
         incoming.left -= span.len;
         incoming.part = Some(Part { span, filled: 0, place });
         let (op, last) = (incoming.op, incoming.left == 0);
-        self.expect_part(op, last);
+        self.requests.expect_part(op, last);
         true
     }
 
@@ -144,7 +148,7 @@ impl FrontEnd {
     /// Whether a connection that is first in line can go on.
     pub(super) fn can_open_part<B: Backend>(&self, id: ConnId, backend: &mut B) -> bool {
         let span = self.next_span(id);
-        self.reservation.is_some() || self.ranges.wanted(&span.range()) || backend.place(span.len).is_some()
+        self.reservation.is_some() || self.requests.ranges.wanted(&span.range()) || backend.place(span.len).is_some()
     }
 
     /// A part's payload is whole: commits it, or makes it a job.
@@ -160,42 +164,79 @@ impl FrontEnd {
             Place::Ring { data_pos } => {
                 self.reservation = None;
                 // The place is still the next one, unless blobs without payload have used up the window's slots.
-                if backend.place(span.len) == Some(data_pos) && !self.ranges.wanted(&span.range()) {
+                if backend.place(span.len) == Some(data_pos) && !self.requests.ranges.wanted(&span.range()) {
                     let seq = backend.write(BlobKind::Write, Lba(span.lba), span.blocks);
-                    return self.part_committed(op, seq);
+                    return self.requests.part_committed(op, seq);
                 }
-                let bytes = self.conns[id].rescue(&self.memory, data_pos, span.len, span.len);
-                self.add_write_job(op, span, bytes, backend);
+                let bytes = self.rescue(id, data_pos, span.len, span.len);
+                self.requests.add_write_job(op, span, bytes);
             }
-            Place::Private(bytes) => self.add_write_job(op, span, bytes, backend),
+            Place::Private(bytes) => self.requests.add_write_job(op, span, bytes),
+        }
+        self.serve_line(backend);
+    }
+
+    /// Gives window space, first come, first served.
+    pub(super) fn serve_line<B: Backend>(&mut self, backend: &mut B) {
+        while let Some(&first) = self.requests.line.front() {
+            match first {
+                InLine::Front(id) => {
+                    if !self.can_open_part(id, backend) {
+                        return;
+                    }
+                    self.requests.line.pop_front();
+                    self.conns[id].in_line = false;
+                    self.open_part(id, true, backend);
+                    self.run_later(id);
+                }
+                InLine::Job(id) => {
+                    if !self.requests.job_fits(id, backend) {
+                        return;
+                    }
+                    if self.requests.job_has_payload(id) {
+                        self.evict();
+                    }
+                    self.requests.line.pop_front();
+                    self.requests.commit_job(id, backend);
+                }
+            }
         }
     }
 
     /// Moves the reservation's holder to a private buffer: somebody else commits a payload first (invariant 1).
     pub(super) fn evict(&mut self) {
         let Some(id) = self.reservation.take() else { return };
-        let conn = &mut self.conns[id];
-        let part = conn.incoming.as_ref().and_then(|incoming| incoming.part.as_ref());
+        let part = self.conns[id].incoming.as_ref().and_then(|incoming| incoming.part.as_ref());
         let part = part.expect("the reservation's holder is receiving a part");
         let Place::Ring { data_pos } = part.place else { panic!("the reservation's holder receives into the ring") };
-        let bytes = conn.rescue(&self.memory, data_pos, part.filled, part.span.len);
-        let part = conn.incoming.as_mut().and_then(|incoming| incoming.part.as_mut());
+        let (filled, len) = (part.filled, part.span.len);
+        let bytes = self.rescue(id, data_pos, filled, len);
+        let part = self.conns[id].incoming.as_mut().and_then(|incoming| incoming.part.as_mut());
         part.expect("still there").place = Place::Private(bytes);
+    }
+
+    /// Copies what has been received into the ring out of it, into a buffer of the part's whole length.
+    fn rescue(&mut self, id: ConnId, data_pos: u64, filled: u32, len: u32) -> Vec<u8> {
+        let mut bytes = vec![0; len as usize];
+        let memory = &self.requests.memory;
+        memory.arena().copy_out(memory.staged(data_pos), &mut bytes[..filled as usize]);
+        self.requests.share_mut(id).private += bytes.len();
+        bytes
     }
 
     /// The rest of a WRITE is not received: its connection is gone, or it has been answered.
     pub(super) fn stop_receiving(&mut self, id: ConnId, incoming: &Incoming) {
         let conn = &mut self.conns[id];
         if let Some(Part { place: Place::Private(bytes), .. }) = &incoming.part {
-            conn.private -= bytes.len();
+            self.requests.share_mut(id).private -= bytes.len();
         }
         if std::mem::take(&mut conn.in_line) {
-            self.line.retain(|waiter| *waiter != InLine::Conn(id));
+            self.requests.line.retain(|waiter| *waiter != InLine::Front(id));
         }
         if self.reservation == Some(id) {
             self.reservation = None;
         }
-        if let OpKind::Change { whole, uncommitted, .. } = &mut self.ops[incoming.op].kind {
+        if let OpKind::Change { whole, uncommitted, .. } = &mut self.requests.ops[incoming.op].kind {
             *uncommitted -= u32::from(incoming.part.is_some());
             *whole = true;
         }
@@ -258,20 +299,6 @@ impl Conn {
             }
             Err(error) => Err(format!("receiving a payload: {error}")),
         }
-    }
-
-    fn private_buffer(&mut self, blocks: u32, block_bytes: u32) -> Place {
-        let bytes = vec![0; blocks as usize * block_bytes as usize];
-        self.private += bytes.len();
-        Place::Private(bytes)
-    }
-
-    /// Copies what has been received into the ring out of it, into a buffer of the part's whole length.
-    fn rescue(&mut self, memory: &Memory, data_pos: u64, filled: u32, len: u32) -> Vec<u8> {
-        let mut bytes = vec![0; len as usize];
-        memory.arena().copy_out(memory.staged(data_pos), &mut bytes[..filled as usize]);
-        self.private += bytes.len();
-        bytes
     }
 }
 

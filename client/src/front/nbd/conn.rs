@@ -15,11 +15,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use twinsan_fabric::Interest;
 use twinsan_nbd::{Export, Server};
 
-use super::OpId;
-use super::backend::Watcher;
-use super::limits::{INPUT_BYTES, MAX_OPEN_REQUESTS, MAX_OUTPUT_BYTES, MAX_OWED_BYTES, MAX_PRIVATE_BYTES};
 use super::output::Output;
-use super::span::Span;
+use crate::front::OpId;
+use crate::front::backend::Watcher;
+use crate::front::limits::{INPUT_BYTES, MAX_OPEN_REQUESTS, MAX_OUTPUT_BYTES, MAX_OWED_BYTES, MAX_PRIVATE_BYTES};
+use crate::front::requests::Share;
+use crate::front::span::Span;
 
 /// Received bytes that have not been used.
 #[derive(Debug)]
@@ -96,14 +97,6 @@ pub(crate) struct Conn {
     pub(crate) input: Input,
     pub(crate) incoming: Option<Incoming>,
     pub(crate) output: Output,
-    /// Requests that have not ended.
-    pub(crate) ops: u32,
-    /// Requests that have not been answered.
-    pub(crate) open: u32,
-    /// READ bytes asked for and not yet queued for sending.
-    pub(crate) reading: u64,
-    /// Bytes that its writes hold outside of the ring.
-    pub(crate) private: usize,
     /// It waits in line for window space.
     pub(crate) in_line: bool,
     /// It waits until fewer of its requests are open.
@@ -142,10 +135,6 @@ impl Conn {
             input: Input::new(),
             incoming: None,
             output,
-            ops: 0,
-            open: 0,
-            reading: 0,
-            private: 0,
             in_line: false,
             held: false,
             runnable: false,
@@ -170,16 +159,16 @@ impl Conn {
     }
 
     /// Whether it may begin another request; its share of everything is bounded.
-    pub(crate) fn may_begin(&self) -> bool {
-        self.open < MAX_OPEN_REQUESTS
-            && self.reading + self.output.data_bytes() < MAX_OWED_BYTES
-            && self.private < MAX_PRIVATE_BYTES
+    pub(crate) fn may_begin(&self, share: &Share) -> bool {
+        share.open < MAX_OPEN_REQUESTS
+            && share.reading + self.output.data_bytes() < MAX_OWED_BYTES
+            && share.private < MAX_PRIVATE_BYTES
             && self.output.reply_bytes() < MAX_OUTPUT_BYTES
     }
 
     /// DISC was said and everything is done.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.finishing && self.open == 0 && self.output.is_empty()
+    pub(crate) fn is_finished(&self, share: &Share) -> bool {
+        self.finishing && share.open == 0 && self.output.is_empty()
     }
 
     /// Has its socket watched for what it waits for now; `reads`: requests are taken at all.

@@ -14,7 +14,7 @@ use twinsan_nbd::proto::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAG
 use twinsan_staging::{Geometry, Window};
 use twinsan_wire::{Blob, BlobKind, Generation, Lba, Seq};
 
-use super::super::{Backend, FrontEnd, FrontOptions, Shape, Watcher};
+use crate::front::{Backend, NbdFront, NbdOptions, Shape, Watcher};
 use crate::memory::Memory;
 
 pub(super) const BLOCK: u32 = 4096;
@@ -106,7 +106,7 @@ impl Watched {
 }
 
 pub(super) struct Bench {
-    pub(super) front: FrontEnd,
+    pub(super) front: NbdFront,
     pub(super) model: Model,
     watched: Watched,
     pub(super) now_ms: u64,
@@ -122,10 +122,10 @@ impl Bench {
         let geometry = Geometry::new(SLOTS, RING, BLOCK).unwrap();
         let shape = Shape { block_bytes: BLOCK, blocks: BLOCKS, max_payload: geometry.max_payload() };
         let export = Export { name: "db".into(), description: String::new(), size: SIZE, block_bytes: BLOCK };
-        let options = FrontOptions { export, shape, io_timeout_ms, first_token: FIRST_TOKEN };
+        let options = NbdOptions { export, shape, io_timeout_ms, first_token: FIRST_TOKEN };
         let size = usize::try_from(SIZE).unwrap();
         Self {
-            front: FrontEnd::new(options, memory.clone()),
+            front: NbdFront::new(options, memory.clone()),
             model: Model {
                 memory,
                 window: Window::new(geometry),
