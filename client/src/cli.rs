@@ -63,6 +63,9 @@ pub struct PlaceArgs {
     /// Serve this device of the kernel's nbd driver, like /dev/nbd0 (root)
     #[arg(long, value_name = "DEVICE")]
     pub nbd_device: Option<NbdDeviceName>,
+    /// Make /dev/ublkbN by the kernel's ublk driver (root; Linux 6.5 or newer)
+    #[arg(long)]
+    pub ublk: bool,
 }
 
 /// `twinsan attach`.
@@ -74,10 +77,13 @@ pub struct AttachArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
     /// Let other hosts connect over TCP; whoever can may read and write the volume, as NBD asks for no key
-    #[arg(long, conflicts_with = "nbd_device")]
+    #[arg(long, conflicts_with_all = ["nbd_device", "ublk"])]
     pub nbd_allow_remote: bool,
+    /// N of /dev/ublkbN [default: a free one, or where an earlier process has left the volume]
+    #[arg(long, value_name = "N", conflicts_with_all = ["nbd", "nbd_device"])]
+    pub ublk_id: Option<u32>,
     /// How long requests of --nbd-device wait for a new process if this one dies, before they fail, like "30s"
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5min", conflicts_with = "nbd")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5min", conflicts_with_all = ["nbd", "ublk"])]
     pub nbd_dead_timeout: Duration,
     /// Answer a request that takes longer by EIO, like "30s" or "500ms" [default: wait for ever]
     ///

@@ -24,13 +24,13 @@ use twinsan_session::{Action, Ended, Event};
 use twinsan_wire::NodeId;
 
 use super::clock::Clock;
-use super::door::{Door, Sockets};
+use super::door::{Door, News, Sockets};
 use super::nodes::Nodes;
 use super::notice;
 use super::signals::Signals;
 use super::spin::Spin;
 use super::volume::Volume;
-use crate::front::NbdFront;
+use crate::front::FrontEnd;
 
 /// Tokens of the watched descriptors; those of NBD connections follow.
 pub(crate) const SIGNALS: u64 = 0;
@@ -78,7 +78,7 @@ pub(crate) struct Driver<F: Fabric> {
     pub(crate) fabric: F,
     pub(crate) nodes: Nodes,
     pub(crate) volume: Volume,
-    pub(crate) front: NbdFront,
+    pub(crate) front: FrontEnd,
     pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,
@@ -96,7 +96,7 @@ pub(crate) struct Parts<F: Fabric> {
     pub(crate) fabric: F,
     pub(crate) nodes: Nodes,
     pub(crate) volume: Volume,
-    pub(crate) front: NbdFront,
+    pub(crate) front: FrontEnd,
     pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,
@@ -176,11 +176,8 @@ impl<F: Fabric> Driver<F> {
                 }
             }
             FabricEvent::Ready { token: DOOR } => {
-                if self.door.ready(&mut self.fabric, &mut self.front)
-                    && let State::Releasing { deadline_ms } = self.state
-                {
-                    self.begin_no_more(deadline_ms);
-                }
+                let news = self.door.ready(&mut self.fabric, &mut self.front);
+                self.heard(news);
             }
             FabricEvent::Ready { token } => self.front.ready(token),
             event => {
@@ -208,7 +205,21 @@ impl<F: Fabric> Driver<F> {
         self.carry_out();
         self.front.expire(now);
         if matches!(self.state, State::Serving | State::Releasing { .. }) {
-            self.door.tick(&mut self.fabric, &mut self.front);
+            let news = self.door.tick(&mut self.fabric, &mut self.front);
+            self.heard(news);
+        }
+    }
+
+    /// The door has come to something.
+    fn heard(&mut self, news: Option<News>) {
+        match (news, &self.state) {
+            (Some(News::Open), State::Serving) => (self.on_ready)(&self.door),
+            (Some(News::Released), &State::Releasing { deadline_ms }) => self.begin_no_more(deadline_ms),
+            (Some(News::Shut(why)), _) => {
+                self.shut = Some(format!("{why:#}"));
+                self.stop();
+            }
+            _ => {}
         }
     }
 
@@ -249,11 +260,8 @@ impl<F: Fabric> Driver<F> {
             return;
         }
         self.state = State::Serving;
-        if let Err(error) = self.door.open(&mut self.fabric, &mut self.front) {
-            self.shut = Some(format!("{error:#}"));
-            return self.stop();
-        }
-        (self.on_ready)(&self.door);
+        let news = self.door.open(&mut self.fabric, &mut self.front);
+        self.heard(news);
     }
 
     /// A signal: no new requests; those that are open end first. A second one ends it at once.
@@ -310,15 +318,20 @@ impl<F: Fabric> Driver<F> {
     /// unread would take what it has not sent with it; so they are read until the nodes close, or for a moment.
     fn farewell(&mut self, outcome: &Outcome, events: &mut Vec<FabricEvent>) {
         let begin = Instant::now();
+        if *outcome != Outcome::Abandoned {
+            self.door.slam(&mut self.front);
+        }
         self.nodes.flush(&mut self.fabric);
         self.front.send(&mut Sockets(&mut self.fabric));
         while *outcome != Outcome::Abandoned && begin.elapsed() < FAREWELL {
-            if self.front.is_idle() && self.nodes.is_flushed() && self.nodes.is_alone() {
+            let quiet = self.front.is_idle() && self.door.is_slammed();
+            if quiet && self.nodes.is_flushed() && self.nodes.is_alone() {
                 break;
             }
             self.fabric.poll(events, Some(Duration::from_millis(TICK_MS)));
             for event in events.drain(..) {
                 match event {
+                    FabricEvent::Ready { token: DOOR } => drop(self.door.ready(&mut self.fabric, &mut self.front)),
                     FabricEvent::Ready { token } => self.front.ready(token),
                     event => drop(self.nodes.handle(event, &mut self.fabric, self.clock.now_ms())),
                 }

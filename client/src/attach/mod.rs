@@ -25,6 +25,7 @@ use twinsan_nbd::Export;
 use twinsan_network::{Network, NetworkOptions};
 use twinsan_session::{Ended, Session, SessionConfig, Timing};
 use twinsan_staging::Geometry;
+use twinsan_ublk::Control;
 use twinsan_wire::{NodeId, VolumeShape};
 
 use self::clock::Clock;
@@ -35,8 +36,9 @@ use self::nodes::Nodes;
 use self::signals::Signals;
 use self::spin::Spin;
 use self::volume::Volume;
+use crate::device::ublk::UblkDevice;
 use crate::device::{self, ClaimedNbd, NbdDeviceName};
-use crate::front::{NbdAddress, NbdFront, NbdListener, NbdOptions, Shape};
+use crate::front::{FrontEnd, NbdAddress, NbdFront, NbdListener, NbdOptions, Shape, UblkFront};
 use crate::memory::Memory;
 
 /// Where a volume's requests come in.
@@ -55,6 +57,11 @@ pub enum Place {
         device: NbdDeviceName,
         /// How long its requests wait for a new process when this one has died.
         dead_timeout: Duration,
+    },
+    /// From this host's kernel, by its ublk driver.
+    Ublk {
+        /// N of `/dev/ublkbN`; `None`: a free one.
+        id: Option<u32>,
     },
 }
 
@@ -110,6 +117,7 @@ pub fn attach(config: &Config, options: &Attach) -> anyhow::Result<()> {
 enum Taken {
     Listener(NbdListener),
     Nbd { claimed: ClaimedNbd, path: String, dead_timeout: Duration },
+    Ublk { control: Box<Control>, id: Option<u32> },
 }
 
 impl Taken {
@@ -121,10 +129,11 @@ impl Taken {
                 let claimed = ClaimedNbd::take(*device).with_context(|| path.clone())?;
                 Ok(Self::Nbd { claimed, path, dead_timeout: *dead_timeout })
             }
+            Place::Ublk { id } => Ok(Self::Ublk { control: Box::new(Control::open()?), id: *id }),
         }
     }
 
-    fn door(self, uuid: [u8; 16], export: &Export) -> anyhow::Result<Door> {
+    fn door(self, uuid: [u8; 16], shape: &Shape, export: &Export) -> anyhow::Result<Door> {
         match self {
             Self::Listener(listener) => Ok(listener.into()),
             Self::Nbd { claimed, path, dead_timeout } => {
@@ -132,6 +141,10 @@ impl Taken {
                 let identity = format!("volume {} {:032x}", export.name, u128::from_be_bytes(uuid));
                 let device = claimed.device(&identity, export.clone(), dead_timeout).with_context(|| path)?;
                 Ok(device.into())
+            }
+            Self::Ublk { control, id } => {
+                device::protect();
+                Ok(UblkDevice::find(*control, id, uuid, shape)?.into())
             }
         }
     }
@@ -164,7 +177,7 @@ fn assemble(
         size: shape.bytes(),
         block_bytes: said.block_bytes,
     };
-    let door = taken.door(said.uuid, &export)?;
+    let door = taken.door(said.uuid, &shape, &export)?;
     let memory = Memory::new(&options.volume, said.ring_bytes, PagePolicy::Auto)?;
     tracing::debug!("{}", memory.arena().report());
     let region = fabric.register(memory.arena().clone())?;
@@ -174,15 +187,13 @@ fn assemble(
     // Who left the device waiting may count as attached for a moment after its death.
     session_config.wait_if_busy = options.wait || door.is_awaited();
     let session = Session::new(session_config);
-    let front = NbdFront::new(
-        NbdOptions {
-            export,
-            shape,
-            io_timeout_ms: options.io_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-            first_token: FIRST_CONNECTION,
-        },
-        memory,
-    );
+    let io_timeout_ms = options.io_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let front = if door.is_ublk() {
+        FrontEnd::Ublk(Box::new(UblkFront::new(shape, io_timeout_ms, memory)))
+    } else {
+        let options = NbdOptions { export, shape, io_timeout_ms, first_token: FIRST_CONNECTION };
+        FrontEnd::Nbd(Box::new(NbdFront::new(options, memory)))
+    };
     let spin = options.spin.unwrap_or(Duration::from_micros(config.timing.spin_us));
     let on_ready = Box::new(ready(options.volume.clone(), shape));
     let volume = Volume { session, actions: Vec::with_capacity(256), now_ms: 0 };

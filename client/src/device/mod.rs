@@ -8,6 +8,7 @@ mod claim;
 mod genl;
 mod host;
 mod nbd;
+pub(crate) mod ublk;
 mod usage;
 
 use self::claim::Claim;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -43,12 +43,13 @@ impl UsageCheck {
         Ok(Self { answered, answer })
     }
 
-    /// The answer, once this is readable.
-    ///
-    /// # Errors
-    /// What opening the device or writing its pages back ran into.
-    pub(crate) fn answer(&self) -> io::Result<Usage> {
-        self.answer.recv().map_err(io::Error::other)?
+    /// The answer, if it is there. An error is what opening the device or writing its pages back ran into.
+    pub(crate) fn answer(&self) -> Option<io::Result<Usage>> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(error @ TryRecvError::Disconnected) => Some(Err(io::Error::other(error))),
+        }
     }
 }
 
@@ -78,6 +79,6 @@ mod tests {
         let check = UsageCheck::begin(dir.path().join("gone")).unwrap();
         let mut fds = [rustix::event::PollFd::new(&check, rustix::event::PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut fds, None).unwrap(), 1);
-        assert_eq!(check.answer().unwrap(), Usage::Free);
+        assert_eq!(check.answer().unwrap().unwrap(), Usage::Free);
     }
 }

@@ -60,6 +60,13 @@ impl Requests {
         *whole = last;
     }
 
+    /// No more of a request comes than has come; `unfinished` of the counted blobs are not there in full.
+    pub(super) fn cut_off(&mut self, op: OpId, unfinished: u32) {
+        let OpKind::Change { uncommitted, whole, .. } = &mut self.ops[op].kind else { panic!("not a change") };
+        *uncommitted -= unfinished;
+        *whole = true;
+    }
+
     /// A blob of a request has been committed.
     pub(super) fn part_committed(&mut self, op: OpId, seq: Seq) {
         let OpKind::Change { uncommitted, last, .. } = &mut self.ops[op].kind else { panic!("not a change") };

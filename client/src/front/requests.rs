@@ -10,6 +10,7 @@
 //! 3. Read buffers are given in order of arrival (`buffers`).
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use twinsan_wire::Seq;
@@ -115,6 +116,15 @@ pub(crate) enum Failure {
     Late(u64),
     /// The volume is gone, and why.
     Gone(Arc<str>),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(limit) => write!(f, "no answer within the I/O timeout of {limit} ms"),
+            Self::Gone(why) => f.write_str(why),
+        }
+    }
 }
 
 /// See the module's text.

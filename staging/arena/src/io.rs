@@ -63,6 +63,50 @@ impl Arena {
             unsafe { libc::read(fd.as_raw_fd(), to.cast(), len) }
         })
     }
+
+    /// Reads `len` bytes at `position` of a file straight to `offset`.
+    ///
+    /// # Errors
+    /// The system's; `UnexpectedEof` if the file has fewer. A signal is not an error.
+    pub fn read_exact_at(&self, fd: BorrowedFd<'_>, position: u64, offset: usize, len: usize) -> io::Result<()> {
+        let to = self.at(offset, len);
+        all(len, position, io::ErrorKind::UnexpectedEof, |done, position| {
+            // SAFETY: `at` has checked that `len` bytes from there belong to the mapping, which outlives the call, and
+            // `done` is less than `len`.
+            unsafe { libc::pread(fd.as_raw_fd(), to.wrapping_add(done).cast(), len - done, position) }
+        })
+    }
+
+    /// Writes `len` bytes at `offset` straight to `position` of a file.
+    ///
+    /// # Errors
+    /// The system's; `WriteZero` if the file takes fewer. A signal is not an error.
+    pub fn write_all_at(&self, fd: BorrowedFd<'_>, position: u64, offset: usize, len: usize) -> io::Result<()> {
+        let from = self.at(offset, len);
+        all(len, position, io::ErrorKind::WriteZero, |done, position| {
+            // SAFETY: `at` has checked that `len` bytes from there belong to the mapping, which outlives the call, and
+            // `done` is less than `len`; the kernel only reads them.
+            unsafe { libc::pwrite(fd.as_raw_fd(), from.wrapping_add(done).cast(), len - done, position) }
+        })
+    }
+}
+
+/// Calls, with the bytes done and the position of the next, until `len` bytes are done; `short` if a call does none.
+fn all(
+    len: usize,
+    position: u64,
+    short: io::ErrorKind,
+    mut call: impl FnMut(usize, libc::off_t) -> libc::ssize_t,
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < len {
+        let at = libc::off_t::try_from(position + done as u64).map_err(io::Error::other)?;
+        match retry(|| call(done, at))? {
+            0 => return Err(short.into()),
+            n => done += n,
+        }
+    }
+    Ok(())
 }
 
 /// One gathered write of `parts`, in order: the number of bytes written, which may be fewer than given. A socket whose

@@ -236,10 +236,7 @@ impl NbdFront {
         if self.reservation == Some(id) {
             self.reservation = None;
         }
-        if let OpKind::Change { whole, uncommitted, .. } = &mut self.requests.ops[incoming.op].kind {
-            *uncommitted -= u32::from(incoming.part.is_some());
-            *whole = true;
-        }
+        self.requests.cut_off(incoming.op, u32::from(incoming.part.is_some()));
         self.run_later(id);
     }
 }

@@ -356,9 +356,9 @@ impl NbdFront {
 
 /// Says that a request has failed.
 fn fail(output: &mut Output, structured: bool, cookie: u64, why: &Failure) {
-    let (errno, why): (_, &str) = match why {
-        Failure::Late(limit) => (Errno::Io, &format!("no answer within the I/O timeout of {limit} ms")),
-        Failure::Gone(why) => (Errno::Shutdown, why),
+    let errno = match why {
+        Failure::Late(_) => Errno::Io,
+        Failure::Gone(_) => Errno::Shutdown,
     };
-    output.reply(|bytes| reply::error(bytes, structured, cookie, errno, why));
+    output.reply(|bytes| reply::error(bytes, structured, cookie, errno, &why.to_string()));
 }

@@ -48,6 +48,28 @@ fn nothing_is_written_from_beyond_the_end() {
     let _ = writev(near.as_fd(), &[IoPart::Bytes(b"x"), IoPart::Arena { arena: &arena, offset: 4095, len: 2 }]);
 }
 
+#[test]
+fn a_file_is_read_and_written_in_place_and_at_its_place() {
+    let arena = arena(4096);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"0123456789").unwrap();
+    arena.read_exact_at(file.as_fd(), 3, 100, 5).unwrap();
+    assert_eq!(bytes_of(&arena, 99, 7), b"\x0034567\0");
+    let error = arena.read_exact_at(file.as_fd(), 8, 200, 5).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    arena.write_all_at(file.as_fd(), 0, 101, 3).unwrap();
+    file.rewind().unwrap();
+    let mut all = String::new();
+    file.read_to_string(&mut all).unwrap();
+    assert_eq!(all, "4563456789");
+}
+
+#[test]
+#[should_panic(expected = "97 bytes at offset 4000 of arena \"io\", which has 4096")]
+fn nothing_of_a_file_is_read_beyond_the_end() {
+    let _ = arena(4096).read_exact_at(tempfile::tempfile().unwrap().as_fd(), 0, 4000, 97);
+}
+
 /// Header from ordinary memory, two pieces of one arena and one of another, an empty piece in between.
 fn parts<'a>(first: &'a Arena, second: &'a Arena) -> [IoPart<'a>; 5] {
     first.copy_in(0, b"abcdef");

@@ -1,0 +1,34 @@
+//! NBD clients that connect.
+
+use std::os::fd::AsFd;
+
+use twinsan_fabric::{Fabric, Interest};
+
+use super::News;
+use crate::attach::driver::DOOR;
+use crate::front::{NbdFront, NbdListener};
+
+/// Who connected before waits in the listener's backlog.
+pub(super) fn open<F: Fabric>(listener: &NbdListener, fabric: &mut F) -> anyhow::Result<Option<News>> {
+    fabric.watch(listener.as_fd(), DOOR, Interest::Readable)?;
+    Ok(Some(News::Open))
+}
+
+pub(super) fn close<F: Fabric>(listener: &NbdListener, fabric: &mut F) {
+    fabric.unwatch(listener.as_fd());
+}
+
+pub(super) fn accept(listener: &NbdListener, front: &mut NbdFront) {
+    loop {
+        match listener.accept() {
+            Ok(Some(fd)) => {
+                if !front.accept(fd) {
+                    tracing::warn!("too many NBD connections: one was turned away");
+                }
+            }
+            Ok(None) => return,
+            // Of one connection (it is gone again), or for want of descriptors: later ones may do better.
+            Err(error) => return tracing::warn!("accepting an NBD connection: {error}"),
+        }
+    }
+}
