@@ -19,6 +19,8 @@ mod reads;
 mod requests;
 mod slots;
 mod span;
+#[cfg(test)]
+mod testing;
 mod ublk;
 
 pub use self::backend::{Backend, Watcher};

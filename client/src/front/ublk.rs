@@ -389,3 +389,6 @@ impl<Q: RequestQueue> UblkFront<Q> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,79 +1,21 @@
 //! The front end on real sockets, over a volume in RAM whose every step the test decides.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use twinsan_arena::PagePolicy;
 use twinsan_fabric::Interest;
 use twinsan_nbd::Export;
 use twinsan_nbd::proto::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk, cmd};
-use twinsan_staging::{Geometry, Window};
-use twinsan_wire::{Blob, BlobKind, Generation, Lba, Seq};
+use twinsan_wire::Seq;
 
-use crate::front::{Backend, NbdFront, NbdOptions, Shape, Watcher};
-use crate::memory::Memory;
+use crate::front::testing::Model;
+pub(super) use crate::front::testing::{BLOCK, RING, SIZE, memory, pattern, shape};
+use crate::front::{NbdFront, NbdOptions, Watcher};
 
-pub(super) const BLOCK: u32 = 4096;
-pub(super) const BLOCKS: u64 = 512;
-pub(super) const SIZE: u64 = BLOCKS * BLOCK as u64;
-pub(super) const RING: u64 = 128 << 10;
-const SLOTS: u32 = 16;
 const FIRST_TOKEN: u64 = 7;
-
-thread_local! {
-    // Prefaulting the read buffers takes longer than a test does.
-    static MEMORY: RefCell<Option<Memory>> = const { RefCell::new(None) };
-}
-
-fn memory() -> Memory {
-    MEMORY.with_borrow_mut(|memory| {
-        memory.get_or_insert_with(|| Memory::new("test", RING, PagePolicy::Small).expect("memory")).clone()
-    })
-}
-
-/// A volume in RAM.
-pub(super) struct Model {
-    memory: Memory,
-    window: Window,
-    /// What has been committed, in the order of the seqs.
-    pub(super) disk: Vec<u8>,
-    /// Reads that have not been answered: what they will say was fixed when they were asked.
-    reads: Vec<(u32, Vec<u8>)>,
-    /// Every commit.
-    pub(super) log: Vec<(BlobKind, u64, u32)>,
-    pub(super) written: Seq,
-}
-
-impl Backend for Model {
-    fn place(&mut self, payload_len: u32) -> Option<u64> {
-        self.window.place(payload_len)
-    }
-
-    fn write(&mut self, kind: BlobKind, lba: Lba, blocks: u32) -> Seq {
-        let payload_len = if kind == BlobKind::Write { blocks * BLOCK } else { 0 };
-        let data_pos = self.window.place(payload_len).expect("place said so");
-        let seq = self.window.next_seq();
-        self.window.push(Blob { generation: Generation(1), seq, kind, lba, blocks, data_pos, payload_len });
-        let at = usize::try_from(lba.0 * u64::from(BLOCK)).unwrap();
-        let to = &mut self.disk[at..at + blocks as usize * BLOCK as usize];
-        match kind {
-            BlobKind::Write => self.memory.arena().copy_out(self.memory.staged(data_pos), to),
-            BlobKind::Zeroes | BlobKind::Discard => to.fill(0),
-        }
-        self.log.push((kind, lba.0, blocks));
-        self.written = seq;
-        seq
-    }
-
-    fn read(&mut self, lba: Lba, blocks: u32, slot: u32) {
-        let at = usize::try_from(lba.0 * u64::from(BLOCK)).unwrap();
-        self.reads.push((slot, self.disk[at..at + blocks as usize * BLOCK as usize].to_vec()));
-    }
-}
 
 /// Which sockets are watched for what.
 #[derive(Default)]
@@ -118,25 +60,9 @@ impl Bench {
     }
 
     pub(super) fn with_io_timeout(io_timeout_ms: Option<u64>) -> Self {
-        let memory = memory();
-        let geometry = Geometry::new(SLOTS, RING, BLOCK).unwrap();
-        let shape = Shape { block_bytes: BLOCK, blocks: BLOCKS, max_payload: geometry.max_payload() };
         let export = Export { name: "db".into(), description: String::new(), size: SIZE, block_bytes: BLOCK };
-        let options = NbdOptions { export, shape, io_timeout_ms, first_token: FIRST_TOKEN };
-        let size = usize::try_from(SIZE).unwrap();
-        Self {
-            front: NbdFront::new(options, memory.clone()),
-            model: Model {
-                memory,
-                window: Window::new(geometry),
-                disk: vec![0; size],
-                reads: Vec::new(),
-                log: Vec::new(),
-                written: Seq::ZERO,
-            },
-            watched: Watched::default(),
-            now_ms: 0,
-        }
+        let options = NbdOptions { export, shape: shape(), io_timeout_ms, first_token: FIRST_TOKEN };
+        Self { front: NbdFront::new(options, memory()), model: Model::new(), watched: Watched::default(), now_ms: 0 }
     }
 
     /// The kernel, with one end of a socket pair.
@@ -228,8 +154,7 @@ impl Bench {
     }
 
     pub(super) fn complete_read(&mut self, at: usize) {
-        let (slot, bytes) = self.model.reads.swap_remove(at);
-        self.model.memory.arena().copy_in(Memory::read_slot(slot), &bytes);
+        let slot = self.model.answer_read(at);
         self.front.read_completed(slot);
     }
 
@@ -342,9 +267,4 @@ impl Client {
         self.inbox.drain(..used);
         Some(reply)
     }
-}
-
-/// Bytes that tell where they came from.
-pub(super) fn pattern(seed: u8, len: usize) -> Vec<u8> {
-    (0..len).map(|at| seed.wrapping_mul(31).wrapping_add(u8::try_from(at % 251).unwrap()) | 1).collect()
 }
