@@ -16,12 +16,12 @@ use crate::front::testing::{BLOCK, BLOCKS, Model, RING, SIZE, memory, pattern, s
 /// More than there are read buffers.
 const TAGS: u16 = 80;
 
-/// A request and its pages.
-type Asked = (Request, Vec<u8>);
+/// A request and its pages, while it is open.
+type Slot = Option<(Request, Vec<u8>)>;
 
 /// The kernel's side: requests, their pages, and what was said of them.
 pub(super) struct Kernel {
-    tags: RefCell<Vec<Option<Asked>>>,
+    tags: RefCell<Vec<Slot>>,
     queued: VecDeque<u16>,
     committed: Vec<(u16, Result<u32, i32>)>,
     /// What the driver has been told.
