@@ -15,7 +15,7 @@ use twinsan_lab::report::{self, Row};
 use twinsan_lab::scenario::{Scenario, matches};
 use twinsan_lab::scenarios::SCENARIOS;
 use twinsan_lab::topology::{Host, Lab};
-use twinsan_lab::{machine, shell};
+use twinsan_lab::{machine, programs, shell};
 
 /// Scenarios with the kernel's own RDMA, iSCSI, dm-multipath, nbd and ublk, on four guests
 ///
@@ -109,6 +109,7 @@ fn announce(lab: &Lab) {
 fn run_scenarios(cli: &Cli) -> Result<bool> {
     let wanted = selected(&cli.only)?;
     let parts = cache::parts()?;
+    programs::build()?;
     let logs = logs_folder()?;
     let begin = Instant::now();
     let mut rows = Vec::new();
@@ -191,8 +192,10 @@ fn open_shell(host: &str) -> Result<()> {
         [socket] => return shell::enter(socket, host),
         many => bail!("{} labs are kept; end all but one", many.len()),
     }
+    let parts = cache::parts()?;
+    programs::build()?;
     let logs = logs_folder()?;
-    let mut lab = Lab::create(&cache::parts()?, &logs)?;
+    let mut lab = Lab::create(&parts, &logs)?;
     announce(&lab);
     eprintln!("lab: booting a new one; `exit` ends it");
     lab.boot()?;

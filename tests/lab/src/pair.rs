@@ -79,6 +79,10 @@ impl Plan {
 pub enum Front {
     /// An NBD server on a socket, and Debian's `nbd-client`.
     NbdClient,
+    /// The kernel's nbd driver, served by `twinsan attach` itself.
+    NbdDevice,
+    /// The kernel's ublk driver.
+    Ublk,
 }
 
 impl Front {
@@ -86,6 +90,8 @@ impl Front {
     const fn arguments(self) -> &'static str {
         match self {
             Self::NbdClient => "--nbd unix:/run/nbd.sock",
+            Self::NbdDevice => "--nbd-device /dev/nbd0",
+            Self::Ublk => "--ublk --ublk-id 0",
         }
     }
 }
@@ -216,6 +222,8 @@ impl Pair {
                 client.sh(&format!("nbd-client -unix /run/nbd.sock -N {VOLUME} /dev/nbd0 -b 4096"))?;
                 Ok("/dev/nbd0")
             }
+            Front::NbdDevice => Ok("/dev/nbd0"),
+            Front::Ublk => Ok("/dev/ublkb0"),
         }
     }
 

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 /// Binaries of the workspace.
 const PROGRAMS: [&str; 4] = ["twinsand", "twinsan", "twinsan-perf", "lab-guest"];
+/// Examples: tools for what only real parts can show.
+const EXAMPLES: [&str; 2] = ["pr-lab", "rdma-conformance"];
 /// The guests' scripts.
 const SCRIPTS: [(&str, &str); 4] = [
     ("init", include_str!("../guest/init")),
@@ -16,17 +18,35 @@ const SCRIPTS: [(&str, &str); 4] = [
     ("san", include_str!("../guest/san")),
 ];
 
-/// Builds the programs with the cargo that runs us, and puts them and the scripts where the guests see them.
+/// Builds the programs with the cargo that runs us; without one they have to be beside our own program.
 ///
 /// # Errors
-/// If they don't build, or aren't beside our own program.
+/// If they don't build.
+pub fn build() -> Result<()> {
+    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml")]);
+    build.args(PROGRAMS.iter().flat_map(|name| ["--bin", name]));
+    build.args(EXAMPLES.iter().flat_map(|name| ["--example", name]));
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let status = build.status().context("cargo build")?;
+    ensure!(status.success(), "cargo could not build {}", [&PROGRAMS[..], &EXAMPLES].concat().join(", "));
+    Ok(())
+}
+
+/// Puts the programs and the scripts where the guests see them.
+///
+/// # Errors
+/// If a program was not built.
 pub fn share(folder: &Path) -> Result<()> {
-    build()?;
     let own = std::env::current_exe()?;
     let built = own.parent().context("a program has a folder")?;
     fs::create_dir_all(folder.join("bin"))?;
-    for name in PROGRAMS {
-        let program = built.join(name);
+    let programs = PROGRAMS.iter().map(|name| built.join(name));
+    for program in programs.chain(EXAMPLES.iter().map(|name| built.join("examples").join(name))) {
+        let name = program.file_name().context("a program has a name")?;
         fs::copy(&program, folder.join("bin").join(name))
             .with_context(|| format!("{} (build it, or run the lab by `cargo lab`, which does)", program.display()))?;
     }
@@ -34,20 +54,5 @@ pub fn share(folder: &Path) -> Result<()> {
     for (name, text) in SCRIPTS {
         fs::write(folder.join("guest").join(name), text)?;
     }
-    Ok(())
-}
-
-fn build() -> Result<()> {
-    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml")]);
-    for name in PROGRAMS {
-        build.args(["--bin", name]);
-    }
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    let status = build.status().context("cargo build")?;
-    ensure!(status.success(), "cargo could not build {}", PROGRAMS.join(", "));
     Ok(())
 }

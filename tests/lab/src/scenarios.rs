@@ -1,5 +1,7 @@
 //! The table of scenarios.
 
+mod device;
+mod fence;
 mod files;
 mod lab_itself;
 mod one_host;
@@ -22,11 +24,37 @@ pub const SCENARIOS: &[Scenario] = &[
         run: parts::reservations,
     },
     Scenario {
+        name: "rdma-conformance",
+        about: "the fabric's conformance suite over rxe",
+        run: parts::rdma_conformance,
+    },
+    Scenario {
         name: "shelf-power-cut",
         about: "registrations and reservation outlive the shelf's power cut (APTPL)",
         run: parts::shelf_power_cut,
     },
     Scenario { name: "paths", about: "dm-multipath: one path lost, all lost, both back", run: parts::paths },
+    Scenario {
+        name: "fence-holder",
+        about: "the reservation's holder is fenced in the middle of writing: nothing of it lands",
+        run: fence::holder,
+    },
+    Scenario {
+        name: "fence-no-holder",
+        about: "the same for a registrant that does not hold the reservation",
+        run: fence::no_holder,
+    },
+    Scenario {
+        name: "fence-path",
+        about: "a path returns to a host while the other one fences it",
+        run: fence::path_against_fence,
+    },
+    Scenario { name: "fence-stale-key", about: "the key of a dead process is replaced", run: fence::stale_key },
+    Scenario {
+        name: "fence-queued-write",
+        about: "writes queued in dm-multipath outlive their process, and are refused",
+        run: fence::queued_write,
+    },
     Scenario {
         name: "one-host-kill",
         about: "a pair on one host, tcp, local-lock on the multipath disk, kernel nbd: both nodes' processes killed in turn",
@@ -43,9 +71,31 @@ pub const SCENARIOS: &[Scenario] = &[
         run: one_host::ext4,
     },
     Scenario {
+        name: "files-ublk",
+        about: "/dev/ublkb0 over rxe: fio's verify, ext4 and sqlite, the primary's host killed in the middle",
+        run: device::files_on_ublk,
+    },
+    Scenario { name: "files-nbd", about: "the same on /dev/nbd0", run: device::files_on_nbd },
+    Scenario {
+        name: "client-killed-ublk",
+        about: "`twinsan attach --ublk` is killed under load and started again: no error",
+        run: device::client_killed_ublk,
+    },
+    Scenario { name: "client-killed-nbd", about: "the same for `--nbd-device`", run: device::client_killed_nbd },
+    Scenario {
+        name: "client-host-killed",
+        about: "the client's host loses power: every commit that was reported is there",
+        run: device::client_host_killed,
+    },
+    Scenario {
         name: "kill-primary-host",
         about: "the primary's host loses power under load, then that of its successor",
         run: two_hosts::kill_primary_host,
+    },
+    Scenario {
+        name: "kill-primary-host-tcp",
+        about: "the same over tcp, with nbd-client",
+        run: two_hosts::kill_primary_host_tcp,
     },
     Scenario {
         name: "kill-secondary-host",
@@ -119,4 +169,5 @@ pub const SCENARIOS: &[Scenario] = &[
         run: two_hosts::shelf_restart,
     },
     Scenario { name: "stop-in-turn", about: "SIGTERM to each node in turn under load", run: two_hosts::stop_in_turn },
+    Scenario { name: "switchover", about: "`twinsan switchover` four times under load", run: two_hosts::switchover },
 ];

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::agent::Job;
 use crate::topology::{Host, Lab};
 
 /// For tools that write a lot.
@@ -25,9 +26,33 @@ pub(super) fn fio_verify(lab: &Lab, device: &str) -> Result<u64> {
     Ok(read >> 20)
 }
 
-/// A filesystem with a database that says after each commit that it is done; `disturb` happens in the middle. Then the
-/// filesystem is taken away without a word, and everything that was committed has to be there. Gives the rows.
-pub(super) fn ext4_and_sqlite(lab: &Lab, device: &str, disturb: impl FnOnce(&Lab) -> Result<()>) -> Result<u64> {
+/// A filesystem with a database that says after each commit that it is done; `disturb` happens in the middle. Then
+/// everything that was committed has to be there. Gives the rows.
+pub(super) fn ext4_and_sqlite(
+    lab: &mut Lab,
+    device: &str,
+    disturb: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<u64> {
+    let job = start_commits(lab, device)?;
+    let before = job.wait_for("20 commits", LONG, reached(20))?;
+    disturb(lab)?;
+    job.wait_for("20 more commits", LONG, reached(before + 20))?;
+    job.signal(libc::SIGKILL)?;
+    job.wait(LONG)?;
+    let committed = last_number(&job.said()).context("no commit")?;
+    lab.node(Host::Client).sh_within(LONG, "umount /mnt/volume")?;
+    committed_rows(lab, device, committed)
+}
+
+/// The same, and the client's host loses power. Gives how many commits it had reported.
+pub(super) fn commits_until_power_cut(lab: &mut Lab, device: &str) -> Result<u64> {
+    let job = start_commits(lab, device)?;
+    job.wait_for("40 commits", LONG, reached(40))?;
+    lab.node_mut(Host::Client).kill();
+    last_number(&job.said()).context("no commit")
+}
+
+fn start_commits(lab: &Lab, device: &str) -> Result<Job> {
     let client = lab.node(Host::Client);
     client
         .sh_within(LONG, &format!("mkfs.ext4 -q -F {device} && mkdir -p /mnt/volume && mount {device} /mnt/volume"))?;
@@ -35,28 +60,28 @@ pub(super) fn ext4_and_sqlite(lab: &Lab, device: &str, disturb: impl FnOnce(&Lab
     // FULL: a commit that was reported is on the device. A line appears only after its commit.
     let commits = "n=0; while n=$((n + 1)); do sqlite3 /mnt/volume/db \"pragma synchronous=full; \
                    insert into t values($n, randomblob(3000));\" && echo $n || exit 1; done";
-    let job = client.spawn("sqlite", commits)?;
-    let reached = |goal: u64| move |said: &str| last_number(said).filter(|&n| n >= goal);
-    let before = job.wait_for("20 commits", LONG, reached(20))?;
-    disturb(lab)?;
-    job.wait_for("20 more commits", LONG, reached(before + 20))?;
-    job.signal(libc::SIGKILL)?;
-    job.wait(LONG)?;
-    let committed = last_number(&job.said()).context("no commit")?;
-    client.sh_within(LONG, "umount /mnt/volume")?;
-    client.sh_within(LONG, &format!("e2fsck -f -n {device}"))?;
-    client.sh(&format!("mount {device} /mnt/volume"))?;
+    client.spawn("sqlite", commits)
+}
+
+/// Mounts the filesystem, which mends itself, and counts the rows of a database that has reported so many commits.
+pub(super) fn committed_rows(lab: &Lab, device: &str, committed: u64) -> Result<u64> {
+    let client = lab.node(Host::Client);
+    client.sh_within(LONG, &format!("mkdir -p /mnt/volume && mount {device} /mnt/volume"))?;
     let kept = client.sh("sqlite3 /mnt/volume/db 'pragma integrity_check; select count(*), max(n) from t;'")?;
-    client.sh("umount /mnt/volume")?;
+    client.sh_within(LONG, &format!("umount /mnt/volume && e2fsck -f -n {device}"))?;
     let mut lines = kept.lines();
     ensure!(lines.next() == Some("ok"), "sqlite: {kept}");
     let counts: Vec<u64> = lines.next().unwrap_or_default().split('|').filter_map(|n| n.parse().ok()).collect();
-    // The one that was being committed when its shell was killed may be there too.
+    // The one that was being committed at the end may be there too.
     ensure!(
         matches!(counts[..], [count, last] if count == last && (last == committed || last == committed + 1)),
         "{committed} commits were reported, and the database has {kept}"
     );
-    Ok(committed)
+    Ok(counts[0])
+}
+
+fn reached(goal: u64) -> impl Fn(&str) -> Option<u64> {
+    move |said| last_number(said).filter(|&n| n >= goal)
 }
 
 fn last_number(said: &str) -> Option<u64> {

@@ -51,7 +51,7 @@ const ONE_PATH: &str = "[ $(multipathd show paths format '%t %T' | grep -c 'acti
 pub(super) fn ext4(stage: &mut Stage) -> Result<()> {
     let (mut pair, device) = Pair::serve(&stage.lab, Plan::one_host(), Front::NbdClient)?;
     let verified = files::fio_verify(&stage.lab, device)?;
-    let rows = files::ext4_and_sqlite(&stage.lab, device, |lab| {
+    let rows = files::ext4_and_sqlite(&mut stage.lab, device, |lab| {
         let primary = pair.until_dual(lab)?;
         pair.signal_node(primary, libc::SIGKILL)?;
         pair.wait_node(primary)?;

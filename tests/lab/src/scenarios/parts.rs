@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::agent::Output;
 use crate::scenario::{Stage, ms};
 use crate::topology::{DISK, Host, Lab, Link, PATH_LOSS, SANS, SERIAL};
 
@@ -59,29 +60,43 @@ pub(super) fn sd_paths(lab: &Lab, host: Host) -> Result<Vec<String>> {
     Ok(usable.collect())
 }
 
+/// `sg_persist` on a path. A unit attention (exit status 6), with which a device reports what has happened to it, is
+/// not an answer: asked again, it gives one (SPC-4 5.14).
+fn sg_persist(lab: &Lab, host: Host, path: &str, arguments: &str) -> Result<Output> {
+    for _ in 0..5 {
+        let output = lab.node(host).try_sh(&format!("sg_persist --no-inquiry {arguments} /dev/{path}"))?;
+        if output.code != 6 {
+            return Ok(output);
+        }
+    }
+    bail!("{}: {path} reports unit attentions without end", host.name())
+}
+
 /// Registers a key on every path of a host.
 fn register(lab: &Lab, host: Host, key: u32) -> Result<()> {
     for path in sd_paths(lab, host)? {
-        let register = "sg_persist --no-inquiry --out --register-ignore --param-aptpl";
-        lab.node(host).sh(&format!("{register} --param-sark={key:#x} /dev/{path}"))?;
+        let arguments = format!("--out --register-ignore --param-aptpl --param-sark={key:#x}");
+        let output = sg_persist(lab, host, &path, &arguments)?;
+        ensure!(output.code == 0, "registering {key:#x} through {path} of {}: {}", host.name(), output.text);
     }
     Ok(())
 }
 
+fn first_path(lab: &Lab, host: Host) -> Result<String> {
+    let path = sd_paths(lab, host)?.into_iter().next();
+    path.with_context(|| format!("{} has no path", host.name()))
+}
+
 /// A `PERSISTENT RESERVE OUT` on a host's first path. Gives the exit status: 24 is a reservation conflict.
 fn reserve_out(lab: &Lab, host: Host, arguments: &str) -> Result<i32> {
-    let paths = sd_paths(lab, host)?;
-    let path = paths.first().with_context(|| format!("{} has no path", host.name()))?;
-    let output = lab.node(host).try_sh(&format!("sg_persist --no-inquiry --out {arguments} /dev/{path}"))?;
-    Ok(output.code)
+    Ok(sg_persist(lab, host, &first_path(lab, host)?, &format!("--out {arguments}"))?.code)
 }
 
 /// What is registered, as a host reads it; sorted.
 fn keys(lab: &Lab, host: Host) -> Result<Vec<u64>> {
-    let paths = sd_paths(lab, host)?;
-    let path = paths.first().with_context(|| format!("{} has no path", host.name()))?;
-    let text = lab.node(host).sh(&format!("sg_persist --no-inquiry --in --read-keys /dev/{path}"))?;
-    let hex = text.lines().filter_map(|line| line.trim().strip_prefix("0x"));
+    let output = sg_persist(lab, host, &first_path(lab, host)?, "--in --read-keys")?;
+    ensure!(output.code == 0, "READ KEYS: {}", output.text);
+    let hex = output.text.lines().filter_map(|line| line.trim().strip_prefix("0x"));
     let mut keys = hex.map(|hex| Ok(u64::from_str_radix(hex, 16)?)).collect::<Result<Vec<_>>>()?;
     keys.sort_unstable();
     Ok(keys)
@@ -149,6 +164,17 @@ pub(super) fn reservations(stage: &mut Stage) -> Result<()> {
     register(lab, Host::San1, 3)?;
     ensure!(write(lab, Host::San1, DISK)? == Written::Done, "registered again");
     stage.note("conflict, pre-emption and re-registration on 4 paths");
+    Ok(())
+}
+
+/// The fabric's conformance suite on one host's rxe device.
+pub(super) fn rdma_conformance(stage: &mut Stage) -> Result<()> {
+    let suite = "TWINSAN_RDMA_ADDRESS=rdma://10.4.0.1:0 exec /lab/bin/rdma-conformance";
+    let job = stage.lab.node(Host::San1).spawn("conformance", suite)?;
+    let output = job.wait(Duration::from_secs(240))?;
+    let last = output.text.lines().last().unwrap_or_default().to_owned();
+    ensure!(output.code == 0, "{}", output.text);
+    stage.note(last);
     Ok(())
 }
 

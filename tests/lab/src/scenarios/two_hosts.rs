@@ -22,8 +22,12 @@ struct Running {
 const SOME: u64 = 50;
 
 impl Running {
-    fn start(stage: &Stage, fabric: &'static str) -> Result<Self> {
-        let (pair, device) = Pair::serve(&stage.lab, Plan::two_hosts(fabric), Front::NbdClient)?;
+    fn start(stage: &Stage) -> Result<Self> {
+        Self::start_with(stage, "rdma", Front::Ublk)
+    }
+
+    fn start_with(stage: &Stage, fabric: &'static str, front: Front) -> Result<Self> {
+        let (pair, device) = Pair::serve(&stage.lab, Plan::two_hosts(fabric), front)?;
         let primary = pair.until_dual(&stage.lab)?;
         let load = Load::start(&stage.lab, device)?;
         load.goes_on(SOME)?;
@@ -59,7 +63,17 @@ fn revive(lab: &mut Lab, pair: &mut Pair, node: usize) -> Result<()> {
 
 /// The primary's host, then the host of the one that took over.
 pub(super) fn kill_primary_host(stage: &mut Stage) -> Result<()> {
-    let mut run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
+    kill_both_in_turn(stage, run)
+}
+
+/// The same over sockets, with other people's nbd-client.
+pub(super) fn kill_primary_host_tcp(stage: &mut Stage) -> Result<()> {
+    let run = Running::start_with(stage, "tcp", Front::NbdClient)?;
+    kill_both_in_turn(stage, run)
+}
+
+fn kill_both_in_turn(stage: &mut Stage, mut run: Running) -> Result<()> {
     for _ in 0..2 {
         let host = run.pair.host(run.primary);
         stage.lab.node_mut(host).kill();
@@ -72,7 +86,7 @@ pub(super) fn kill_primary_host(stage: &mut Stage) -> Result<()> {
 }
 
 pub(super) fn kill_secondary_host(stage: &mut Stage) -> Result<()> {
-    let mut run = Running::start(stage, "tcp")?;
+    let mut run = Running::start(stage)?;
     let secondary = run.secondary();
     let host = run.pair.host(secondary);
     stage.lab.node_mut(host).kill();
@@ -84,7 +98,7 @@ pub(super) fn kill_secondary_host(stage: &mut Stage) -> Result<()> {
 
 /// The old primary's late writes are refused by the disk, and it joins again by itself.
 pub(super) fn freeze_primary(stage: &mut Stage) -> Result<()> {
-    let mut run = Running::start(stage, "tcp")?;
+    let mut run = Running::start(stage)?;
     let (old, new) = (run.primary, run.secondary());
     let host = run.pair.host(old);
     stage.lab.node_mut(host).freeze()?;
@@ -100,7 +114,7 @@ pub(super) fn freeze_primary(stage: &mut Stage) -> Result<()> {
 }
 
 pub(super) fn freeze_secondary(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     let host = run.pair.host(run.secondary());
     stage.lab.node_mut(host).freeze()?;
     run.until_solo(&stage.lab, run.primary)?;
@@ -110,7 +124,7 @@ pub(super) fn freeze_secondary(stage: &mut Stage) -> Result<()> {
 }
 
 pub(super) fn cut_between_nodes(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     stage.lab.cable(Link::Inter).cut();
     run.until_solo(&stage.lab, run.primary)?;
     run.load.goes_on(SOME)?;
@@ -124,7 +138,7 @@ fn client_link(node: usize) -> Link {
 
 /// The link from the client to one node, which both nodes' link outlives.
 fn cut_client_link(stage: &mut Stage, to_primary: bool) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     let node = if to_primary { run.primary } else { run.secondary() };
     stage.lab.cable(client_link(node)).cut();
     run.load.goes_on(SOME)?;
@@ -145,7 +159,7 @@ pub(super) fn cut_client_secondary(stage: &mut Stage) -> Result<()> {
 
 /// The disk stays: only the client's word tells the secondary that the primary serves nobody.
 pub(super) fn cut_primary_network(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     stage.lab.cable(Link::Inter).cut();
     stage.lab.cable(client_link(run.primary)).cut();
     run.load.goes_on(SOME)?;
@@ -157,7 +171,7 @@ pub(super) fn cut_primary_network(stage: &mut Stage) -> Result<()> {
 
 /// Requests wait, and none fails.
 pub(super) fn cut_client_off(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     for link in [Link::C1, Link::C2] {
         stage.lab.cable(link).cut();
     }
@@ -178,7 +192,7 @@ fn disk_links(node: usize) -> [Link; 2] {
 
 /// One path of the primary is lost, shown, and comes back: registered again before anything is written through it.
 pub(super) fn lose_one_path(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     let lab = &stage.lab;
     let active = |status: &VolumeStatus| status.disk.paths.iter().filter(|path| path.state == "active").count();
     run.pair.until(lab, run.primary, "status shows two paths", |status| active(status) == 2)?;
@@ -199,7 +213,7 @@ pub(super) fn lose_one_path(stage: &mut Stage) -> Result<()> {
 
 /// It asks the other one, which has paths, to take over (rules 11 and 13).
 pub(super) fn lose_primary_paths(stage: &mut Stage) -> Result<()> {
-    let mut run = Running::start(stage, "tcp")?;
+    let mut run = Running::start(stage)?;
     let (old, new) = (run.primary, run.secondary());
     for link in disk_links(old) {
         stage.lab.cable(link).cut();
@@ -216,7 +230,7 @@ pub(super) fn lose_primary_paths(stage: &mut Stage) -> Result<()> {
 
 /// Shown; it stays a member.
 pub(super) fn lose_secondary_paths(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     let secondary = run.secondary();
     for link in disk_links(secondary) {
         stage.lab.cable(link).cut();
@@ -235,7 +249,7 @@ pub(super) fn lose_secondary_paths(stage: &mut Stage) -> Result<()> {
 
 /// Writes go on completing from RAM until the lanes are full, and wait then; none fails (rule 11).
 pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     let all = [0, 1].map(disk_links).concat();
     for &link in &all {
         stage.lab.cable(link).cut();
@@ -252,7 +266,7 @@ pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
 
 /// The reservation and the keys outlive it; writes wait.
 pub(super) fn shelf_restart(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage, "tcp")?;
+    let run = Running::start(stage)?;
     let kept = stage.lab.share().join("shelf/pr").join(format!("aptpl_{SERIAL}"));
     let text = std::fs::read_to_string(&kept)?;
     ensure!(text.contains("res_holder=1"), "the shelf keeps no reservation: {text}");
@@ -262,7 +276,7 @@ pub(super) fn shelf_restart(stage: &mut Stage) -> Result<()> {
 
 /// Both nodes' RAM is gone while dual: nobody serves until an operator says so (rule 12).
 pub(super) fn kill_both_hosts(stage: &mut Stage) -> Result<()> {
-    let (mut pair, device) = Pair::serve(&stage.lab, Plan::two_hosts("tcp"), Front::NbdClient)?;
+    let (mut pair, device) = Pair::serve(&stage.lab, Plan::two_hosts("rdma"), Front::Ublk)?;
     pair.until_dual(&stage.lab)?;
     let load = Load::start(&stage.lab, device)?;
     load.goes_on(SOME)?;
@@ -287,7 +301,7 @@ pub(super) fn kill_both_hosts(stage: &mut Stage) -> Result<()> {
 
 /// The one that served alone comes back alone.
 pub(super) fn kill_solo_host(stage: &mut Stage) -> Result<()> {
-    let mut run = Running::start(stage, "tcp")?;
+    let mut run = Running::start(stage)?;
     let (primary, secondary) = (run.primary, run.secondary());
     stage.lab.node_mut(run.pair.host(secondary)).kill();
     run.until_solo(&stage.lab, primary)?;
@@ -302,7 +316,7 @@ pub(super) fn kill_solo_host(stage: &mut Stage) -> Result<()> {
 
 /// SIGTERM to each node in turn, under load: nobody sees an error, and the pair is dual again.
 pub(super) fn stop_in_turn(stage: &mut Stage) -> Result<()> {
-    let mut run = Running::start(stage, "tcp")?;
+    let mut run = Running::start(stage)?;
     for _ in 0..2 {
         let primary = run.primary;
         run.pair.signal_node(primary, libc::SIGTERM)?;
@@ -311,6 +325,21 @@ pub(super) fn stop_in_turn(stage: &mut Stage) -> Result<()> {
         run.load.goes_on(SOME)?;
         run.pair.start_node(&stage.lab, primary)?;
         run.primary = run.pair.until_dual(&stage.lab)?;
+    }
+    run.finish(stage)
+}
+
+/// `twinsan switchover` back and forth, under load.
+pub(super) fn switchover(stage: &mut Stage) -> Result<()> {
+    let mut run = Running::start(stage)?;
+    for _ in 0..4 {
+        let host = run.pair.host(run.primary);
+        let output = run.pair.twinsan(&stage.lab, host, "switchover vol1")?;
+        ensure!(output.code == 0, "twinsan switchover: {}", output.text);
+        let new = run.pair.until_dual(&stage.lab)?;
+        ensure!(new != run.primary, "the primary is the same");
+        run.primary = new;
+        run.load.goes_on(SOME)?;
     }
     run.finish(stage)
 }

@@ -1,0 +1,165 @@
+//! The fence by itself, by `pr-lab` (`sas/examples`): what SCSI-3 reservations and dm-multipath do to a node, on a real LUN.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::parts::BOTH_PATHS;
+use crate::agent::{Job, Output};
+use crate::scenario::Stage;
+use crate::topology::{DISK, Host, Lab, Link, PATH_LOSS};
+
+/// A fence on a host, held by a process that takes commands.
+struct Holder {
+    host: Host,
+    process: Job,
+}
+
+impl Holder {
+    fn start(lab: &Lab, host: Host) -> Result<Self> {
+        let name = host.name();
+        lab.node(host).sh(&format!("rm -f /run/pr-lab.{name}"))?;
+        let process = lab.node(host).spawn("pr-lab", &format!("exec /lab/bin/pr-lab node {name} {DISK}"))?;
+        let there = format!("[ -S /run/pr-lab.{name} ]");
+        lab.node(host).until("pr-lab listens", Duration::from_secs(20), &there)?;
+        Ok(Self { host, process })
+    }
+
+    fn try_tell(&self, lab: &Lab, command: &str) -> Result<Output> {
+        let name = self.host.name();
+        lab.node(self.host).try_sh(&format!("/lab/bin/pr-lab tell {name} {command}"))
+    }
+
+    fn tell(&self, lab: &Lab, command: &str) -> Result<String> {
+        let output = self.try_tell(lab, command)?;
+        ensure!(output.code == 0, "{}: {command}: {}", self.host.name(), output.text);
+        Ok(output.text)
+    }
+
+    /// The flood was refused, and had written something before.
+    fn was_refused(&self, lab: &Lab) -> Result<()> {
+        let said = self.tell(lab, "flooded")?;
+        let pages = said.split_whitespace().find_map(|word| word.parse::<u64>().ok()).context("a count of pages")?;
+        ensure!(pages > 0 && said.contains("reservation conflict"), "{}'s flood: {said}", self.host.name());
+        Ok(())
+    }
+}
+
+/// How long a write that is late may take to land.
+const LATE: Duration = Duration::from_secs(2);
+
+/// The one that fences sees no late write of the other, who was the reservation's holder.
+pub(super) fn holder(stage: &mut Stage) -> Result<()> {
+    fenced_flood(stage, true)
+}
+
+/// The same for a victim that only was a registrant: LIO aborts no tasks of such a one by itself.
+pub(super) fn no_holder(stage: &mut Stage) -> Result<()> {
+    fenced_flood(stage, false)
+}
+
+fn fenced_flood(stage: &mut Stage, victim_holds: bool) -> Result<()> {
+    let lab = &stage.lab;
+    let (winner, victim) = (Holder::start(lab, Host::San1)?, Holder::start(lab, Host::San2)?);
+    if victim_holds {
+        victim.tell(lab, "fence")?;
+    } else {
+        winner.tell(lab, "fence")?;
+        victim.tell(lab, "admit")?;
+        winner.tell(lab, "yield")?;
+        victim.tell(lab, "accept")?;
+    }
+    victim.tell(lab, "flood 2")?;
+    std::thread::sleep(Duration::from_millis(500));
+    winner.tell(lab, "fence")?;
+    winner.tell(lab, "fill 1")?;
+    std::thread::sleep(LATE);
+    let verified = winner.tell(lab, "verify 1")?;
+    victim.was_refused(lab)?;
+    let check = victim.try_tell(lab, "check")?;
+    ensure!(check.code != 0 && check.text.contains("gone"), "the victim's key: {}", check.text);
+    stage.note(verified.trim().trim_start_matches("ok ").to_owned());
+    Ok(())
+}
+
+/// A path comes back to one host while the other one fences it: it notices, and leaves no key behind.
+pub(super) fn path_against_fence(stage: &mut Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let other = Holder::start(lab, Host::San2)?;
+    let race = lab.node(Host::San1).spawn("race", &format!("exec /lab/bin/pr-lab race {DISK} /run/go"))?;
+    race.wait_for("the path is about to be registered", PATH_LOSS, |said| said.contains("paused").then_some(()))?;
+    other.tell(lab, "fence")?;
+    lab.node(Host::San1).sh("touch /run/go")?;
+    let output = race.wait(PATH_LOSS)?;
+    ensure!(output.code == 0 && output.text.contains("ok: fenced"), "{}", output.text);
+    ensure!(keys(lab, Host::San2)?.starts_with("2 keys"), "{}", keys(lab, Host::San2)?);
+    Ok(())
+}
+
+/// A key of a process that is dead is no obstacle, and does not stay.
+pub(super) fn stale_key(stage: &mut Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let first = Holder::start(lab, Host::San1)?;
+    first.tell(lab, "fence")?;
+    let before = keys(lab, Host::San1)?;
+    first.process.signal(libc::SIGKILL)?;
+    first.process.wait(PATH_LOSS)?;
+    ensure!(keys(lab, Host::San1)? == before, "a dead process's registration went by itself");
+    let second = Holder::start(lab, Host::San1)?;
+    second.tell(lab, "fence")?;
+    let after = keys(lab, Host::San1)?;
+    ensure!(after != before && after.starts_with("2 keys"), "first {before}, then {after}");
+    second.tell(lab, "write 1")?;
+    Ok(())
+}
+
+/// From "N keys" on, as `pr-lab keys` prints them.
+fn keys(lab: &Lab, host: Host) -> Result<String> {
+    let text = lab.node(host).sh(&format!("/lab/bin/pr-lab keys {DISK}"))?;
+    let at = text.find(", ").with_context(|| text.clone())?;
+    Ok(text[at + 2..].trim_end().to_owned())
+}
+
+/// Writes queued in dm-multipath outlive their process. As long as one can still land, its host is not let in again.
+pub(super) fn queued_write(stage: &mut Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let winner = Holder::start(lab, Host::San1)?;
+    let victim = Holder::start(lab, Host::San2)?;
+    winner.tell(lab, "fence")?;
+    victim.tell(lab, "admit")?;
+    winner.tell(lab, "yield")?;
+    victim.tell(lab, "accept")?;
+    lab.node(Host::San2).sh("dmsetup message mpatha 0 queue_if_no_path")?;
+    victim.tell(lab, "flood 2")?;
+    for link in [Link::A2, Link::B2] {
+        lab.cable(link).cut();
+    }
+    let none = "[ $(multipathd show paths format '%t %T' | grep -c 'active ready') = 0 ]";
+    lab.node(Host::San2).until("all paths count as lost", 2 * PATH_LOSS, none)?;
+    victim.process.signal(libc::SIGKILL)?;
+    winner.tell(lab, "fence")?;
+    winner.tell(lab, "fill 1")?;
+
+    // The dead process's writes are still there, somewhere: the host's claim is not free.
+    let second = lab
+        .node(Host::San2)
+        .try_sh("python3 -c \"import os; os.open('/dev/mapper/mpatha', os.O_RDWR | os.O_EXCL)\"")?;
+    ensure!(
+        second.code != 0 && second.text.contains("busy"),
+        "the claim is free while writes are queued: {}",
+        second.text
+    );
+    for link in [Link::A2, Link::B2] {
+        lab.cable(link).mend();
+    }
+    lab.node(Host::San2).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
+    std::thread::sleep(LATE);
+    winner.tell(lab, "verify 1")?;
+    let ended = victim.process.wait(PATH_LOSS)?;
+    ensure!(ended.code == 128 + libc::SIGKILL, "pr-lab ended with {}", ended.code);
+    let victim = Holder::start(lab, Host::San2)?;
+    victim.tell(lab, "admit")?;
+    winner.tell(lab, "verify 1")?;
+    stage.note("queued writes of a dead process were refused");
+    Ok(())
+}
