@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use twinsan_fabric::WaitPolicy;
-use twinsan_tcp::{TcpFabric, TcpOptions};
+use twinsan_network::{Network, NetworkOptions};
 
 /// What nodes and clients run on.
-pub type Product = TcpFabric;
+pub type Product = Network;
 
 /// Makes fabrics of one kind.
 pub type Maker<'a, F> = &'a dyn Fn(WaitPolicy) -> Result<F>;
@@ -15,7 +15,7 @@ pub type Maker<'a, F> = &'a dyn Fn(WaitPolicy) -> Result<F>;
 /// # Errors
 /// If the system has none to give.
 pub fn open(wait: WaitPolicy) -> Result<Product> {
-    Ok(TcpFabric::new(TcpOptions { wait, ..TcpOptions::default() })?)
+    Ok(Network::new(NetworkOptions { wait, ..NetworkOptions::default() })?)
 }
 
 /// Whether both ends of a connection to `url` are on this host.
