@@ -55,6 +55,12 @@ fn what_can_not_be_is_refused_by_name() {
     refuses(dir, &["attach", "db"], 2, &["--nbd", "--nbd-device"]);
     refuses(dir, &["attach", "db", "--nbd", "unix:x", "--nbd-device", "/dev/nbd0"], 2, &["cannot be used with"]);
     refuses(dir, &["attach", "db", "--nbd-device", "/dev/sda"], 2, &["\"/dev/sda\"", "/dev/nbd0"]);
+    refuses(dir, &["attach", "db", "--ublk", "--nbd", "unix:x"], 2, &["cannot be used with"]);
+    refuses(dir, &["attach", "db", "--nbd", "unix:x", "--ublk-id", "0"], 2, &["cannot be used with"]);
+    refuses(dir, &["attach", "db", "--ublk-id", "0"], 2, &["--ublk"]);
+    if !Path::new("/dev/ublk-control").exists() {
+        refuses(dir, &["attach", "db", "--ublk"], 1, &["modprobe ublk_drv"]);
+    }
     refuses(dir, &["attach", "db", "--nbd", "unix:x", "--nbd-dead-timeout", "1s"], 2, &["cannot be used with"]);
     refuses(dir, &["attach", "db", "--nbd", "tcp:0.0.0.0:0"], 1, &["0.0.0.0", "--nbd-allow-remote"]);
     refuses(dir, &["attach", "db", "--nbd", "unix:no/such/dir"], 1, &["no/such/dir", "No such file"]);
