@@ -1,10 +1,10 @@
-//! The one loop: NBD sockets, the session, the fabric. No thread hop between any two of them.
+//! The one loop: NBD sockets or the kernel's queue, the session, the fabric. No thread hop between any two of them.
 //!
 //! ```text
-//!            ┌─────────────── poll: fabric, NBD sockets, signals ◀──────────────┐
+//!            ┌─────────────── poll: fabric, requests, signals ◀────────────────┐
 //!            ▼                                                                  │
 //!   fabric events ─▶ session ─▶ actions ─▶ completions to the front end         │
-//!   NBD sockets ───▶ front end ─▶ session (place, write, read) ─▶ actions       │
+//!   requests ──────▶ front end ─▶ session (place, write, read) ─▶ actions       │
 //!                                              │                                │
 //!                                              ▼                                │
 //!                            post to both nodes: one doorbell each              │
