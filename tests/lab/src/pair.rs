@@ -209,8 +209,20 @@ impl Pair {
     /// # Errors
     /// If it ends, or does not say so in time.
     pub fn attach(&mut self, lab: &Lab, front: Front) -> Result<&'static str> {
+        self.attach_with(lab, front, "")
+    }
+
+    /// The same once the client that is attached now, or counts as that, has gone.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn attach_waiting(&mut self, lab: &Lab, front: Front) -> Result<&'static str> {
+        self.attach_with(lab, front, " --wait")
+    }
+
+    fn attach_with(&mut self, lab: &Lab, front: Front, more: &str) -> Result<&'static str> {
         let client = lab.node(Host::Client);
-        let arguments = front.arguments();
+        let arguments = front.arguments().to_owned() + more;
         let command = format!("exec /lab/bin/twinsan --config {CONFIG} attach {VOLUME} {arguments}");
         let job = client.spawn("attach", &command)?;
         // Its only line of standard output (`twinsan attach --help`).

@@ -1,14 +1,14 @@
 //! The volume as a block device of the client's kernel, over rxe, with a node on each SAN host: files on it, and a client
 //! that dies.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::files;
 use crate::load::Load;
 use crate::pair::{Front, PATIENCE, Pair, Plan};
-use crate::scenario::Stage;
+use crate::scenario::{Stage, ms};
 use crate::topology::{Host, Lab};
 
 /// Written, verified, and a filesystem with a database on it, which loses the primary's host in the middle.
@@ -92,8 +92,10 @@ pub(super) fn client_host_killed(stage: &mut Stage) -> Result<()> {
     let committed = files::commits_until_power_cut(&mut stage.lab, device)?;
     stage.lab.power_cycle(&[Host::Client])?;
     pair.install(&stage.lab, Host::Client)?;
-    let device = pair.attach(&stage.lab, Front::Ublk)?;
+    let begin = Instant::now();
+    let device = pair.attach_waiting(&stage.lab, Front::Ublk)?;
+    let attached = begin.elapsed();
     let rows = files::committed_rows(&stage.lab, device, committed)?;
-    stage.note(format!("{committed} commits reported, {rows} rows"));
+    stage.note(format!("attached again after {}, {committed} commits reported, {rows} rows", ms(attached)));
     Ok(())
 }

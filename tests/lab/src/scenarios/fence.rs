@@ -129,12 +129,13 @@ pub(super) fn queued_write(stage: &mut Stage) -> Result<()> {
     victim.tell(lab, "admit")?;
     winner.tell(lab, "yield")?;
     victim.tell(lab, "accept")?;
-    lab.node(Host::San2).sh("dmsetup message mpatha 0 queue_if_no_path")?;
+    // multipathd would end the queueing at once, as its configuration says.
+    lab.node(Host::San2).sh("pkill -STOP -x multipathd && dmsetup message mpatha 0 queue_if_no_path")?;
     victim.tell(lab, "flood 2")?;
     for link in [Link::A2, Link::B2] {
         lab.cable(link).cut();
     }
-    let none = "[ $(multipathd show paths format '%t %T' | grep -c 'active ready') = 0 ]";
+    let none = "dmsetup status mpatha; [ $(dmsetup status mpatha | grep -oE ' [0-9]+:[0-9]+ F ' | wc -l) = 2 ]";
     lab.node(Host::San2).until("all paths count as lost", 2 * PATH_LOSS, none)?;
     victim.process.signal(libc::SIGKILL)?;
     winner.tell(lab, "fence")?;
@@ -152,6 +153,7 @@ pub(super) fn queued_write(stage: &mut Stage) -> Result<()> {
     for link in [Link::A2, Link::B2] {
         lab.cable(link).mend();
     }
+    lab.node(Host::San2).sh("pkill -CONT -x multipathd")?;
     lab.node(Host::San2).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
     std::thread::sleep(LATE);
     winner.tell(lab, "verify 1")?;
