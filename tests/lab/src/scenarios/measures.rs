@@ -19,6 +19,27 @@ const MOST_FOR_1_MIB: &str = "1.1";
 /// Many rounds on one CPU a guest.
 const TIME: Duration = Duration::from_secs(300);
 
+/// Round trips between client and node over our fabric, and in bare verbs.
+pub(super) fn wire(stage: &mut Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let url = "rdma://10.3.1.1:7500";
+    let _listener = listen(lab, Host::San1, url)?;
+    let command = format!("/lab/bin/twinsan-perf wire --fabric {url} --sizes 4KiB,1MiB --rounds 1000 --json");
+    let (_, result) = measured(lab, Host::Client, &command)?;
+    let mut words = Vec::new();
+    for row in result["rows"].as_array().context("rows")? {
+        let p50 = row["p50_us"].as_f64().context("a median")?;
+        ensure!(p50 > 0.0 && row["checked"].as_u64() > Some(0), "{row}");
+        if let Some(ratio) = row["raw"]["ratio"].as_f64() {
+            let name = row["row"].as_str().context("a name")?;
+            words.push(format!("{name} {}: {p50:.0} µs (× {ratio:.2})", row["bytes"]));
+        }
+    }
+    ensure!(words.len() == 5, "bare verbs beside {words:?} only");
+    stage.note(format!("round trips p50, and over bare verbs: {}", words.join(", ")));
+    Ok(())
+}
+
 /// A durable write beside the sum of its hops.
 pub(super) fn hops(stage: &mut Stage) -> Result<()> {
     let lab = &stage.lab;
