@@ -22,6 +22,7 @@ pub mod report;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 use twinsan::attach::Direct;
 use twinsan_control::Config;
 use twinsan_fabric::{Fabric, WaitPolicy};
@@ -45,7 +46,7 @@ pub struct Settings {
     /// The volume.
     pub volume: String,
     /// Where the listeners are, by node.
-    pub wire: [String; 2],
+    pub wire: [Way; 2],
     /// Payload sizes, each a multiple of the volume's block.
     pub sizes: Vec<u32>,
     /// Each size has so many slices of each kind.
@@ -54,6 +55,15 @@ pub struct Settings {
     pub writes: u64,
     /// No progress bar.
     pub quiet: bool,
+}
+
+/// Where a node's listener is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Way {
+    /// For the client.
+    pub client: String,
+    /// For the other node's host; nodes and clients may have links of their own.
+    pub node: String,
 }
 
 /// The client's ends of everything.
@@ -130,7 +140,7 @@ pub fn hops<F: Fabric>(maker: Maker<'_, F>, config: &Config, settings: &Settings
 impl<'a, F: Fabric> Bench<'a, F> {
     fn open(maker: Maker<'_, F>, config: &Config, settings: &'a Settings, spin: Duration) -> Result<Self> {
         let connect = |node: usize| {
-            let url = &settings.wire[node];
+            let url = &settings.wire[node].client;
             let pinger = Pinger::connect(maker, url, Polling::Client, spin)?;
             ensure!(
                 pinger.peer_spin() == spin,
@@ -177,7 +187,7 @@ impl<'a, F: Fabric> Bench<'a, F> {
             0 => self.durable(bytes, budget)?,
             1 => self.pingers[secondary].run(Row::BlobBothWays, bytes, budget)?.times,
             2 => {
-                let to = self.settings.wire[primary].as_str();
+                let to = self.settings.wire[primary].node.as_str();
                 self.pingers[secondary].ask(to, Row::Ack, 0, budget, self.spin)?.times
             }
             _ => self.pingers[primary].run(Row::Ack, 0, budget)?.times,

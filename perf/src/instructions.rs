@@ -32,7 +32,7 @@ pub const SIZES: [usize; 2] = [4 << 10, 1 << 20];
 /// Blobs lie so far apart, whatever their size, so that both sizes make the same work for the index.
 const APART: u64 = 1 << 20;
 /// On so many places; then again from the first.
-const PLACES: u64 = 128;
+const PLACES: u64 = 16;
 /// Blobs of each size before the first count.
 const WARM_UP: u64 = 8;
 /// After a slice, for what the last blob leaves behind: a heartbeat or two.
@@ -132,9 +132,8 @@ impl<'a, F: Fabric> Bench<'a, F> {
     fn slice(&mut self, load: Load) -> Result<Both> {
         let length = self.settings.pace * u32::try_from(self.settings.blobs)? + REST;
         let begin = self.counted.restart(&self.cluster)?;
-        match load {
-            Some(bytes) => self.blobs(bytes, self.settings.blobs)?,
-            None => self.direct.idle(self.settings.pace)?,
+        if let Some(bytes) = load {
+            self.blobs(bytes, self.settings.blobs)?;
         }
         self.direct.settle()?;
         let took = begin.elapsed();

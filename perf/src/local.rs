@@ -15,6 +15,7 @@ use twinsan_control::Config;
 
 use crate::cluster::{Cluster, NODES, Options, Programs};
 use crate::fabric::open;
+use crate::hops::Way;
 use crate::wire::Listener;
 
 /// The volume's size.
@@ -126,7 +127,7 @@ pub struct Local {
     /// The nodes.
     pub cluster: Cluster,
     /// Where the listeners are.
-    pub wire: [String; 2],
+    pub wire: [Way; 2],
     over: Arc<AtomicBool>,
     listeners: Vec<JoinHandle<()>>,
 }
@@ -141,10 +142,16 @@ impl Local {
         for node in 0..NODES.len() {
             cluster.start_node(node)?;
         }
-        let mut local = Self { cluster, wire: Default::default(), over: Arc::default(), listeners: Vec::new() };
+        let mut local = Self {
+            cluster,
+            wire: [(); 2].map(|()| Way { client: String::new(), node: String::new() }),
+            over: Arc::default(),
+            listeners: Vec::new(),
+        };
         for (node, name) in NODES.into_iter().enumerate() {
             let url = setup.address(&local.cluster, &format!("{name}.wire"))?;
-            local.wire[node] = local.listener(url, Duration::from_micros(setup.spin_us))?;
+            let bound = local.listener(url, Duration::from_micros(setup.spin_us))?;
+            local.wire[node] = Way { client: bound.clone(), node: bound };
         }
         Ok(local)
     }

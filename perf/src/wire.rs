@@ -24,6 +24,7 @@ pub mod figures;
 pub mod listen;
 pub mod note;
 pub mod ping;
+mod raw;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,11 +37,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use twinsan_fabric::Fabric;
 
 pub use self::end::Polling;
-use self::figures::{RowFigures, Wire};
+use self::figures::{Raw, RowFigures, Times, Wire};
 pub use self::listen::Listener;
 pub use self::ping::{Budget, Pinger};
+use self::raw::RawPinger;
 use crate::fabric::{Maker, open};
 
+/// Where there are bare verbs to compare with.
+const RDMA: &str = "rdma://";
 /// The least payload: both stamps fit.
 pub const MIN_BYTES: u32 = 64;
 /// The longest: a blob's.
@@ -166,13 +170,20 @@ pub fn measure<F: Fabric>(maker: Maker<'_, F>, settings: &Settings) -> Result<Wi
     check_sizes(&settings.sizes)?;
     let begin = Instant::now();
     let mut pinger = Pinger::connect(maker, &settings.url, settings.polling, settings.spin)?;
+    // Bare verbs take turns with our fabric, line by line.
+    let mut raw = settings.url.starts_with(RDMA).then(|| raw_beside(&mut pinger, settings)).transpose()?;
     let lines = lines(&settings.sizes);
     let bar = progress(settings.quiet, lines.len() as u64);
     let mut rows = Vec::with_capacity(lines.len());
     for (row, bytes) in lines {
         bar.set_message(format!("{} {bytes}", row.name()));
         let run = pinger.run(row, bytes, settings.budget)?;
-        rows.push(RowFigures::new(row, bytes, &run));
+        let mut figures = RowFigures::new(row, bytes, &run);
+        if let (Some(raw), Some(shape)) = (&mut raw, raw::shape(row, bytes)) {
+            let times = Times::of(&raw.run(shape, settings.budget)?);
+            figures.raw = Some(Raw { ratio: figures.round_trip.p50_us / times.p50_us, round_trip: times });
+        }
+        rows.push(figures);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -184,6 +195,13 @@ pub fn measure<F: Fabric>(maker: Maker<'_, F>, settings: &Settings) -> Result<Wi
         rows,
         seconds: begin.elapsed().as_secs_f64(),
     })
+}
+
+/// Bare verbs to the host that answers.
+fn raw_beside<F: Fabric>(pinger: &mut Pinger<F>, settings: &Settings) -> Result<RawPinger> {
+    let host = settings.url.rsplit_once(':').map_or(settings.url.as_str(), |(host, _)| host);
+    let url = pinger.offer_raw(&format!("{host}:0"), settings.spin)?;
+    RawPinger::connect(&url, settings.spin)
 }
 
 /// The table's lines.

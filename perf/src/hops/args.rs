@@ -7,7 +7,7 @@ use clap::Args;
 use twinsan_control::Config;
 
 use super::report::Hops;
-use super::{Settings, hops};
+use super::{Settings, Way, hops};
 use crate::cluster::VOLUME;
 use crate::fabric::open;
 use crate::local::{Kind, Local, Setup};
@@ -26,8 +26,9 @@ pub struct HopsArgs {
     /// The pair's configuration
     #[arg(long, value_name = "FILE", env = "TWINSAN_CONFIG", requires = "volume")]
     pub config: Option<PathBuf>,
-    /// Where a node's listener is, once for each node: san1=tcp://10.0.0.1:7500
-    #[arg(long, value_name = "NODE=URL", requires = "volume")]
+    /// Where a node's listener is, once for each node: san1=tcp://10.0.0.1:7500; with a comma and a second address, if the
+    /// other node's host reaches it by another than the client
+    #[arg(long, value_name = "NODE=URL[,URL]", requires = "volume")]
     pub wire: Vec<String>,
     /// Say that you know: the first 64 MiB of the volume are written over
     #[arg(long, requires = "volume")]
@@ -87,7 +88,7 @@ pub fn run(args: &HopsArgs) -> Result<Hops> {
 }
 
 impl HopsArgs {
-    fn settings(&self, volume: &str, wire: [String; 2]) -> Settings {
+    fn settings(&self, volume: &str, wire: [Way; 2]) -> Settings {
         Settings {
             volume: volume.into(),
             wire,
@@ -107,14 +108,16 @@ impl HopsArgs {
 }
 
 /// One for each node, by its place in the configuration.
-fn listeners(config: &Config, given: &[String]) -> Result<[String; 2]> {
-    let mut urls: [Option<String>; 2] = [None, None];
+fn listeners(config: &Config, given: &[String]) -> Result<[Way; 2]> {
+    let mut urls: [Option<Way>; 2] = [None, None];
     for pair in given {
-        let Some((name, url)) = pair.split_once('=') else {
+        let Some((name, urls_of)) = pair.split_once('=') else {
             bail!("--wire {pair}: write NODE=URL, like san1=tcp://10.0.0.1:7500");
         };
         let (node, _) = config.node(name).with_context(|| format!("--wire {pair}"))?;
-        let before = urls[node.index()].replace(url.to_owned());
+        let (client, node_side) = urls_of.split_once(',').unwrap_or((urls_of, urls_of));
+        let way = Way { client: client.to_owned(), node: node_side.to_owned() };
+        let before = urls[node.index()].replace(way);
         ensure!(before.is_none(), "--wire {pair}: node \"{name}\" has one already");
     }
     let [a, b] = urls;
@@ -156,7 +159,9 @@ mod tests {
             let given: Vec<String> = given.iter().map(ToString::to_string).collect();
             listeners(&config, &given).map_err(|error| format!("{error:#}"))
         };
-        assert_eq!(of(&["san2=tcp://b:1", "san1=tcp://a:1"]).unwrap(), ["tcp://a:1", "tcp://b:1"]);
+        let way = |client: &str, node: &str| Way { client: client.into(), node: node.into() };
+        let both = of(&["san2=tcp://b:1,tcp://b2:1", "san1=tcp://a:1"]).unwrap();
+        assert_eq!(both, [way("tcp://a:1", "tcp://a:1"), way("tcp://b:1", "tcp://b2:1")]);
         assert!(of(&["san1=tcp://a:1"]).unwrap_err().contains("\"san2\""));
         assert!(of(&["san1=a", "san1=b"]).unwrap_err().contains("has one already"));
         assert!(of(&["tcp://a:1"]).unwrap_err().contains("NODE=URL"));

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::Way;
 use crate::peers::Ratio;
 use crate::wire::figures::Times;
 
@@ -45,7 +46,7 @@ pub struct Hops {
     /// The volume.
     pub volume: String,
     /// The listeners, by node.
-    pub wire: [String; 2],
+    pub wire: [Way; 2],
     /// Who served.
     pub primary: String,
     /// Who mirrored.
@@ -128,7 +129,7 @@ mod tests {
         };
         let hops = Hops {
             volume: "db".into(),
-            wire: ["x".into(), "y".into()],
+            wire: ["x", "y"].map(|url| Way { client: url.into(), node: url.into() }),
             primary: "san1".into(),
             secondary: "san2".into(),
             spin_us: 100,

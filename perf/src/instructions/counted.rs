@@ -31,7 +31,7 @@ impl Counted {
         let vgdb = find("vgdb", "valgrind")?;
         let shim = match shim {
             Some(shim) => fs::canonicalize(shim).with_context(|| shim.display().to_string())?,
-            None => compile(cluster)?,
+            None => compile_shim(&cluster.run(""))?,
         };
         for (node, name) in NODES.into_iter().enumerate() {
             let mut command = Command::new(&valgrind);
@@ -86,9 +86,13 @@ fn out_file(cluster: &Cluster, name: &str) -> PathBuf {
     cluster.run(&format!("{name}.callgrind"))
 }
 
-fn compile(cluster: &Cluster) -> Result<PathBuf> {
+/// Compiles `uring_wait.so` into a folder.
+///
+/// # Errors
+/// If there is no compiler.
+pub fn compile_shim(folder: &Path) -> Result<PathBuf> {
     let cc = find("cc", "gcc")?;
-    let (source, shim) = (cluster.run("uring_wait.c"), cluster.run("uring_wait.so"));
+    let (source, shim) = (folder.join("uring_wait.c"), folder.join("uring_wait.so"));
     fs::write(&source, SHIM)?;
     let output = Command::new(cc).args(["-O2", "-shared", "-fPIC", "-o"]).arg(&shim).arg(&source).output()?;
     ensure!(output.status.success(), "cc {}: {}", source.display(), String::from_utf8_lossy(&output.stderr));

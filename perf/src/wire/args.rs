@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use twinsan_control::Size;
 
@@ -16,10 +16,11 @@ use crate::fabric::{is_local, open};
 /// One end, or both.
 #[derive(Clone, Debug, Args)]
 pub struct WireArgs {
-    /// Where the end that answers listens: tcp://host:port or unix:///path
-    #[arg(long, value_name = "URL")]
-    pub fabric: String,
-    /// Be the end that answers, until SIGTERM or SIGINT; prints its address on standard output
+    /// Where the end that answers listens: tcp://host:port, rdma://host:port or unix:///path; with --listen several,
+    /// with commas between
+    #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
+    pub fabric: Vec<String>,
+    /// Be the end that answers, until SIGTERM or SIGINT; prints its addresses on standard output, a line each
     #[arg(long, group = "ends", conflicts_with_all = ["sizes", "rounds", "row_ms", "polling", "json"])]
     pub listen: bool,
     /// Be the end that asks [default, where the address is another host's]
@@ -62,20 +63,23 @@ impl WireArgs {
             (true, ..) => Ends::Listen,
             (_, true, _) => Ends::Connect,
             (.., true) => Ends::Both,
-            _ if is_local(&self.fabric) => Ends::Both,
+            _ if self.fabric.iter().all(|url| is_local(url)) => Ends::Both,
             _ => Ends::Connect,
         }
     }
 
-    fn settings(&self) -> Settings {
-        Settings {
-            url: self.fabric.clone(),
+    fn settings(&self) -> Result<Settings> {
+        let [url] = self.fabric.as_slice() else {
+            bail!("--fabric with {} addresses: only --listen takes several", self.fabric.len())
+        };
+        Ok(Settings {
+            url: url.clone(),
             sizes: if self.sizes.is_empty() { SIZES.to_vec() } else { self.sizes.clone() },
             budget: Budget { count: self.rounds, time: Duration::from_millis(self.row_ms) },
             spin: Duration::from_micros(self.spin_us),
             polling: self.polling,
             quiet: self.json,
-        }
+        })
     }
 }
 
@@ -84,23 +88,23 @@ impl WireArgs {
 /// # Errors
 /// See [`both_ends`].
 pub fn run(args: &WireArgs) -> Result<Option<Wire>> {
-    let settings = args.settings();
     match args.ends() {
-        Ends::Listen => listen(&settings).map(|()| None),
-        Ends::Connect => measure(&open, &settings).map(Some),
-        Ends::Both => both_ends(&settings).map(Some),
+        Ends::Listen => listen(args).map(|()| None),
+        Ends::Connect => measure(&open, &args.settings()?).map(Some),
+        Ends::Both => both_ends(&args.settings()?).map(Some),
     }
 }
 
-fn listen(settings: &Settings) -> Result<()> {
+fn listen(args: &WireArgs) -> Result<()> {
     let over = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&over))?;
     }
-    let mut listener = Listener::new(&open, settings.spin)?;
-    let bound = listener.listen(&settings.url)?;
+    let mut listener = Listener::new(&open, Duration::from_micros(args.spin_us))?;
     let mut out = std::io::stdout();
-    writeln!(out, "listening at {bound}")?;
+    for url in &args.fabric {
+        writeln!(out, "listening at {}", listener.listen(url)?)?;
+    }
     out.flush()?;
     listener.serve(&over);
     Ok(())
@@ -152,13 +156,15 @@ mod tests {
         assert!(parsed(&["--fabric", "x", "--listen", "--self"]).is_err());
         assert!(parsed(&["--fabric", "x", "--listen", "--json"]).is_err(), "it prints no result");
         assert!(parsed(&["--fabric", "x", "--rounds", "0"]).is_err());
+        assert!(parsed(&["--fabric", "x,y", "--listen"]).is_ok());
+        assert!(parsed(&["--fabric", "x,y"]).unwrap().settings().is_err(), "to which of the two?");
     }
 
     #[test]
     fn sizes_are_written_as_in_the_configuration() {
-        let sizes = |text: &str| parsed(&["--fabric", "x", "--sizes", text]).map(|args| args.settings().sizes);
+        let sizes = |text: &str| parsed(&["--fabric", "x", "--sizes", text]).map(|args| args.settings().unwrap().sizes);
         assert_eq!(sizes("64,4KiB,1MiB").unwrap(), [64, 4096, 1 << 20]);
-        assert_eq!(parsed(&["--fabric", "x"]).unwrap().settings().sizes, SIZES);
+        assert_eq!(parsed(&["--fabric", "x"]).unwrap().settings().unwrap().sizes, SIZES);
         for (text, named) in [("4KiB,2MiB", "2MiB"), ("8", "\"8\""), ("many", "many")] {
             let error = sizes(text).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

@@ -70,6 +70,10 @@ pub(crate) enum Talk {
     Hello { version: u32, key: u64, spin_us: u64 },
     /// Asks for rounds with somebody else: as a node, over the asked end's own connection.
     Measure { url: String, row: String, bytes: u32, count: u64, most_ms: u64, spin_us: u64 },
+    /// Asks for bare verbs at an address of the asked end's, with a port of its choice.
+    Raw { url: String, spin_us: u64 },
+    /// There.
+    RawAt { url: String },
     /// So many times are in the asker's memory.
     Measured { count: usize, checked: u64 },
     /// It can't, and why.

@@ -67,6 +67,18 @@ pub struct RowFigures {
     pub one_way_us: Option<f64>,
     /// Rounds whose whole payload was compared.
     pub checked: u64,
+    /// The same in bare verbs, where there are any.
+    pub raw: Option<Raw>,
+}
+
+/// What the same round trip takes in bare verbs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Raw {
+    /// Of the whole round trip.
+    #[serde(flatten)]
+    pub round_trip: Times,
+    /// Our median over its.
+    pub ratio: f64,
 }
 
 impl RowFigures {
@@ -75,7 +87,7 @@ impl RowFigures {
     pub fn new(row: Row, bytes: u32, run: &Run) -> Self {
         let round_trip = Times::of(&run.times);
         let one_way_us = row.is_symmetric().then_some(round_trip.p50_us / 2.0);
-        Self { row: row.name(), bytes, round_trip, one_way_us, checked: run.checked }
+        Self { row: row.name(), bytes, round_trip, one_way_us, checked: run.checked, raw: None }
     }
 }
 
@@ -116,6 +128,10 @@ impl Wire {
                 let _ = writeln!(t, "  {line}");
             }
             let _ = writeln!(t, "  {}", line_of(row, before));
+            if let Some(Raw { round_trip, ratio }) = &row.raw {
+                let beside = format!("× {ratio:.2}");
+                let _ = writeln!(t, "  {}", columns("", "raw verbs", round_trip, &beside));
+            }
             before = row.row;
         }
         let checked: u64 = self.rows.iter().map(|row| row.checked).sum();
@@ -141,9 +157,12 @@ fn line_of(row: &RowFigures, before: &str) -> String {
     let name = if row.row == before { "" } else { row.row };
     let bytes = if row.bytes == 0 { "-".to_owned() } else { row.bytes.to_string() };
     let one_way = row.one_way_us.map_or("-".to_owned(), |us| format!("{us:.1}"));
-    let r = &row.round_trip;
+    columns(name, &bytes, &row.round_trip, &one_way)
+}
+
+fn columns(name: &str, bytes: &str, r: &Times, last: &str) -> String {
     format!(
-        "{name:15}{bytes:>9}{:>9}{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>11.1}{one_way:>11}",
+        "{name:15}{bytes:>9}{:>9}{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>11.1}{last:>11}",
         r.count, r.min_us, r.p50_us, r.p90_us, r.p99_us, r.p999_us, r.max_us
     )
 }
@@ -179,18 +198,21 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_row() {
         let row = |row, bytes| RowFigures::new(row, bytes, &run([1234].into_iter()));
+        let mut with_raw = row(Row::Read, 4096);
+        with_raw.raw = Some(Raw { round_trip: with_raw.round_trip, ratio: 1.25 });
         let wire = Wire {
             fabric: "tcp://san1:7".into(),
             both_ends_here: false,
             polling: Polling::Client,
             spin_us: 100,
-            rows: vec![row(Row::Ack, 0), row(Row::Read, 64), row(Row::Read, 4096)],
+            rows: vec![row(Row::Ack, 0), row(Row::Read, 64), with_raw],
             seconds: 1.0,
         };
         let table = wire.table();
         assert!(table.contains("tcp://san1:7") && table.contains("waiting as a client"), "{table}");
         let of = |start: &str| table.lines().filter(|line| line.trim_start().starts_with(start)).count();
         assert_eq!((of("ack"), of("read"), of("4096")), (1, 1, 1), "{table}");
+        assert!(table.contains("raw verbs") && table.contains("× 1.25"), "{table}");
         assert!(table.contains("9 payloads compared"), "{table}");
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use twinsan_fabric::{ConnId, Event, Fabric, PostError};
 
-use super::Row;
 use super::end::{End, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
 use super::note::{self, From, Note};
 use super::ping::{Budget, Pinger, Run};
+use super::{Row, raw};
 use crate::fabric::Maker;
 
 /// Connections at once.
@@ -130,6 +130,14 @@ impl<'a, F: Fabric> Listener<'a, F> {
     }
 
     fn hear(&mut self, conn: ConnId, talk: &Talk) -> Result<()> {
+        if let Talk::Raw { url, spin_us } = talk {
+            self.peer(conn)?;
+            let answer = match raw::answer(url, Duration::from_micros(*spin_us)) {
+                Ok(url) => Talk::RawAt { url },
+                Err(error) => failed(&error),
+            };
+            return self.end.talk(conn, &answer);
+        }
         let Talk::Measure { url, row, bytes, count, most_ms, spin_us } = talk else {
             let key = key(talk)?;
             let known = self.peers.get_mut(&conn).context("a connection that nobody accepted")?;
@@ -147,7 +155,7 @@ impl<'a, F: Fabric> Listener<'a, F> {
             Err(error) => {
                 // The next one begins from scratch.
                 self.asked = None;
-                Talk::Failed { why: format!("{error:#}").chars().take(300).collect() }
+                failed(&error)
             }
         };
         self.end.talk(conn, &answer)
@@ -162,4 +170,9 @@ impl<'a, F: Fabric> Listener<'a, F> {
         let (.., pinger) = self.asked.as_mut().expect("connected");
         pinger.run(row, bytes, budget)
     }
+}
+
+/// In words that fit a message.
+fn failed(error: &anyhow::Error) -> Talk {
+    Talk::Failed { why: format!("{error:#}").chars().take(300).collect() }
 }

@@ -168,6 +168,19 @@ impl<F: Fabric> Pinger<F> {
     }
 }
 
+impl<F: Fabric> Pinger<F> {
+    /// Has the other end answer bare verbs at `url`, an address of its own with port 0: with which port.
+    pub(super) fn offer_raw(&mut self, url: &str, spin: Duration) -> Result<String> {
+        let spin_us = u64::try_from(spin.as_micros())?;
+        self.end.talk(self.peer.conn, &Talk::Raw { url: url.into(), spin_us })?;
+        match hear(&mut self.end, "bare verbs")? {
+            Talk::RawAt { url } => Ok(url),
+            Talk::Failed { why } => bail!("the other end: {why}"),
+            other => bail!("{other:?} instead of bare verbs"),
+        }
+    }
+}
+
 fn hear<F: Fabric>(end: &mut End<F>, what: &str) -> Result<Talk> {
     match end.awaited(what)? {
         Event::Message { bytes, .. } => listen_to(&bytes),

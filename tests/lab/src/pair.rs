@@ -19,7 +19,7 @@ pub const VOLUME: &str = "vol1";
 /// The volume's size.
 pub const VOLUME_MIB: u64 = 128;
 /// Where the configuration is, on every host.
-const CONFIG: &str = "/etc/twinsan/twinsan.toml";
+pub const CONFIG: &str = "/etc/twinsan/twinsan.toml";
 /// For whatever ends by itself in a moment. One CPU a guest, and few on the host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that is awaited.

@@ -4,6 +4,7 @@ mod device;
 mod fence;
 mod files;
 mod lab_itself;
+mod measures;
 mod one_host;
 mod parts;
 mod two_hosts;
@@ -170,4 +171,19 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "stop-in-turn", about: "SIGTERM to each node in turn under load", run: two_hosts::stop_in_turn },
     Scenario { name: "switchover", about: "`twinsan switchover` four times under load", run: two_hosts::switchover },
+    Scenario {
+        name: "wire",
+        about: "round trips over rxe by our fabric, with bare verbs beside them",
+        run: measures::wire,
+    },
+    Scenario {
+        name: "hops",
+        about: "a durable 4 KiB write over rxe takes at most 1.5 times its three raw hops",
+        run: measures::hops,
+    },
+    Scenario {
+        name: "instructions",
+        about: "a node's user instructions over rxe for 1 MiB are at most 1.1 times those for 4 KiB",
+        run: measures::instructions,
+    },
 ];

@@ -75,7 +75,9 @@ impl Host {
     const fn memory_mib(self) -> u32 {
         match self {
             Self::Shelf | Self::Client => 256,
-            Self::San1 | Self::San2 => 384,
+            // Where both nodes of a pair run under valgrind.
+            Self::San1 => 896,
+            Self::San2 => 384,
         }
     }
 
