@@ -24,6 +24,7 @@ pub mod figures;
 pub mod listen;
 pub mod note;
 pub mod ping;
+mod raw;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,6 +143,9 @@ pub fn both_ends(settings: &Settings) -> Result<Wire> {
     let listener = thread::Builder::new().name("listener".into()).spawn(move || -> Result<()> {
         let mut listener = Listener::new(&open, spin)?;
         let bound = listener.listen(&url)?;
+        if raw::has_raw(&bound) {
+            raw::serve(&bound, spin)?;
+        }
         // Whoever asked may have failed meanwhile.
         let _ = tell.send(bound);
         listener.serve(&stop);
@@ -174,6 +178,10 @@ pub fn measure<F: Fabric>(maker: Maker<'_, F>, settings: &Settings) -> Result<Wi
         let run = pinger.run(row, bytes, settings.budget)?;
         rows.push(RowFigures::new(row, bytes, &run));
         bar.inc(1);
+    }
+    if raw::has_raw(&settings.url) {
+        bar.set_message("raw verbs");
+        rows.extend(raw::measure(&settings.url, &settings.sizes, settings.budget, settings.spin)?);
     }
     bar.finish_and_clear();
     Ok(Wire {

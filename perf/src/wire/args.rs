@@ -10,13 +10,13 @@ use clap::Args;
 use twinsan_control::Size;
 
 use super::figures::Wire;
-use super::{Budget, Listener, MAX_BYTES, MIN_BYTES, Polling, SIZES, Settings, both_ends, measure};
+use super::{Budget, Listener, MAX_BYTES, MIN_BYTES, Polling, SIZES, Settings, both_ends, measure, raw};
 use crate::fabric::{is_local, open};
 
 /// One end, or both.
 #[derive(Clone, Debug, Args)]
 pub struct WireArgs {
-    /// Where the end that answers listens: tcp://host:port or unix:///path
+    /// Where the end that answers listens: rdma://host:port, tcp://host:port or unix:///path
     #[arg(long, value_name = "URL")]
     pub fabric: String,
     /// Be the end that answers, until SIGTERM or SIGINT; prints its address on standard output
@@ -99,6 +99,9 @@ fn listen(settings: &Settings) -> Result<()> {
     }
     let mut listener = Listener::new(&open, settings.spin)?;
     let bound = listener.listen(&settings.url)?;
+    if raw::has_raw(&bound) {
+        raw::serve(&bound, settings.spin)?;
+    }
     let mut out = std::io::stdout();
     writeln!(out, "listening at {bound}")?;
     out.flush()?;
