@@ -109,19 +109,6 @@ impl Network {
         }
     }
 
-    /// Looks at everything once, without waiting.
-    fn look(&mut self, events: &mut Vec<Event>) {
-        let before = events.len();
-        if let Some(rdma) = &mut self.rdma {
-            rdma.poll_queues(events);
-            if events.len() > before && self.unlooked < MOST_UNLOOKED {
-                self.unlooked += 1;
-                return;
-            }
-        }
-        self.look_at_descriptors(events, None);
-    }
-
     fn look_at_descriptors(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) {
         self.unlooked = 0;
         let first = events.len();
@@ -130,13 +117,23 @@ impl Network {
         let own = |event: &Event| matches!(event, Event::Ready { token: RDMA_TOKEN });
         let ready = (first..events.len()).find(|&at| own(&events[at])).map(|at| events.remove(at)).is_some();
         if ready || rdma.next_timer().is_some_and(|at| at <= Instant::now()) {
-            rdma.poll(events, None);
+            rdma.poll_descriptors(events);
         }
     }
 
     fn poll_until(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) {
         let before = events.len();
-        self.look(events);
+        if let Some(rdma) = &mut self.rdma
+            && rdma.poll_queues(events) > 0
+            && self.unlooked < MOST_UNLOOKED
+        {
+            self.unlooked += 1;
+            return;
+        }
+        // Who is going to sleep at once looks at the descriptors by that.
+        if events.len() > before || timeout.is_none() || !self.options.wait.spin.is_zero() {
+            self.look_at_descriptors(events, None);
+        }
         let Some(timeout) = timeout.filter(|_| events.len() == before) else { return };
         let start = Instant::now();
         let end = start.checked_add(timeout);

@@ -225,8 +225,7 @@ impl RawEnd {
     /// # Errors
     /// The device's, or if nobody answers.
     pub fn ask(&mut self, shape: Shape, wait: Wait) -> io::Result<()> {
-        let pages = shape.answer.div_ceil(512);
-        self.post_shape(shape.payload, pages)?;
+        self.post_shape(shape.payload, shape.answer)?;
         self.immediate(wait).map(drop)
     }
 
@@ -235,8 +234,9 @@ impl RawEnd {
     /// # Errors
     /// The device's, or if nobody asks.
     pub fn answer(&mut self, wait: Wait) -> io::Result<()> {
-        let pages = self.immediate(wait)?;
-        self.post_shape((pages * 512).min(1 << 20), 0)
+        // The immediate says how much is wanted.
+        let payload = self.immediate(wait)?;
+        self.post_shape(payload.min(1 << 20), 0)
     }
 
     /// The payload, then 64 bytes inline with the immediate: one list, one doorbell, one completion in sixteen.

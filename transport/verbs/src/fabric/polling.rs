@@ -29,7 +29,10 @@ impl VerbsFabric {
             self.unlooked += 1;
             return;
         }
-        self.look(events, Wait::Not);
+        // Who is going to sleep at once looks at the descriptors by that.
+        if events.len() > before || timeout.is_none() || !self.options.wait.spin.is_zero() {
+            self.look(events, Wait::Not);
+        }
         let Some(timeout) = timeout.filter(|_| events.len() == before) else { return };
         let start = Instant::now();
         let end = start.checked_add(timeout);
@@ -90,6 +93,14 @@ impl VerbsFabric {
             connection.arm();
         }
         self.poll_queues(events)
+    }
+
+    /// Looks at the descriptors, and at the completion queues after them: for whoever has seen the descriptor of this fabric
+    /// readable. Returns the number of events added.
+    pub fn poll_descriptors(&mut self, events: &mut Vec<Event>) -> usize {
+        let before = events.len();
+        self.look(events, Wait::Not);
+        events.len() - before
     }
 
     /// One epoll_wait, and all that follows from it.

@@ -274,12 +274,13 @@ impl QueuePair {
         check_number(unsafe { (self.ops.req_notify_cq)(self.queue.as_ptr(), 0) })
     }
 
-    /// Takes what made the descriptor readable.
+    /// Takes what made the descriptor readable, if it was: one event at most, as each takes an [`QueuePair::arm`].
     pub(crate) fn hush(&self) {
         let rdma = self.domain.id().rdma();
         let (mut queue, mut context) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the channel is live and does not block; the call writes to both on success.
-        while unsafe { (rdma.ibv_get_cq_event)(self.channel.as_ptr(), &raw mut queue, &raw mut context) } == 0 {
+        let taken = unsafe { (rdma.ibv_get_cq_event)(self.channel.as_ptr(), &raw mut queue, &raw mut context) };
+        if taken == 0 {
             // SAFETY: the channel's only queue is ours, which is live; each event is acknowledged once.
             unsafe { (rdma.ibv_ack_cq_events)(queue, 1) };
         }
