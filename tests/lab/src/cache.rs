@@ -115,7 +115,14 @@ fn finished(cache: &Path, recipe: &Recipe) -> Result<PathBuf> {
 
 /// In a folder of its own, renamed when all is well, so that an aborted build is never taken for a finished one.
 fn build(recipe: &Recipe, folder: &Path, done: &Path) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the {} has to be built once, as root: sudo env HOME=$HOME {} build",
+        recipe.what,
+        std::env::current_exe()?.display()
+    );
     install(recipe.tools)?;
+    update_lists()?;
     let begin = Instant::now();
     eprintln!("lab: building the {} (once; it stays in {})", recipe.what, done.display());
     let scripts = tempfile::tempdir()?;
@@ -175,17 +182,24 @@ fn install(packages: &[&str]) -> Result<()> {
         "missing packages: sudo apt-get install {list}\n(as root the lab installs them by itself)"
     );
     eprintln!("lab: installing {list}");
-    // The lists may be missing altogether, as in a fresh container, or too old for what they name to be there still.
-    for arguments in [&["update", "-q"][..], &[&["install", "-qy", "--no-install-recommends"], &missing[..]].concat()] {
-        let mut apt = Command::new("apt-get");
-        apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-        let output = apt.output().context("apt-get: the lab needs Debian 12")?;
-        if !output.status.success() {
-            std::io::stderr().write_all(&output.stdout)?;
-            std::io::stderr().write_all(&output.stderr)?;
-        }
-        ensure!(output.status.success(), "apt-get {} failed", arguments.join(" "));
+    update_lists()?;
+    apt_get(&[&["install", "-qy", "--no-install-recommends"], &missing[..]].concat())
+}
+
+/// They may be missing altogether, as in a fresh container, or too old for what they name to be there still.
+fn update_lists() -> Result<()> {
+    apt_get(&["update", "-q"])
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    let output = apt.output().context("apt-get: the lab needs Debian 12")?;
+    if !output.status.success() {
+        std::io::stderr().write_all(&output.stdout)?;
+        std::io::stderr().write_all(&output.stderr)?;
     }
+    ensure!(output.status.success(), "apt-get {} failed", arguments.join(" "));
     Ok(())
 }
 

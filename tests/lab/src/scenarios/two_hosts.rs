@@ -254,7 +254,8 @@ pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
     for &link in &all {
         stage.lab.cable(link).cut();
     }
-    std::thread::sleep(PATH_LOSS);
+    // Longer than multipath and iSCSI take to give up every path.
+    std::thread::sleep(Duration::from_secs(20));
     for &link in &all {
         stage.lab.cable(link).mend();
     }
