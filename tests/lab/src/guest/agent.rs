@@ -130,12 +130,16 @@ fn run(job: u64, command: &str, input: bool, out: &Line, jobs: &Jobs) -> Result<
 /// Passes on what the job says until it has ended; a daemon that it leaves behind may keep the pipe, and is not heard.
 fn relay(job: u64, child: &mut Child, mut reader: PipeReader, out: &Line) -> Result<ExitStatus> {
     let mut buffer = [0; 4096];
+    let mut ended = None;
     loop {
         let mut ready = [PollFd::new(&reader, PollFlags::IN)];
-        if poll(&mut ready, Some(&LOOK))? == 0 {
-            if let Some(status) = child.try_wait()? {
+        // What it said between the last look and its end is still in the pipe.
+        let wait = if ended.is_some() { Timespec::default() } else { LOOK };
+        if poll(&mut ready, Some(&wait))? == 0 {
+            if let Some(status) = ended {
                 return Ok(status);
             }
+            ended = child.try_wait()?;
             continue;
         }
         let len = reader.read(&mut buffer)?;

@@ -185,17 +185,23 @@ pub(super) fn shelf_power_cut(stage: &mut Stage) -> Result<()> {
     let kept = stage.lab.share().join("shelf/pr").join(format!("aptpl_{SERIAL}"));
     ensure!(kept.is_file(), "the shelf keeps no {}", kept.display());
 
+    // san1 stays away: its registrations have to be there without it, or nobody could fence it meanwhile.
+    for link in [Link::A1, Link::B1] {
+        stage.lab.cable(link).cut();
+    }
     let begin = Instant::now();
     stage.lab.power_cycle(&[Host::Shelf])?;
-    // Each registration counts again once its session has logged in anew. The hosts may not have noticed the cut at all.
-    while keys(&stage.lab, Host::San1)? != [1, 1] {
-        ensure!(begin.elapsed() < 2 * PATH_LOSS, "{:?} are registered", keys(&stage.lab, Host::San1)?);
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let answers = "for path in $(multipathd show paths raw format %d); do sg_turs /dev/$path || exit 1; done";
+    stage.lab.node(Host::San2).until("the shelf answers", 2 * PATH_LOSS, answers)?;
     let back = begin.elapsed();
+    ensure!(keys(&stage.lab, Host::San2)? == [1, 1], "{:?} are registered", keys(&stage.lab, Host::San2)?);
     ensure!(write(&stage.lab, Host::San2, DISK)? == Written::Refused, "the reservation is gone: san2 wrote");
+    for link in [Link::A1, Link::B1] {
+        stage.lab.cable(link).mend();
+    }
+    stage.lab.node(Host::San1).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
     ensure!(write(&stage.lab, Host::San1, DISK)? == Written::Done, "san1's registration is gone");
-    stage.note(format!("both registrations back after {}", ms(back)));
+    stage.note(format!("the shelf answers again after {}", ms(back)));
     Ok(())
 }
 
