@@ -90,6 +90,10 @@ impl Replica {
             }
             // It may wait for a settled superblock, which nobody writes. Rule 6 asks under the fence whether it counts.
             Some(Role::Fenced) if self.peer.link.is_some() => self.now.saturating_sub(self.peer.role_since) >= timeout,
+            // It does not reach the disk, and has not got so far that it could ask.
+            Some(Role::TakingOver) if self.peer.link.is_some() && !self.peer.paths => {
+                self.now.saturating_sub(self.peer.role_since) >= timeout
+            }
             _ => false,
         }
     }
@@ -203,12 +207,14 @@ impl Replica {
             Some(other) => self.should_take_over_from(other),
             None => self.peer.refused || self.peer.is_silent(self.now, self.cfg.timing.takeover_ms),
         };
-        let other_idle = match self.peer.role {
-            Some(Role::Waiting | Role::Refusing | Role::Secondary | Role::Leaving | Role::Fenced) => {
-                self.now.saturating_sub(self.peer.role_since.max(self.timers.fenced_at)) >= self.cfg.timing.takeover_ms
-            }
+        let idle = match self.peer.role {
+            Some(Role::Waiting | Role::Refusing | Role::Secondary | Role::Leaving | Role::Fenced) => true,
+            // It can't go on, and has not got so far that it could ask (rule 11).
+            Some(Role::TakingOver) => !self.peer.paths,
             _ => false,
         };
+        let since = self.peer.role_since.max(self.timers.fenced_at);
+        let other_idle = idle && self.now.saturating_sub(since) >= self.cfg.timing.takeover_ms;
         if (member || !self.reading_superblock) && ready && (other_gone || other_idle) {
             self.begin_takeover(Standing::Fenced);
         }

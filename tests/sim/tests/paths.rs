@@ -89,6 +89,30 @@ fn a_lone_primary_without_paths_asks_who_is_outside() {
     }
 }
 
+/// The one that was asked has fenced, and loses its own paths before it serves; those of the one that asked are back.
+#[test]
+fn paths_change_sides_during_a_takeover() {
+    run(FenceKind::Pr, |w| {
+        let client = dual(w)?;
+        complete(w, client, 0)?;
+        w.hold_disk(|n, access| {
+            n == B && matches!(access, DiskAccess::Slot { superblock: s, .. } if s.primary == Some(B))
+        });
+        w.lose_paths(A, Pathless::Fails);
+        let seq = write(w, client, 1)?;
+        reach(w, "B takes over", |w| w.role(B) == Some(Role::TakingOver))?;
+        w.run_for(300);
+        w.lose_paths(B, Pathless::Fails);
+        w.paths_return(A);
+        w.release_all();
+        w.run_for(5_000);
+        if !serves(w, A) {
+            w.broken("a healthy node reaches the disk and the client, and waits for one that does not");
+        }
+        reach(w, "all completes", |w| w.completed(client) == seq)
+    });
+}
+
 /// † Alone and without paths, with a write queued that lets a joiner in, which dies: the next incarnation, asked, would
 /// kill the one member that is left, and could not go on.
 #[test]
