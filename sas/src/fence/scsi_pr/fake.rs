@@ -39,6 +39,8 @@ pub(super) struct FakeHost {
     name: &'static str,
     paths: Vec<PathId>,
     pub(super) down: BTreeSet<String>,
+    /// Their target port answers, and knows no such LUN.
+    pub(super) unmapped: BTreeSet<String>,
     /// Before the command of this number, counted from now on.
     scripts: Vec<(u32, Script)>,
     /// The command of this number is done, and its answer is lost with the path.
@@ -89,7 +91,8 @@ impl FakeLun {
     pub(super) fn host(&self, name: &'static str) -> FakeHost {
         let paths = ["sda", "sdb"].map(|path| PathId { name: path.to_owned(), serial: 1 }).to_vec();
         let (scripts, commands) = (Vec::new(), Vec::new());
-        FakeHost { lun: self.clone(), name, paths, down: BTreeSet::new(), scripts, swallowed: None, commands }
+        let (down, unmapped) = (BTreeSet::new(), BTreeSet::new());
+        FakeHost { lun: self.clone(), name, paths, down, unmapped, scripts, swallowed: None, commands }
     }
 
     /// A write begins: what the LUN checks is whether the path is registered.
@@ -263,6 +266,9 @@ impl Lun for FakeHost {
         let lost = PathError { path: path.name.clone(), what: "no answer".to_owned() };
         if self.down.contains(&path.name) {
             return Err(lost);
+        }
+        if self.unmapped.contains(&path.name) {
+            return Ok(Status::Check(Sense { key: 5, code: 0x25, qualifier: 0 }));
         }
         let status = self.lun.state().run(&(self.name, path.name.clone()), command);
         if swallowed {

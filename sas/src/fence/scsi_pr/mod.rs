@@ -149,8 +149,8 @@ impl Fence for ScsiPr {
         }
         let outcome = self.registrar.fence();
         self.show();
-        let Fenced { victims, reset } = outcome?;
-        tracing::warn!(disk = %self.path.display(), ?victims, reset, "the disk is this node's alone");
+        let Fenced { victims } = outcome?;
+        tracing::warn!(disk = %self.path.display(), ?victims, "the disk is this node's alone");
         self.hand_out()
     }
 

@@ -106,8 +106,6 @@ impl ReservationError {
 pub struct Fenced {
     /// The keys that were removed.
     pub victims: Vec<ReservationKey>,
-    /// The LUN was reset, as PREEMPT AND ABORT alone may have left writes of theirs in flight.
-    pub reset: bool,
 }
 
 /// A LUN's answer that decides something.
@@ -122,7 +120,9 @@ enum Trouble {
     Silent(PathError),
     /// The path answers that it can't (an ALUA path in standby or transition): not done.
     NotReady(PathError),
-    /// The LUN refuses: not done, by no path.
+    /// Its target port refuses: not done. Another path may lead to one that does not.
+    Refused(ReservationError),
+    /// What the LUN says makes no sense, by no path.
     Lun(ReservationError),
 }
 
@@ -191,7 +191,7 @@ impl<L: Lun> Registrar<L> {
             let live = self.lun.live();
             self.check_capabilities(&live)?;
             let key = fresh();
-            let mut unknown = None;
+            let (mut unknown, mut refused) = (None, None);
             for path in &live {
                 match self.run(path, Command::RegisterAnyway { new: key }) {
                     Ok(Answer::Good(_)) => drop(self.registered.insert(path.clone())),
@@ -199,11 +199,15 @@ impl<L: Lun> Registrar<L> {
                     Ok(Answer::Conflict) => {}
                     Err(Trouble::Silent(error)) => unknown = Some(error),
                     Err(Trouble::NotReady(error)) => tracing::warn!(%error, "not registered yet"),
+                    Err(Trouble::Refused(error)) => {
+                        tracing::warn!(%error, "not registered");
+                        refused = Some(error);
+                    }
                     Err(Trouble::Lun(error)) => return Err(error),
                 }
             }
             match unknown {
-                None if self.registered.is_empty() => return Err(ReservationError::NoPath(None)),
+                None if self.registered.is_empty() => return Err(refused.unwrap_or(ReservationError::NoPath(None))),
                 None => {
                     self.key = Some(key);
                     return self.settle_in(key);
@@ -340,19 +344,20 @@ impl<L: Lun> Registrar<L> {
         if !self.mend(false)? {
             return Err(ReservationError::Gone(key));
         }
-        let (mut victims, mut aborted, mut reset) = (Vec::new(), true, false);
+        let (mut victims, mut reset) = (Vec::new(), false);
         for _ in 0..MAX_ROUNDS {
             match self.fence_round(key)? {
-                Round::Removed { victim, aborted: fully } => {
-                    aborted &= fully;
-                    reset &= fully;
+                Round::Removed(victim) => {
+                    reset = false;
                     if !victims.contains(&victim) {
                         victims.push(victim);
                     }
                 }
                 Round::Again => {}
-                // Also where there was nobody to remove: the one who removed them may have died before the reset.
-                Round::Alone if reset || (aborted && !victims.is_empty()) => return Ok(Fenced { victims, reset }),
+                Round::Alone if reset => return Ok(Fenced { victims }),
+                // Whoever was removed, and also where there was nobody to remove: LIO aborts the tasks of the
+                // reservation's holder only (core_scsi3_pro_preempt), the holder may have been an earlier life of this
+                // very host, and the one who removed the others may have died before its reset.
                 Round::Alone => {
                     self.reset()?;
                     reset = true;
@@ -370,11 +375,8 @@ impl<L: Lun> Registrar<L> {
         }
         let reservation = self.read_reservation()?;
         if let Some(&victim) = keys.keys.iter().find(|&&other| other != key) {
-            let held = reservation.is_some_and(|reservation| reservation.key == Some(victim));
-            let removed = self.by_registered_path(Command::PreemptAndAbort { key, victim })?;
-            // LIO aborts the tasks of the reservation's holder only (core_scsi3_pro_preempt). And who finds the victim
-            // gone knows nothing of its tasks.
-            return Ok(Round::Removed { victim, aborted: held && removed });
+            self.by_registered_path(Command::PreemptAndAbort { key, victim })?;
+            return Ok(Round::Removed(victim));
         }
         match reservation {
             None => {
@@ -421,7 +423,7 @@ impl<L: Lun> Registrar<L> {
     fn by_any_path(&mut self, command: Command) -> Result<Vec<u8>, ReservationError> {
         let registered: Vec<PathId> = self.registered.iter().cloned().collect();
         match self.first(&registered, command) {
-            Err(ReservationError::NoPath(_)) => {
+            Err(ReservationError::NoPath(_) | ReservationError::Refused { .. }) => {
                 let live = self.lun.live();
                 self.first(&live, command)
             }
@@ -433,33 +435,31 @@ impl<L: Lun> Registrar<L> {
     fn by_registered_path(&mut self, command: Command) -> Result<bool, ReservationError> {
         let key = self.key.ok_or(ReservationError::NotIn)?;
         let paths: Vec<PathId> = self.registered.iter().cloned().collect();
-        let mut last = None;
+        let mut why = Unanswered::default();
         for path in paths {
             match self.run(&path, command) {
                 Ok(Answer::Good(_)) => return Ok(true),
                 // It may also be this path that is not registered any more.
                 Ok(Answer::Conflict) if self.mend(true)? => return Ok(false),
                 Ok(Answer::Conflict) => return Err(ReservationError::Gone(key)),
-                Err(Trouble::Lun(error)) => return Err(error),
-                Err(Trouble::Silent(error) | Trouble::NotReady(error)) => last = Some(error),
+                Err(trouble) => why.add(trouble)?,
             }
         }
-        Err(ReservationError::NoPath(last))
+        Err(why.error())
     }
 
     /// By the first of these paths that brings an answer.
     fn first(&mut self, paths: &[PathId], command: Command) -> Result<Vec<u8>, ReservationError> {
-        let mut last = None;
+        let mut why = Unanswered::default();
         for path in paths {
             match self.run(path, command) {
                 Ok(Answer::Good(data)) => return Ok(data),
                 // None of what is asked here is ever refused for a reservation of this kind (SPC-4 table 66).
                 Ok(Answer::Conflict) => return Err(ReservationError::Unsettled(command.name())),
-                Err(Trouble::Lun(error)) => return Err(error),
-                Err(Trouble::Silent(error) | Trouble::NotReady(error)) => last = Some(error),
+                Err(trouble) => why.add(trouble)?,
             }
         }
-        Err(ReservationError::NoPath(last))
+        Err(why.error())
     }
 
     fn run_parsed<T>(
@@ -485,7 +485,7 @@ impl<L: Lun> Registrar<L> {
                 Status::Check(sense) => {
                     let (command, path) = (command.name(), path.name.clone());
                     return Err(if sense.is_refusal() {
-                        Trouble::Lun(ReservationError::Refused { command, path, sense })
+                        Trouble::Refused(ReservationError::Refused { command, path, sense })
                     } else {
                         Trouble::NotReady(PathError { path, what: format!("{command}: {sense}") })
                     });
@@ -500,7 +500,7 @@ impl<L: Lun> Registrar<L> {
 
 /// What one round of [`Registrar::fence`] has done.
 enum Round {
-    Removed { victim: ReservationKey, aborted: bool },
+    Removed(ReservationKey),
     Again,
     Alone,
 }
@@ -509,8 +509,31 @@ impl Trouble {
     /// Nothing has been changed yet: a path that is away is none of our business.
     fn before_change(self) -> Result<Added, ReservationError> {
         match self {
-            Self::Silent(_) | Self::NotReady(_) => Ok(Added::NotNow),
+            Self::Silent(_) | Self::NotReady(_) | Self::Refused(_) => Ok(Added::NotNow),
             Self::Lun(error) => Err(error),
         }
+    }
+}
+
+/// Why no path has answered so far. A refusal says more than silence.
+#[derive(Default)]
+struct Unanswered {
+    refused: Option<ReservationError>,
+    last: Option<PathError>,
+}
+
+impl Unanswered {
+    /// The next path's trouble; an error if no other path would answer either.
+    fn add(&mut self, trouble: Trouble) -> Result<(), ReservationError> {
+        match trouble {
+            Trouble::Silent(error) | Trouble::NotReady(error) => self.last = Some(error),
+            Trouble::Refused(error) => self.refused = Some(error),
+            Trouble::Lun(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn error(self) -> ReservationError {
+        self.refused.unwrap_or(ReservationError::NoPath(self.last))
     }
 }

@@ -46,7 +46,7 @@ fn a_node_is_let_in_with_one_key_on_all_its_paths() {
     let mut one = admitted(&lun, "san1", 1);
     assert_eq!(lun.keys_of("san1"), paths(1));
     assert!(lun.state().holder.is_none(), "being let in reserves nothing");
-    assert_eq!(one.fence(), Ok(Fenced { victims: Vec::new(), reset: true }));
+    assert_eq!(one.fence(), Ok(Fenced { victims: Vec::new() }));
     assert_eq!(lun.holder_key(), Some(key(1)));
     assert_eq!(one.stands(), Ok(true));
     assert_eq!(one.registered().len(), 2);
@@ -70,14 +70,14 @@ fn an_earlier_lifes_key_is_replaced_and_never_taken_for_ones_own() {
     drop(one);
     let mut again = admitted(&lun, "san1", 11);
     assert_eq!(lun.holder_key(), Some(key(11)));
-    assert_eq!(again.fence(), Ok(Fenced { victims: vec![key(7)], reset: true }));
+    assert_eq!(again.fence(), Ok(Fenced { victims: vec![key(7)] }));
 }
 
 #[test]
 fn a_fence_leaves_nobody_else_and_takes_the_reservation() {
     let (lun, mut one, mut two) = pair();
     assert!(lun.begin_write("san1", "sda", "late"));
-    assert_eq!(two.fence(), Ok(Fenced { victims: vec![key(1)], reset: false }), "the holder's writes are aborted");
+    assert_eq!(two.fence(), Ok(Fenced { victims: vec![key(1)] }), "the holder's writes are aborted");
     lun.end_writes();
     assert!(lun.state().landed.is_empty());
     assert!(lun.keys_of("san1").is_empty());
@@ -89,15 +89,15 @@ fn a_fence_leaves_nobody_else_and_takes_the_reservation() {
     assert_eq!(one.fence(), Err(ReservationError::NotIn));
     // Rule 9: it registers anew.
     let_in(&mut one, 3).expect("let in");
-    assert_eq!(one.fence(), Ok(Fenced { victims: vec![key(2)], reset: false }));
+    assert_eq!(one.fence(), Ok(Fenced { victims: vec![key(2)] }));
 }
 
 #[test]
-fn a_victim_that_is_no_holder_costs_a_reset() {
+fn a_victim_that_is_no_holder_is_reset_away() {
     let (lun, mut one, two) = pair();
     // As after a handover: the one that serves is not the one that holds.
     assert!(lun.begin_write("san2", "sdb", "late"));
-    assert_eq!(one.fence(), Ok(Fenced { victims: vec![key(2)], reset: true }));
+    assert_eq!(one.fence(), Ok(Fenced { victims: vec![key(2)] }));
     lun.end_writes();
     assert!(lun.state().landed.is_empty(), "the reset has aborted it");
     assert_eq!(lun.state().resets, 2, "one of them san1's first");
@@ -122,9 +122,53 @@ fn half_a_fence_is_made_whole_by_the_next() {
     drop(two);
     assert_eq!(lun.state().in_flight.len(), 1, "it may land any time");
     let mut again = admitted(&lun, "san1", 5);
-    assert_eq!(again.fence(), Ok(Fenced { victims: Vec::new(), reset: true }));
+    assert_eq!(again.fence(), Ok(Fenced { victims: Vec::new() }));
     lun.end_writes();
     assert!(lun.state().landed.is_empty());
+}
+
+/// The same, and the node that goes on finds the reservation on its own earlier life's key: removing that one aborts
+/// nothing of the other host's.
+#[test]
+fn an_own_earlier_life_is_no_victim_that_spares_the_reset() {
+    let (lun, mut one, two) = pair();
+    assert!(lun.begin_write("san2", "sda", "late"));
+    one.lun().before(0, |lun| {
+        let mut other = lun.host("san1");
+        let path = super::Lun::live(&mut other).remove(1);
+        let preempt = Command::PreemptAndAbort { key: key(1), victim: key(2) };
+        super::Lun::run(&mut other, &path, preempt).expect("done");
+    });
+    one.lun().before(1, |_| panic!("dead"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one.fence())).is_err());
+    drop(two);
+    assert_eq!(lun.state().in_flight.len(), 1, "it may land any time");
+    let mut again = node(&lun, "san1");
+    again.lun().down.insert("sda".to_owned());
+    let_in(&mut again, 5).expect("let in");
+    assert_eq!(lun.holder_key(), Some(key(1)), "the reservation hangs on the path that is down");
+    assert_eq!(again.fence(), Ok(Fenced { victims: vec![key(1)] }));
+    lun.end_writes();
+    assert!(lun.state().landed.is_empty(), "the reset has aborted it");
+}
+
+#[test]
+fn a_target_port_without_the_lun_bars_nobody_from_the_other() {
+    for unmapped in ["sda", "sdb"] {
+        let (lun, one, mut two) = pair();
+        drop(one);
+        // A registered path turns bad, and a fence goes by the other.
+        two.lun().unmapped.insert(unmapped.to_owned());
+        assert_eq!(two.stands(), Ok(true));
+        assert_eq!(two.fence(), Ok(Fenced { victims: vec![key(1)] }));
+        // One that never was any good.
+        let mut again = node(&lun, "san1");
+        again.lun().unmapped.insert(unmapped.to_owned());
+        let_in(&mut again, 9).expect("let in");
+        assert_eq!(again.fence(), Ok(Fenced { victims: vec![key(2)] }));
+        again.lun().unmapped.extend(["sda".to_owned(), "sdb".to_owned()]);
+        assert!(matches!(again.stands(), Err(ReservationError::Refused { .. })), "nobody is left to ask");
+    }
 }
 
 #[test]
@@ -134,7 +178,7 @@ fn a_preempt_that_finds_nobody_is_a_conflict_and_no_fence() {
     // READ KEYS shows key 2; before it is pre-empted, its host is let in anew.
     one.lun().before(2, |lun| drop(admitted(lun, "san2", 9)));
     let fenced = one.fence().expect("not fenced");
-    assert_eq!(fenced, Fenced { victims: vec![key(2), key(9)], reset: true });
+    assert_eq!(fenced, Fenced { victims: vec![key(2), key(9)] });
     assert_eq!(one.stands(), Ok(true));
     assert!(lun.keys_of("san2").is_empty());
 }
@@ -300,7 +344,7 @@ fn a_registration_without_an_answer_is_not_relied_upon() {
     let_in(&mut one, 1).expect("by the other path");
     assert_eq!(one.key(), Some(key(2)), "a new key: the first may appear later where it says nothing");
     assert_eq!(lun.keys_of("san1"), vec![("sda".to_owned(), 2), ("sdb".to_owned(), 1)]);
-    assert_eq!(one.fence().expect("alone"), Fenced { victims: vec![key(1)], reset: true });
+    assert_eq!(one.fence().expect("alone"), Fenced { victims: vec![key(1)] });
 }
 
 #[test]
