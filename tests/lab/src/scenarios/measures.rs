@@ -1,6 +1,7 @@
 //! What the path over rxe costs, by `twinsan-perf` on real nodes: compared with its own raw hops, and counted in instructions.
 //! No times of a laptop's guests are judged, only ratios of what was measured in one run.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -79,11 +80,18 @@ fn listen(lab: &Lab, host: Host, urls: &str) -> Result<Job> {
 pub(super) fn instructions(stage: &mut Stage) -> Result<()> {
     let lab = &stage.lab;
     compile_shim(&lab.share().join("bin"))?;
+    let dumps = lab.share().join("dumps");
+    fs::create_dir(&dumps)?;
     let command = format!(
-        "/lab/bin/twinsan-perf instructions --fabric rdma://10.3.1.1 --shim /lab/bin/uring_wait.so --pace-ms 100 \
-         --limit {MOST_FOR_1_MIB} --json"
+        "/lab/bin/twinsan-perf instructions --fabric rdma://10.3.1.1 --shim /lab/bin/uring_wait.so --pace-ms 10 --blobs 40 --rounds 20 \
+         --keep /lab/dumps --limit {MOST_FOR_1_MIB} --json"
     );
     let (kept, result) = measured(lab, Host::San1, &command)?;
+    // For whoever asks what is executed; gone with the logs if all is well.
+    for dump in fs::read_dir(&dumps)? {
+        let dump = dump?;
+        fs::copy(dump.path(), stage.logs.join(dump.file_name()))?;
+    }
     let mut words = Vec::new();
     for node in result["nodes"].as_array().context("nodes")? {
         let role = node["role"].as_str().context("a role")?;
