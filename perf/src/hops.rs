@@ -33,10 +33,12 @@ use crate::fabric::Maker;
 use crate::pattern::{BLOCK, Model, Random, fill};
 use crate::peers::Ratio;
 use crate::wire::figures::Times;
-use crate::wire::{Budget, Pinger, Polling, Row, progress};
+use crate::wire::{Broken, Budget, Pinger, Polling, Row, progress};
 
 /// Durable writes go to the volume's first so many bytes.
 const SPAN: u64 = 64 << 20;
+/// A raw hop's connection may break (a host that stands still for a moment); so often in a run its slice is made again.
+const MOST_BROKEN: u32 = 5;
 /// A slice ends after so long: the session must not fall silent meanwhile.
 const SLICE: Duration = Duration::from_millis(200);
 
@@ -68,6 +70,7 @@ pub struct Way {
 
 /// The client's ends of everything.
 struct Bench<'a, F: Fabric> {
+    maker: Maker<'a, F>,
     settings: &'a Settings,
     direct: Direct<F>,
     /// By node.
@@ -77,6 +80,8 @@ struct Bench<'a, F: Fabric> {
     model: Model,
     random: Random,
     span: u64,
+    /// Raw hops' connections that broke.
+    broken: u32,
 }
 
 /// What one size has come to so far.
@@ -124,6 +129,7 @@ pub fn hops<F: Fabric>(maker: Maker<'_, F>, config: &Config, settings: &Settings
     let integrity = config.volume(&settings.volume)?.integrity;
     let name = |node: NodeId| config.nodes[node.index()].name.clone();
     let (primary, secondary) = (name(bench.primary), name(bench.primary.other()));
+    let broken = bench.broken;
     bench.direct.detach()?;
     Ok(Hops {
         volume: settings.volume.clone(),
@@ -133,25 +139,14 @@ pub fn hops<F: Fabric>(maker: Maker<'_, F>, config: &Config, settings: &Settings
         spin_us: config.timing.spin_us,
         integrity,
         rounds: settings.rounds,
+        broken,
         sizes,
     })
 }
 
 impl<'a, F: Fabric> Bench<'a, F> {
-    fn open(maker: Maker<'_, F>, config: &Config, settings: &'a Settings, spin: Duration) -> Result<Self> {
-        let connect = |node: usize| {
-            let url = &settings.wire[node].client;
-            let pinger = Pinger::connect(maker, url, Polling::Client, spin)?;
-            ensure!(
-                pinger.peer_spin() == spin,
-                "the listener at {url} polls {} µs before it sleeps, the node {} (spin_us): start it with --spin-us {}",
-                pinger.peer_spin().as_micros(),
-                spin.as_micros(),
-                spin.as_micros()
-            );
-            Ok(pinger)
-        };
-        let pingers = [connect(0)?, connect(1)?];
+    fn open(maker: Maker<'a, F>, config: &Config, settings: &'a Settings, spin: Duration) -> Result<Self> {
+        let pingers = [connect(maker, &settings.wire[0], spin)?, connect(maker, &settings.wire[1], spin)?];
         let fabric = maker(WaitPolicy::default())?;
         let mut direct = Direct::open(config, &settings.volume, fabric, spin)?;
         direct.settle().context("the pair before the first write")?;
@@ -165,7 +160,7 @@ impl<'a, F: Fabric> Bench<'a, F> {
         ensure!(span >= most, "the volume has {span} bytes, too few for writes of {most}");
         let primary = direct.status().primary.context("nobody serves")?;
         let (model, random) = (Model::new(span), Random::new(1));
-        Ok(Self { settings, direct, pingers, spin, primary, model, random, span })
+        Ok(Self { maker, settings, direct, pingers, spin, primary, model, random, span, broken: 0 })
     }
 
     /// The three hops: their names, and between whom.
@@ -181,9 +176,28 @@ impl<'a, F: Fabric> Bench<'a, F> {
 
     /// One slice of one kind: 0 durable writes, 1 to 3 the hops.
     fn slice(&mut self, bytes: u32, kind: usize, slices: &mut Slices) -> Result<()> {
+        let times = loop {
+            match self.times(bytes, kind) {
+                Err(error) if error.is::<Broken>() && self.broken < MOST_BROKEN => {
+                    self.broken += 1;
+                    for (pinger, way) in self.pingers.iter_mut().zip(&self.settings.wire) {
+                        *pinger = connect(self.maker, way, self.spin)?;
+                    }
+                    self.direct.settle()?;
+                }
+                times => break times?,
+            }
+        };
+        slices.medians[kind].push(Times::of(&times).p50_us);
+        slices.times[kind].extend(times);
+        // Heartbeats, and the flusher's end: it must not work into a neighbour's slice.
+        self.direct.settle()
+    }
+
+    fn times(&mut self, bytes: u32, kind: usize) -> Result<Vec<Duration>> {
         let budget = Budget { count: self.settings.writes, time: SLICE };
         let (primary, secondary) = (self.primary.index(), self.primary.other().index());
-        let times = match kind {
+        Ok(match kind {
             0 => self.durable(bytes, budget)?,
             1 => self.pingers[secondary].run(Row::BlobBothWays, bytes, budget)?.times,
             2 => {
@@ -191,11 +205,7 @@ impl<'a, F: Fabric> Bench<'a, F> {
                 self.pingers[secondary].ask(to, Row::Ack, 0, budget, self.spin)?.times
             }
             _ => self.pingers[primary].run(Row::Ack, 0, budget)?.times,
-        };
-        slices.medians[kind].push(Times::of(&times).p50_us);
-        slices.times[kind].extend(times);
-        // Heartbeats, and the flusher's end: it must not work into a neighbour's slice.
-        self.direct.settle()
+        })
     }
 
     fn durable(&mut self, bytes: u32, budget: Budget) -> Result<Vec<Duration>> {
@@ -245,6 +255,20 @@ impl<'a, F: Fabric> Bench<'a, F> {
         );
         Ok(())
     }
+}
+
+/// To a node's listener, which has to wait as the node does.
+fn connect<F: Fabric>(maker: Maker<'_, F>, way: &Way, spin: Duration) -> Result<Pinger<F>> {
+    let url = &way.client;
+    let pinger = Pinger::connect(maker, url, Polling::Client, spin)?;
+    ensure!(
+        pinger.peer_spin() == spin,
+        "the listener at {url} polls {} µs before it sleeps, the node {} (spin_us): start it with --spin-us {}",
+        pinger.peer_spin().as_micros(),
+        spin.as_micros(),
+        spin.as_micros()
+    );
+    Ok(pinger)
 }
 
 impl Slices {

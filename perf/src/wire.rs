@@ -36,7 +36,7 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use twinsan_fabric::Fabric;
 
-pub use self::end::Polling;
+pub use self::end::{Broken, Polling};
 use self::figures::{Raw, RowFigures, Times, Wire};
 pub use self::listen::Listener;
 pub use self::ping::{Budget, Pinger};

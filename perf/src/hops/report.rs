@@ -57,6 +57,8 @@ pub struct Hops {
     pub integrity: bool,
     /// Slices of each kind.
     pub rounds: usize,
+    /// Slices of raw hops that were made again, as their connection broke.
+    pub broken: u32,
     /// Size by size.
     pub sizes: Vec<Size>,
 }
@@ -94,6 +96,9 @@ impl Hops {
         }
         let _ = writeln!(t, "  {line}");
         let _ = writeln!(t, "  hops: round trips, and half of their median. Every durable write was read back.");
+        if self.broken > 0 {
+            let _ = writeln!(t, "  connections of raw hops that broke: {}; their slices were made again.", self.broken);
+        }
         t
     }
 }
@@ -135,11 +140,18 @@ mod tests {
             spin_us: 100,
             integrity: false,
             rounds: 3,
+            broken: 2,
             sizes: vec![size],
         };
         let table = hops.table();
-        for word in ["durable p50 / sum: 2.25", "2.00 to 2.50", "without payload CRCs", "sum of the hops", "completion"]
-        {
+        for word in [
+            "durable p50 / sum: 2.25",
+            "2.00 to 2.50",
+            "without payload CRCs",
+            "sum of the hops",
+            "completion",
+            "broke: 2",
+        ] {
             assert!(table.contains(word), "{word}: {table}");
         }
     }

@@ -18,10 +18,10 @@ pub struct InstructionsArgs {
     #[arg(long, value_name = "FABRIC", default_value = "unix")]
     pub fabric: Kind,
     /// Blobs in a slice
-    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub blobs: u64,
-    /// From one blob to the next; each must be flushed and released before the next
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    /// From one blob to the next, at least; each waits until the one before is flushed and released
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub pace_ms: u64,
     /// Rounds; each has a slice without blobs, one of 4 KiB and one of 1 MiB
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
@@ -32,6 +32,9 @@ pub struct InstructionsArgs {
     /// perf/src/instructions/uring_wait.c as a shared object, on hosts without a C compiler
     #[arg(long, value_name = "FILE")]
     pub shim: Option<PathBuf>,
+    /// Keep callgrind's dumps, one for each slice and node, in this folder: for callgrind_annotate
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
     /// End with status 1 if a node executes more than so many times as much for 1 MiB as for 4 KiB
     #[arg(long, value_name = "RATIO")]
     pub limit: Option<f64>,
@@ -52,6 +55,7 @@ pub fn run(args: &InstructionsArgs) -> Result<Instructions> {
         rounds: args.rounds.into(),
         folder: args.dir.clone(),
         shim: args.shim.clone(),
+        keep: args.keep.clone(),
         quiet: args.json,
     };
     instructions(&open, &settings)

@@ -19,14 +19,16 @@ pub struct Counted {
     vgdb: PathBuf,
     /// Dumps made, which callgrind numbers from 1.
     dumps: usize,
+    /// Where dumps are kept.
+    keep: Option<PathBuf>,
 }
 
 impl Counted {
-    /// Starts both nodes of a cluster.
+    /// Starts both nodes of a cluster. Dumps are moved to the folder `keep`, if there is one.
     ///
     /// # Errors
     /// If valgrind is missing, or the shim does not compile.
-    pub fn start(cluster: &mut Cluster, shim: Option<&Path>) -> Result<Self> {
+    pub fn start(cluster: &mut Cluster, shim: Option<&Path>, keep: Option<&Path>) -> Result<Self> {
         let valgrind = find("valgrind", "valgrind")?;
         let vgdb = find("vgdb", "valgrind")?;
         let shim = match shim {
@@ -39,7 +41,7 @@ impl Counted {
             command.arg(format!("--callgrind-out-file={}", out_file(cluster, name).display()));
             cluster.start_node_by(node, command)?;
         }
-        Ok(Self { vgdb, dumps: 0 })
+        Ok(Self { vgdb, dumps: 0, keep: keep.map(Path::to_path_buf) })
     }
 
     /// Counts from zero: since when.
@@ -51,11 +53,11 @@ impl Counted {
         Ok(Instant::now())
     }
 
-    /// What both nodes have executed.
+    /// What both nodes have executed, under which `load`.
     ///
     /// # Errors
     /// If a node does not obey, or callgrind's file can't be read.
-    pub fn counts(&mut self, cluster: &Cluster) -> Result<[f64; 2]> {
+    pub fn counts(&mut self, cluster: &Cluster, load: &str) -> Result<[f64; 2]> {
         self.tell(cluster, "dump")?;
         self.dumps += 1;
         let mut counts = [0.0; 2];
@@ -63,6 +65,10 @@ impl Counted {
             let file = PathBuf::from(format!("{}.{}", out_file(cluster, name).display(), self.dumps));
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             *count = summary(&text).with_context(|| format!("{}: no summary of instructions", file.display()))?;
+            if let Some(keep) = &self.keep {
+                let kept = keep.join(format!("callgrind.out.{}.{name}.{load}", self.dumps));
+                fs::write(&kept, text).with_context(|| kept.display().to_string())?;
+            }
             fs::remove_file(&file)?;
         }
         Ok(counts)

@@ -76,9 +76,14 @@ pub(crate) enum Talk {
     RawAt { url: String },
     /// So many times are in the asker's memory.
     Measured { count: usize, checked: u64 },
-    /// It can't, and why.
-    Failed { why: String },
+    /// It can't, and why; `broken`: its connection broke ([`Broken`]).
+    Failed { why: String, broken: bool },
 }
+
+/// The connection broke: what was measured says nothing, and may be measured again over another.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(pub(crate) String);
 
 /// See the module.
 pub(crate) struct End<F: Fabric> {
@@ -150,7 +155,9 @@ impl<F: Fabric> End<F> {
         loop {
             match self.next() {
                 Some(Event::Sent { .. } | Event::Ready { .. }) => {}
-                Some(Event::Closed { why, .. }) => bail!("the connection ended while {what} was awaited: {why}"),
+                Some(Event::Closed { why, .. }) => {
+                    return Err(Broken(format!("the connection ended while {what} was awaited: {why}")).into());
+                }
                 Some(event) => return Ok(event),
                 None if begin.elapsed() > PATIENCE => bail!("no {what} within {} s", PATIENCE.as_secs()),
                 None => {}
@@ -274,7 +281,7 @@ mod tests {
     fn another_build_and_a_stranger_are_told_apart() {
         assert!(key(&Talk::Hello { version: 9, key: 1, spin_us: 0 }).unwrap_err().to_string().contains("version 9"));
         assert!(listen_to(b"GET / HTTP/1.1").unwrap_err().to_string().contains("GET /"));
-        let long = Talk::Failed { why: "x".repeat(300) };
+        let long = Talk::Failed { why: "x".repeat(300), broken: false };
         assert_eq!(listen_to(&serde_json::to_vec(&long).unwrap()).unwrap(), long);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use twinsan_fabric::{ConnId, Event, Fabric, PostError};
 
-use super::end::{End, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
+use super::end::{Broken, End, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
 use super::note::{self, From, Note};
 use super::ping::{Budget, Pinger, Run};
 use super::{Row, raw};
@@ -174,5 +174,5 @@ impl<'a, F: Fabric> Listener<'a, F> {
 
 /// In words that fit a message.
 fn failed(error: &anyhow::Error) -> Talk {
-    Talk::Failed { why: format!("{error:#}").chars().take(300).collect() }
+    Talk::Failed { why: format!("{error:#}").chars().take(300).collect(), broken: error.is::<Broken>() }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use twinsan_fabric::{Event, Fabric, PostError};
 
 use super::Row;
-use super::end::{End, MAX_TIMES, PATIENCE, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
+use super::end::{Broken, End, MAX_TIMES, PATIENCE, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
 use super::note::{self, From, Note, Seen};
 use crate::fabric::Maker;
 
@@ -102,7 +102,10 @@ impl<F: Fabric> Pinger<F> {
             note::stamp(&self.end.arena, outgoing(HERE), &note, From::Asker);
         }
         let begin = Instant::now();
-        self.post(&note).with_context(|| format!("posting {} {bytes}", row.name()))?;
+        self.post(&note).map_err(|error| match error {
+            PostError::NotConnected => anyhow::Error::new(Broken("the connection has ended".into())),
+            error => anyhow::Error::new(error).context(format!("posting {} {bytes}", row.name())),
+        })?;
         self.end.fabric.submit(self.peer.conn);
         let answer = self.end.awaited("answer")?;
         let took = begin.elapsed();
@@ -162,7 +165,8 @@ impl<F: Fabric> Pinger<F> {
         self.end.talk(self.peer.conn, &talk)?;
         match hear(&mut self.end, "the other end's times")? {
             Talk::Measured { count, checked } => Ok(Run { times: self.end.take_times(HERE, count), checked }),
-            Talk::Failed { why } => bail!("the other end, with {url}: {why}"),
+            Talk::Failed { why, broken: true } => Err(Broken(format!("the other end, with {url}: {why}")).into()),
+            Talk::Failed { why, .. } => bail!("the other end, with {url}: {why}"),
             other => bail!("{other:?} instead of times"),
         }
     }
@@ -175,7 +179,7 @@ impl<F: Fabric> Pinger<F> {
         self.end.talk(self.peer.conn, &Talk::Raw { url: url.into(), spin_us })?;
         match hear(&mut self.end, "bare verbs")? {
             Talk::RawAt { url } => Ok(url),
-            Talk::Failed { why } => bail!("the other end: {why}"),
+            Talk::Failed { why, .. } => bail!("the other end: {why}"),
             other => bail!("{other:?} instead of bare verbs"),
         }
     }

@@ -1,6 +1,7 @@
 //! What the path over rxe costs, by `twinsan-perf` on real nodes: compared with its own raw hops, and counted in instructions.
 //! No times of a laptop's guests are judged, only ratios of what was measured in one run.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +45,11 @@ pub(super) fn wire(stage: &mut Stage) -> Result<()> {
 pub(super) fn hops(stage: &mut Stage) -> Result<()> {
     let lab = &stage.lab;
     let mut pair = Pair::deploy(lab, Plan::two_hosts("rdma"))?;
+    // A host that stands still for a moment is no failure here.
+    let timing = r"\n[timing]\ntakeover_ms = 5000\ndrop_ms = 5000\njoin_ms = 10000\n";
+    for host in [Host::San1, Host::San2, Host::Client] {
+        lab.node(host).sh(&format!("printf '{timing}' >> {CONFIG}"))?;
+    }
     pair.start_node(lab, 0)?;
     pair.start_node(lab, 1)?;
     pair.until_dual(lab)?;
@@ -51,7 +57,7 @@ pub(super) fn hops(stage: &mut Stage) -> Result<()> {
     let _listeners = [listen(lab, Host::San1, ways[0])?, listen(lab, Host::San2, ways[1])?];
     let command = format!(
         "/lab/bin/twinsan-perf hops {VOLUME} --config {CONFIG} --overwrite --wire san1={} --wire san2={} \
-         --sizes 4KiB,64KiB,1MiB --rounds 20 --writes 100 --limit {MOST_OVER_HOPS} --json",
+         --sizes 4KiB,64KiB --rounds 20 --writes 100 --limit {MOST_OVER_HOPS} --json",
         ways[0], ways[1]
     );
     let (kept, result) = measured(lab, Host::Client, &command)?;
@@ -79,11 +85,18 @@ fn listen(lab: &Lab, host: Host, urls: &str) -> Result<Job> {
 pub(super) fn instructions(stage: &mut Stage) -> Result<()> {
     let lab = &stage.lab;
     compile_shim(&lab.share().join("bin"))?;
+    let dumps = lab.share().join("dumps");
+    fs::create_dir(&dumps)?;
     let command = format!(
-        "/lab/bin/twinsan-perf instructions --fabric rdma://10.3.1.1 --shim /lab/bin/uring_wait.so --pace-ms 100 \
-         --limit {MOST_FOR_1_MIB} --json"
+        "/lab/bin/twinsan-perf instructions --fabric rdma://10.3.1.1 --shim /lab/bin/uring_wait.so --pace-ms 10 --blobs 40 --rounds 20 \
+         --keep /lab/dumps --limit {MOST_FOR_1_MIB} --json"
     );
     let (kept, result) = measured(lab, Host::San1, &command)?;
+    // For whoever asks what is executed; gone with the logs if all is well.
+    for dump in fs::read_dir(&dumps)? {
+        let dump = dump?;
+        fs::copy(dump.path(), stage.logs.join(dump.file_name()))?;
+    }
     let mut words = Vec::new();
     for node in result["nodes"].as_array().context("nodes")? {
         let role = node["role"].as_str().context("a role")?;
