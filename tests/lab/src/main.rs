@@ -52,7 +52,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    // The alias ends with dashes of its own, so that `cargo lab -- --list` says them twice.
+    let arguments = std::env::args_os().enumerate().filter(|(i, argument)| *i != 1 || argument != "--");
+    match run(&Cli::parse_from(arguments.map(|(_, argument)| argument))) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

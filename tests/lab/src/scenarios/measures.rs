@@ -68,8 +68,8 @@ pub(super) fn hops(stage: &mut Stage) -> Result<()> {
     let ratio = first["ratio"].as_f64().context("a ratio")?;
     let durable = us(&first["durable"]["p50_us"])?;
     let words = format!("4 KiB: durable p50 {durable} µs, hops {} µs, ratio {ratio:.2}", hops.join(" + "));
-    ensure!(kept, "more than {MOST_OVER_HOPS} times its hops: {words}");
-    stage.note(words);
+    // A figure of one run on a shared machine: shown, never a reason to fail (docs/performance.md says what it means).
+    stage.note(if kept { words } else { format!("{words}: more than {MOST_OVER_HOPS}") });
     Ok(())
 }
 
