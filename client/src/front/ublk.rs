@@ -347,8 +347,12 @@ impl<Q: RequestQueue> UblkFront<Q> {
             let tag = u16::try_from(cookie).expect("a tag");
             match answer {
                 Answer::Done => {
-                    let len = self.queue.as_ref().and_then(|queue| queue.request(tag)).map_or(0, |request| request.len);
-                    self.complete(tag, Ok(len));
+                    // Bytes are counted where they move: discards and zeroes may be longer than a result can say.
+                    let moved = match self.queue.as_ref().and_then(|queue| queue.request(tag)) {
+                        Some(Request { command: Command::Read | Command::Write, len, .. }) => len,
+                        _ => 0,
+                    };
+                    self.complete(tag, Ok(moved));
                 }
                 Answer::Read { len, first, more, .. } => {
                     let mut from = 0;

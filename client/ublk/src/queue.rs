@@ -199,13 +199,10 @@ impl Queue {
         arena.write_all_at(self.device.as_fd(), payload_position(tag) + u64::from(from), at, len)
     }
 
-    /// Completes request `tag` and asks for the next: `Ok` with the bytes read or written, else the errno. The driver
-    /// hears of it at the next [`Queue::submit`].
+    /// Completes request `tag` and asks for the next: `Ok` with the bytes read or written, zero for what moves none,
+    /// else the errno. The driver hears of it at the next [`Queue::submit`].
     pub fn commit(&mut self, tag: u16, result: Result<u32, i32>) {
-        let result = match result {
-            Ok(bytes) => i32::try_from(bytes).expect("requests are shorter than 2 GiB"),
-            Err(errno) => -errno,
-        };
+        let result = wire_result(result);
         self.push_io(COMMIT_AND_FETCH_REQ, IoCommand { tag, result, ..IoCommand::default() });
     }
 
@@ -240,6 +237,8 @@ impl AsFd for Queue {
     }
 }
 
+const EIO: i32 = 5;
+
 /// `IORING_ENTER_GETEVENTS`.
 const GET_EVENTS: u32 = 1;
 
@@ -249,6 +248,15 @@ fn forgive(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if matches!(error.kind(), Interrupted | ResourceBusy | WouldBlock) => Ok(()),
         other => other,
+    }
+}
+
+/// A result as the driver takes it: bytes, or a negative errno. More bytes than it can be told of are none that it has
+/// asked to be moved: an error of that request, not the end of the process and of all the others.
+fn wire_result(result: Result<u32, i32>) -> i32 {
+    match result {
+        Ok(bytes) => i32::try_from(bytes).unwrap_or(-EIO),
+        Err(errno) => -errno,
     }
 }
 
@@ -265,3 +273,18 @@ fn open_device(id: u32) -> io::Result<File> {
 }
 
 const _: () = assert!(MAX_DEPTH as u64 <= START);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_result_is_a_panic() {
+        assert_eq!(wire_result(Ok(0)), 0);
+        assert_eq!(wire_result(Ok((1 << 31) - 4096)), i32::MAX - 4095);
+        assert_eq!(wire_result(Err(95)), -95);
+        for bytes in [1 << 31, u32::MAX / 4096 * 4096, u32::MAX] {
+            assert_eq!(wire_result(Ok(bytes)), -EIO);
+        }
+    }
+}
