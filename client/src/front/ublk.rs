@@ -22,7 +22,7 @@
 use std::io;
 
 use twinsan_arena::Arena;
-use twinsan_ublk::{Command, Happened, Queue, Request};
+use twinsan_ublk::{Command, Happened, Queue, Request, is_farewell};
 use twinsan_wire::limits::MAX_READ_BYTES;
 use twinsan_wire::{BlobKind, Lba, Seq};
 
@@ -170,7 +170,13 @@ impl<Q: RequestQueue> UblkFront<Q> {
         for happened in self.happened.drain(..) {
             match happened {
                 Happened::Request { tag } => self.arrived.push(tag),
-                Happened::Aborted { tag } => tracing::trace!(tag, "the kernel has let go of a tag"),
+                Happened::Aborted { tag, error } if is_farewell(&error) => {
+                    tracing::trace!(tag, "the kernel has let go of a tag");
+                }
+                Happened::Aborted { tag, error } => {
+                    tracing::error!(tag, "the kernel has refused a tag's command: {error}");
+                    other(Happened::Aborted { tag, error });
+                }
                 happened @ (Happened::Started(_) | Happened::Stopped(_)) => other(happened),
             }
         }

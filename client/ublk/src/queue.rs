@@ -45,11 +45,21 @@ pub enum Happened {
     Started(io::Result<()>),
     /// [`Queue::stop`] has ended: the disk is gone, or why not.
     Stopped(io::Result<()>),
-    /// The driver takes no more results for this tag: the device is being taken away.
+    /// No request comes with this tag any more: the device is being taken away, if [`is_farewell`] says so of the error,
+    /// else the driver has refused the tag's command.
     Aborted {
         /// The tag.
         tag: u16,
+        /// What the driver says.
+        error: io::Error,
     },
+}
+
+/// Whether a tag ends by this because its device does: `UBLK_IO_RES_ABORT`, which is `ENODEV`, or `ECANCELED` with the
+/// ring.
+#[must_use]
+pub fn is_farewell(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(ENODEV | ECANCELED))
 }
 
 /// See the module's text.
@@ -153,12 +163,12 @@ impl Queue {
                 0.. => Ok(()),
                 errno => Err(io::Error::from_raw_os_error(-errno)),
             };
-            happened.push(match (completion.user_data(), u16::try_from(completion.user_data())) {
-                (START, _) => Happened::Started(result),
-                (STOP, _) => Happened::Stopped(result),
-                (_, Ok(tag)) if result.is_ok() => Happened::Request { tag },
-                (_, Ok(tag)) => Happened::Aborted { tag },
-                (other, Err(_)) => panic!("the completion of a command that was never given: {other:#x}"),
+            happened.push(match (completion.user_data(), u16::try_from(completion.user_data()), result) {
+                (START, _, result) => Happened::Started(result),
+                (STOP, _, result) => Happened::Stopped(result),
+                (_, Ok(tag), Ok(())) => Happened::Request { tag },
+                (_, Ok(tag), Err(error)) => Happened::Aborted { tag, error },
+                (other, Err(_), _) => panic!("the completion of a command that was never given: {other:#x}"),
             });
         }
         Ok(())
@@ -238,6 +248,8 @@ impl AsFd for Queue {
 }
 
 const EIO: i32 = 5;
+const ENODEV: i32 = 19;
+const ECANCELED: i32 = 125;
 
 /// `IORING_ENTER_GETEVENTS`.
 const GET_EVENTS: u32 = 1;
@@ -277,6 +289,13 @@ const _: () = assert!(MAX_DEPTH as u64 <= START);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_comes_with_a_devices_end_is_a_farewell() {
+        for (errno, farewell) in [(19, true), (125, true), (22, false), (16, false), (5, false), (524, false)] {
+            assert_eq!(is_farewell(&io::Error::from_raw_os_error(errno)), farewell, "{errno}");
+        }
+    }
 
     #[test]
     fn no_result_is_a_panic() {

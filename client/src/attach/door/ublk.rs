@@ -28,6 +28,8 @@ enum State {
     Open,
     Stopping,
     Down,
+    /// It did not start, and waits for another process.
+    Failed,
 }
 
 /// The device, and how far it has come.
@@ -78,9 +80,11 @@ impl UblkDoor {
     pub(super) fn ready<F: Fabric>(&mut self, fabric: &mut F, front: &mut UblkFront) -> Option<News> {
         let mut news = None;
         front.poll(|happened| match happened {
-            Happened::Started(result) => news = self.started(result),
+            Happened::Started(result) if self.state == State::Starting => news = self.started(result),
             Happened::Stopped(result) => news = self.stopped(result),
-            Happened::Request { .. } | Happened::Aborted { .. } => {}
+            Happened::Aborted { error, .. } if self.state == State::Starting => news = self.started(Err(error)),
+            // Of a start that has failed already, by a tag, the rest is no news.
+            Happened::Request { .. } | Happened::Started(_) | Happened::Aborted { .. } => {}
         });
         if self.release.answered(&self.path(), fabric) {
             return self.answered(front);
@@ -96,9 +100,7 @@ impl UblkDoor {
             }
             Err(error) => {
                 // One that others may still use is not taken away for it.
-                if !self.device.is_awaited() {
-                    self.state = State::Down;
-                }
+                self.state = if self.device.is_awaited() { State::Failed } else { State::Down };
                 Some(News::Shut(error))
             }
         }
@@ -159,7 +161,7 @@ impl UblkDoor {
                     tracing::error!("{path} could not be taken away: {error}");
                 }
             }
-            (State::Open | State::Starting | State::Stopping, _) => {
+            (State::Open | State::Starting | State::Stopping | State::Failed, _) => {
                 tracing::warn!("{path} stays; its requests wait until the volume is attached to it again");
             }
             _ => {}

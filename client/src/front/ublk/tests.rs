@@ -29,6 +29,7 @@ pub(super) struct Kernel {
     /// What the driver has been told.
     done: Vec<(u16, Result<u32, i32>)>,
     refuses_payloads: bool,
+    aborts: Vec<(u16, i32)>,
 }
 
 impl Kernel {
@@ -39,6 +40,7 @@ impl Kernel {
             committed: Vec::new(),
             done: Vec::new(),
             refuses_payloads: false,
+            aborts: Vec::new(),
         }
     }
 
@@ -61,6 +63,9 @@ impl RequestQueue for Kernel {
 
     fn poll(&mut self, happened: &mut Vec<Happened>) -> io::Result<()> {
         happened.extend(self.queued.drain(..).map(|tag| Happened::Request { tag }));
+        let aborts = self.aborts.drain(..);
+        happened
+            .extend(aborts.map(|(tag, errno)| Happened::Aborted { tag, error: io::Error::from_raw_os_error(errno) }));
         Ok(())
     }
 
@@ -383,6 +388,18 @@ fn when_the_volume_is_gone_everything_fails() {
     bench.front.poll(|_| {});
     bench.front.send();
     assert_eq!(bench.results(), [(2, Err(EIO))], "also without the volume's being asked");
+}
+
+#[test]
+fn a_tag_that_the_kernel_refuses_is_news_and_one_that_goes_with_its_device_is_not() {
+    let mut bench = Bench::new(None);
+    bench.kernel().aborts = vec![(0, 19), (1, 125)];
+    bench.front.poll(|happened| panic!("{happened:?}"));
+    bench.kernel().aborts = vec![(2, EINVAL)];
+    let mut heard = Vec::new();
+    bench.front.poll(|happened| heard.push(happened));
+    let [Happened::Aborted { tag: 2, error }] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
 
 #[test]
