@@ -215,6 +215,11 @@ impl<F: Fabric> Driver<F> {
         match (news, &self.state) {
             (Some(News::Open), State::Serving) => (self.on_ready)(&self.door),
             (Some(News::Released), &State::Releasing { deadline_ms }) => self.begin_no_more(deadline_ms),
+            // Told to stop while the disk was coming, which it does not.
+            (Some(News::Shut(why)), &State::Releasing { deadline_ms }) => {
+                self.shut = Some(format!("{why:#}"));
+                self.begin_no_more(deadline_ms);
+            }
             (Some(News::Shut(why)), _) => {
                 self.shut = Some(format!("{why:#}"));
                 self.stop();

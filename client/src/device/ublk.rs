@@ -13,6 +13,10 @@ use twinsan_wire::limits::MAX_ZERO_BLOCKS;
 use super::Claim;
 use crate::front::{DEPTH, Shape, max_io_bytes};
 
+/// The longest discard or zeroing in bytes, whatever the block: far from where a signed number of 32 bits ends, in which
+/// the driver counts bytes.
+const MAX_ZERO_BYTES: u64 = 1 << 30;
+
 /// What is to be done for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
@@ -105,14 +109,12 @@ pub(crate) fn path(id: u32) -> PathBuf {
 /// What the kernel is told of the volume.
 fn parameters(uuid: [u8; 16], shape: &Shape) -> Parameters {
     let [high, low] = [0, 8].map(|at| u64::from_be_bytes(uuid[at..at + 8].try_into().expect("8 bytes")));
-    let zero_bytes = u64::from(MAX_ZERO_BLOCKS) * u64::from(shape.block_bytes);
-    // A request's length is in sectors of a 32 bit number here, and in bytes of one there.
-    let max_zero_bytes = u32::try_from(zero_bytes).unwrap_or(u32::MAX / shape.block_bytes * shape.block_bytes);
+    let zero_bytes = (u64::from(MAX_ZERO_BLOCKS) * u64::from(shape.block_bytes)).min(MAX_ZERO_BYTES);
     Parameters {
         size: shape.bytes(),
         block_bytes: shape.block_bytes,
         max_io_bytes: max_io_bytes(shape),
-        max_zero_bytes,
+        max_zero_bytes: u32::try_from(zero_bytes).expect("at most 1 GiB"),
         depth: DEPTH,
         // Never zero, which is what others leave there.
         tag: (high ^ low) | 1,
@@ -197,7 +199,7 @@ mod tests {
         let mut uuid = [1; 16];
         uuid[0] = 9;
         assert_ne!(one.tag, parameters(uuid, &SHAPE).tag);
-        assert_eq!((one.max_io_bytes, one.max_zero_bytes), (1 << 20, u32::MAX / 4096 * 4096));
+        assert_eq!((one.max_io_bytes, one.max_zero_bytes), (1 << 20, 1 << 30));
         let small = parameters([1; 16], &Shape { block_bytes: 512, max_payload: 10_000, ..SHAPE });
         assert_eq!((small.max_io_bytes, small.max_zero_bytes), (8192, 512 << 20));
     }

@@ -22,7 +22,7 @@
 use std::io;
 
 use twinsan_arena::Arena;
-use twinsan_ublk::{Command, Happened, Queue, Request};
+use twinsan_ublk::{Command, Happened, Queue, Request, is_farewell};
 use twinsan_wire::limits::MAX_READ_BYTES;
 use twinsan_wire::{BlobKind, Lba, Seq};
 
@@ -170,7 +170,13 @@ impl<Q: RequestQueue> UblkFront<Q> {
         for happened in self.happened.drain(..) {
             match happened {
                 Happened::Request { tag } => self.arrived.push(tag),
-                Happened::Aborted { tag } => tracing::trace!(tag, "the kernel has let go of a tag"),
+                Happened::Aborted { tag, error } if is_farewell(&error) => {
+                    tracing::trace!(tag, "the kernel has let go of a tag");
+                }
+                Happened::Aborted { tag, error } => {
+                    tracing::error!(tag, "the kernel has refused a tag's command: {error}");
+                    other(Happened::Aborted { tag, error });
+                }
                 happened @ (Happened::Started(_) | Happened::Stopped(_)) => other(happened),
             }
         }
@@ -347,8 +353,12 @@ impl<Q: RequestQueue> UblkFront<Q> {
             let tag = u16::try_from(cookie).expect("a tag");
             match answer {
                 Answer::Done => {
-                    let len = self.queue.as_ref().and_then(|queue| queue.request(tag)).map_or(0, |request| request.len);
-                    self.complete(tag, Ok(len));
+                    // Bytes are counted where they move: discards and zeroes may be longer than a result can say.
+                    let moved = match self.queue.as_ref().and_then(|queue| queue.request(tag)) {
+                        Some(Request { command: Command::Read | Command::Write, len, .. }) => len,
+                        _ => 0,
+                    };
+                    self.complete(tag, Ok(moved));
                 }
                 Answer::Read { len, first, more, .. } => {
                     let mut from = 0;

@@ -32,6 +32,9 @@ const FLAGS: u64 = F_CMD_IOCTL_ENCODE | F_USER_COPY | F_USER_RECOVERY | F_USER_R
 /// `-ENODEV` and its like, as numbers.
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
+/// The kernel's own, which was never to leave it, so that the system's errors know nothing of it.
+const ENOTSUPP: i32 = 524;
 
 /// What a device is, for its users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +175,7 @@ impl Control {
     pub fn delete(&mut self, id: u32) -> Result<(), UblkError> {
         match self.command(DEL_DEV_ASYNC, id, 0, &mut []) {
             // Linux before 6.9 knows only the one that waits.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(EINVAL) => {
+            Err(error) if is_unknown(&error) => {
                 self.command(DEL_DEV, id, 0, &mut []).map_err(UblkError::system("UBLK_CMD_DEL_DEV"))
             }
             done => done.map_err(UblkError::system("UBLK_CMD_DEL_DEV_ASYNC")),
@@ -241,6 +244,12 @@ impl Control {
             }
         }
     }
+}
+
+/// Whether a driver says by this that it does not know the command: `ENOTSUPP` before Linux 6.9, since then `EOPNOTSUPP`,
+/// and `EINVAL` where commands are looked at before.
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP | EINVAL))
 }
 
 /// A control command as an entry of any ring.
@@ -313,6 +322,13 @@ mod tests {
             bytes.as_bytes().chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect();
         let shifts = u32::from_ne_bytes([9, 12, 20, 12]);
         assert_eq!(words, [64, 3, 0, shifts, 2048, 0, 2 << 20, 0, 0, 0, 0, 512, 512 << 10, 512 << 10, 1, 0]);
+    }
+
+    #[test]
+    fn a_driver_that_does_not_know_a_command_says_so_in_three_ways() {
+        for (errno, unknown) in [(95, true), (524, true), (22, true), (19, false), (16, false), (1, false)] {
+            assert_eq!(is_unknown(&io::Error::from_raw_os_error(errno)), unknown, "{errno}");
+        }
     }
 
     #[test]

@@ -26,4 +26,4 @@ mod queue;
 pub use abi::{Command, Request};
 pub use control::{Control, Device, Parameters, State};
 pub use error::UblkError;
-pub use queue::{Happened, Queue};
+pub use queue::{Happened, Queue, is_farewell};

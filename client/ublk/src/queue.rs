@@ -45,11 +45,21 @@ pub enum Happened {
     Started(io::Result<()>),
     /// [`Queue::stop`] has ended: the disk is gone, or why not.
     Stopped(io::Result<()>),
-    /// The driver takes no more results for this tag: the device is being taken away.
+    /// No request comes with this tag any more: the device is being taken away, if [`is_farewell`] says so of the error,
+    /// else the driver has refused the tag's command.
     Aborted {
         /// The tag.
         tag: u16,
+        /// What the driver says.
+        error: io::Error,
     },
+}
+
+/// Whether a tag ends by this because its device does: `UBLK_IO_RES_ABORT`, which is `ENODEV`, or `ECANCELED` with the
+/// ring.
+#[must_use]
+pub fn is_farewell(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(ENODEV | ECANCELED))
 }
 
 /// See the module's text.
@@ -153,12 +163,12 @@ impl Queue {
                 0.. => Ok(()),
                 errno => Err(io::Error::from_raw_os_error(-errno)),
             };
-            happened.push(match (completion.user_data(), u16::try_from(completion.user_data())) {
-                (START, _) => Happened::Started(result),
-                (STOP, _) => Happened::Stopped(result),
-                (_, Ok(tag)) if result.is_ok() => Happened::Request { tag },
-                (_, Ok(tag)) => Happened::Aborted { tag },
-                (other, Err(_)) => panic!("the completion of a command that was never given: {other:#x}"),
+            happened.push(match (completion.user_data(), u16::try_from(completion.user_data()), result) {
+                (START, _, result) => Happened::Started(result),
+                (STOP, _, result) => Happened::Stopped(result),
+                (_, Ok(tag), Ok(())) => Happened::Request { tag },
+                (_, Ok(tag), Err(error)) => Happened::Aborted { tag, error },
+                (other, Err(_), _) => panic!("the completion of a command that was never given: {other:#x}"),
             });
         }
         Ok(())
@@ -199,13 +209,10 @@ impl Queue {
         arena.write_all_at(self.device.as_fd(), payload_position(tag) + u64::from(from), at, len)
     }
 
-    /// Completes request `tag` and asks for the next: `Ok` with the bytes read or written, else the errno. The driver
-    /// hears of it at the next [`Queue::submit`].
+    /// Completes request `tag` and asks for the next: `Ok` with the bytes read or written, zero for what moves none,
+    /// else the errno. The driver hears of it at the next [`Queue::submit`].
     pub fn commit(&mut self, tag: u16, result: Result<u32, i32>) {
-        let result = match result {
-            Ok(bytes) => i32::try_from(bytes).expect("requests are shorter than 2 GiB"),
-            Err(errno) => -errno,
-        };
+        let result = wire_result(result);
         self.push_io(COMMIT_AND_FETCH_REQ, IoCommand { tag, result, ..IoCommand::default() });
     }
 
@@ -240,6 +247,10 @@ impl AsFd for Queue {
     }
 }
 
+const EIO: i32 = 5;
+const ENODEV: i32 = 19;
+const ECANCELED: i32 = 125;
+
 /// `IORING_ENTER_GETEVENTS`.
 const GET_EVENTS: u32 = 1;
 
@@ -249,6 +260,15 @@ fn forgive(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if matches!(error.kind(), Interrupted | ResourceBusy | WouldBlock) => Ok(()),
         other => other,
+    }
+}
+
+/// A result as the driver takes it: bytes, or a negative errno. More bytes than it can be told of are none that it has
+/// asked to be moved: an error of that request, not the end of the process and of all the others.
+fn wire_result(result: Result<u32, i32>) -> i32 {
+    match result {
+        Ok(bytes) => i32::try_from(bytes).unwrap_or(-EIO),
+        Err(errno) => -errno,
     }
 }
 
@@ -265,3 +285,25 @@ fn open_device(id: u32) -> io::Result<File> {
 }
 
 const _: () = assert!(MAX_DEPTH as u64 <= START);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_comes_with_a_devices_end_is_a_farewell() {
+        for (errno, farewell) in [(19, true), (125, true), (22, false), (16, false), (5, false), (524, false)] {
+            assert_eq!(is_farewell(&io::Error::from_raw_os_error(errno)), farewell, "{errno}");
+        }
+    }
+
+    #[test]
+    fn no_result_is_a_panic() {
+        assert_eq!(wire_result(Ok(0)), 0);
+        assert_eq!(wire_result(Ok((1 << 31) - 4096)), i32::MAX - 4095);
+        assert_eq!(wire_result(Err(95)), -95);
+        for bytes in [1 << 31, u32::MAX / 4096 * 4096, u32::MAX] {
+            assert_eq!(wire_result(Ok(bytes)), -EIO);
+        }
+    }
+}

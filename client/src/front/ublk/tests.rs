@@ -8,9 +8,11 @@ use std::io;
 
 use twinsan_arena::Arena;
 use twinsan_ublk::{Command, Happened, Request};
-use twinsan_wire::{BlobKind, Seq};
+use twinsan_wire::{BlobKind, Lba, Seq};
 
 use super::{EINVAL, EIO, EOPNOTSUPP, RequestQueue, UblkFront};
+use crate::front::Shape;
+use crate::front::backend::Backend;
 use crate::front::testing::{BLOCK, BLOCKS, Model, RING, SIZE, memory, pattern, shape};
 
 /// More than there are read buffers.
@@ -27,6 +29,7 @@ pub(super) struct Kernel {
     /// What the driver has been told.
     done: Vec<(u16, Result<u32, i32>)>,
     refuses_payloads: bool,
+    aborts: Vec<(u16, i32)>,
 }
 
 impl Kernel {
@@ -37,6 +40,7 @@ impl Kernel {
             committed: Vec::new(),
             done: Vec::new(),
             refuses_payloads: false,
+            aborts: Vec::new(),
         }
     }
 
@@ -59,6 +63,9 @@ impl RequestQueue for Kernel {
 
     fn poll(&mut self, happened: &mut Vec<Happened>) -> io::Result<()> {
         happened.extend(self.queued.drain(..).map(|tag| Happened::Request { tag }));
+        let aborts = self.aborts.drain(..);
+        happened
+            .extend(aborts.map(|(tag, errno)| Happened::Aborted { tag, error: io::Error::from_raw_os_error(errno) }));
         Ok(())
     }
 
@@ -86,6 +93,10 @@ impl RequestQueue for Kernel {
     }
 
     fn commit(&mut self, tag: u16, result: Result<u32, i32>) {
+        // The driver is told bytes in a signed number; only what moves bytes has any.
+        let moved = i32::try_from(result.unwrap_or(0)).expect("a result that the driver can be told");
+        let command = self.request(tag).expect("an open request").command;
+        assert!(moved == 0 || matches!(command, Command::Read | Command::Write), "{command:?} moves {moved} bytes");
         self.committed.push((tag, result));
     }
 
@@ -196,7 +207,7 @@ fn a_full_window_leaves_payloads_in_their_pages_and_serves_in_order() {
     for seq in 1..=6 {
         bench.durable(Seq(seq));
         let tag = u16::try_from(seq).unwrap() - 1;
-        let len = if tag == 5 { blocks(3) } else { most };
+        let len = if tag == 5 { 0 } else { most };
         assert_eq!(bench.results(), [(tag, Ok(u32::try_from(len).unwrap()))]);
     }
     assert_eq!(bench.model.disk[..most], pattern(4, most), "the last one");
@@ -242,7 +253,59 @@ fn zeroes_and_discards_are_blobs_without_payload() {
     let blob = |kind| (kind, 10, 3);
     assert_eq!(bench.model.log, [BlobKind::Discard, BlobKind::Zeroes, BlobKind::Discard].map(blob));
     bench.durable(Seq(3));
-    assert_eq!(bench.results(), [(0, Ok(len)), (1, Ok(len)), (2, Ok(len))]);
+    assert_eq!(bench.results(), [(0, Ok(0)), (1, Ok(0)), (2, Ok(0))]);
+}
+
+/// A volume that is larger than memory: everything fits, and nothing is kept.
+#[derive(Default)]
+struct Void {
+    written: u64,
+    blocks: u64,
+}
+
+impl Backend for Void {
+    fn place(&mut self, _: u32) -> Option<u64> {
+        Some(0)
+    }
+
+    fn write(&mut self, kind: BlobKind, _: Lba, blocks: u32) -> Seq {
+        assert_ne!(kind, BlobKind::Write);
+        self.blocks += u64::from(blocks);
+        self.written += 1;
+        Seq(self.written)
+    }
+
+    fn read(&mut self, _: Lba, _: u32, _: u32) {
+        panic!("nobody reads");
+    }
+}
+
+/// A device that an older process has made may still be said to take so much at once.
+#[test]
+fn discards_of_gigabytes_are_completed() {
+    const MOST: u32 = u32::MAX / BLOCK * BLOCK;
+    let mut front = UblkFront::new(Shape { blocks: 1 << 21, ..shape() }, None, memory());
+    front.attach(Kernel::new());
+    let mut void = Void::default();
+    for (command, len) in [
+        (Command::Discard, 1 << 31),
+        (Command::Discard, MOST),
+        (Command::WriteZeroes { no_hole: true }, 1 << 31),
+        (Command::WriteZeroes { no_hole: false }, MOST),
+    ] {
+        let before = void.blocks;
+        front.queue().unwrap().ask_len(0, Request { command, offset: 0, len }, Vec::new());
+        front.poll(|happened| panic!("{happened:?}"));
+        while front.has_work() {
+            front.work(&mut void, 0);
+        }
+        assert_eq!(void.blocks - before, u64::from(len / BLOCK));
+        front.writes_completed(Seq(void.written));
+        front.send();
+        let kernel = front.queue().unwrap();
+        assert_eq!(std::mem::take(&mut kernel.done), [(0, Ok(0))], "{command:?} of {len}");
+        kernel.tags.borrow_mut()[0] = None;
+    }
 }
 
 #[test]
@@ -325,6 +388,18 @@ fn when_the_volume_is_gone_everything_fails() {
     bench.front.poll(|_| {});
     bench.front.send();
     assert_eq!(bench.results(), [(2, Err(EIO))], "also without the volume's being asked");
+}
+
+#[test]
+fn a_tag_that_the_kernel_refuses_is_news_and_one_that_goes_with_its_device_is_not() {
+    let mut bench = Bench::new(None);
+    bench.kernel().aborts = vec![(0, 19), (1, 125)];
+    bench.front.poll(|happened| panic!("{happened:?}"));
+    bench.kernel().aborts = vec![(2, EINVAL)];
+    let mut heard = Vec::new();
+    bench.front.poll(|happened| heard.push(happened));
+    let [Happened::Aborted { tag: 2, error }] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
 
 #[test]
