@@ -29,7 +29,7 @@ use twinsan_fabric::{CloseReason, ConnId, Event, RemoteKey};
 
 pub(crate) use self::sending::Span;
 use self::sending::{Flying, Queued};
-use self::watch::Watch;
+use self::watch::{Signals, Watch};
 use crate::credits::{Credits, RECEIVE_CREDITS, SPARE_RECEIVES};
 use crate::exposure::Exposures;
 use crate::fabric::MAX_INLINE;
@@ -95,8 +95,7 @@ pub(crate) struct Connection {
     posts: u64,
     /// The caller's posts that have not completed.
     outstanding: usize,
-    /// Sends since the last one with a completion.
-    silent: usize,
+    signals: Signals,
     spare_flying: usize,
     depth: usize,
     watch: Watch,
@@ -141,7 +140,7 @@ impl Connection {
             first_flying: 0,
             posts: 0,
             outstanding: 0,
-            silent: 0,
+            signals: Signals::new(depth),
             spare_flying: 0,
             depth,
             watch: Watch::default(),
@@ -265,7 +264,7 @@ impl Connection {
         }
     }
 
-    /// Gives up a peer that acknowledges nothing. All completions so far have been taken.
+    /// Gives up a peer that acknowledges nothing any more. All completions so far have been taken.
     pub(crate) fn check_peer(&mut self, now: Instant) {
         if self.watch.is_dead(now) {
             self.fail(CloseReason::Unreachable(format!("no acknowledgement for {} ms", watch::SILENCE.as_millis())));

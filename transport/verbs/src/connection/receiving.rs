@@ -1,6 +1,7 @@
 //! Completions, and what the peer's messages say.
 
 use std::io;
+use std::time::Instant;
 
 use twinsan_fabric::{CloseReason, ConnId, Event};
 
@@ -43,8 +44,12 @@ impl Connection {
                 0
             }
         };
+        let before = self.first_flying;
         for completion in completions.drain(..) {
             self.completed(completion, conn, events);
+        }
+        if self.first_flying > before {
+            self.watch.completed(self.first_flying, Instant::now);
         }
         self.completions = completions;
         count
