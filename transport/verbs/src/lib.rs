@@ -23,7 +23,8 @@
 //! and zero is never valid.
 //!
 //! **Writes without bytes** pass no check of the device (the architecture says that their key is not looked at), so they
-//! travel as small messages and the receiver's software checks key and offset. The protocol has none on its data path.
+//! travel as small messages and the receiver's software checks key and offset. The protocol has none on its data path. A real
+//! one with an immediate ends the connection: nothing of ours sends it, and its event would be one without a key.
 //!
 //! Relaxed ordering is never asked for.
 //!

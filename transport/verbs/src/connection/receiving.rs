@@ -73,7 +73,11 @@ impl Connection {
         }
         match (done, slot) {
             (Done::Sent, None) => self.sent(number, conn, events),
-            (Done::Immediate(imm), Some(slot)) => {
+            // Its key was looked at by nobody; ours travel as messages.
+            (Done::Immediate { len: 0, .. }, Some(_)) => {
+                self.fail(CloseReason::Violation("a write with immediate of no bytes, which needs no key".into()));
+            }
+            (Done::Immediate { imm, .. }, Some(slot)) => {
                 self.used.push(slot);
                 match self.credits.used() {
                     Ok(()) => events.push(Event::Immediate { conn, imm }),
