@@ -189,13 +189,15 @@ impl Connection {
         self.stage == Stage::Open && self.failure.is_none()
     }
 
-    /// Takes what has completed, hands it out, and sends what may go now. Returns whether there was anything.
+    /// Takes what has completed, hands it out, and sends what may go now. Returns whether it has left something: one
+    /// connection does not keep the others waiting.
     pub(crate) fn poll(&mut self, conn: ConnId, events: &mut Vec<Event>) -> bool {
-        let mut any = false;
+        let (mut any, mut more) = (false, true);
         for _ in 0..ROUNDS {
             let count = self.take(conn, events);
             any |= count > 0;
-            if count < BATCH {
+            more = count == BATCH;
+            if !more {
                 break;
             }
         }
@@ -203,7 +205,7 @@ impl Connection {
             self.refill();
             self.launch();
         }
-        any
+        more
     }
 
     /// Takes the rest when it is over: what came before the end is told before it.
