@@ -29,7 +29,7 @@ use twinsan_fabric::{CloseReason, ConnId, Event, RemoteKey};
 
 pub(crate) use self::sending::Span;
 use self::sending::{Flying, Queued};
-use self::watch::Watch;
+use self::watch::{Signals, Watch};
 use crate::credits::{Credits, RECEIVE_CREDITS, SPARE_RECEIVES};
 use crate::exposure::Exposures;
 use crate::fabric::MAX_INLINE;
@@ -95,8 +95,7 @@ pub(crate) struct Connection {
     posts: u64,
     /// The caller's posts that have not completed.
     outstanding: usize,
-    /// Sends since the last one with a completion.
-    silent: usize,
+    signals: Signals,
     spare_flying: usize,
     depth: usize,
     watch: Watch,
@@ -141,7 +140,7 @@ impl Connection {
             first_flying: 0,
             posts: 0,
             outstanding: 0,
-            silent: 0,
+            signals: Signals::new(depth),
             spare_flying: 0,
             depth,
             watch: Watch::default(),
@@ -190,13 +189,15 @@ impl Connection {
         self.stage == Stage::Open && self.failure.is_none()
     }
 
-    /// Takes what has completed, hands it out, and sends what may go now. Returns whether there was anything.
+    /// Takes what has completed, hands it out, and sends what may go now. Returns whether it has left something: one
+    /// connection does not keep the others waiting.
     pub(crate) fn poll(&mut self, conn: ConnId, events: &mut Vec<Event>) -> bool {
-        let mut any = false;
+        let (mut any, mut more) = (false, true);
         for _ in 0..ROUNDS {
             let count = self.take(conn, events);
             any |= count > 0;
-            if count < BATCH {
+            more = count == BATCH;
+            if !more {
                 break;
             }
         }
@@ -204,7 +205,7 @@ impl Connection {
             self.refill();
             self.launch();
         }
-        any
+        more
     }
 
     /// Takes the rest when it is over: what came before the end is told before it.
@@ -265,7 +266,7 @@ impl Connection {
         }
     }
 
-    /// Gives up a peer that acknowledges nothing. All completions so far have been taken.
+    /// Gives up a peer that acknowledges nothing any more. All completions so far have been taken.
     pub(crate) fn check_peer(&mut self, now: Instant) {
         if self.watch.is_dead(now) {
             self.fail(CloseReason::Unreachable(format!("no acknowledgement for {} ms", watch::SILENCE.as_millis())));

@@ -23,15 +23,16 @@
 //! and zero is never valid.
 //!
 //! **Writes without bytes** pass no check of the device (the architecture says that their key is not looked at), so they
-//! travel as small messages and the receiver's software checks key and offset. The protocol has none on its data path.
+//! travel as small messages and the receiver's software checks key and offset. The protocol has none on its data path. A real
+//! one with an immediate ends the connection: nothing of ours sends it, and its event would be one without a key.
 //!
 //! Relaxed ordering is never asked for.
 //!
 //! # Sending
 //!
 //! Posts are kept in a queue until [`Fabric::submit`], which turns what is there into one linked list and one
-//! doorbell. Inline payloads and short messages go inline (128 bytes), longer messages from the pool. Only what the
-//! caller wants signalled and every 32nd post is signalled; a completion frees everything before it.
+//! doorbell. Inline payloads and short messages go inline (128 bytes), longer messages from the pool. What the caller wants
+//! signalled is signalled, and otherwise every 32nd post or 4 MiB; a completion frees everything before it.
 //!
 //! # Credits
 //!
@@ -52,7 +53,7 @@
 //! | rejected otherwise, e.g. by a process that ends | `Ended` |
 //! | rejected with our private data | `Violation`: another version |
 //! | disconnected by the peer, or its process died | `Ended` |
-//! | no acknowledgement: after the device's retries (0.3 s), or 0.55 s by our own watch (`connection/watch.rs`) | `Unreachable` |
+//! | no acknowledgement: after the device's retries (0.3 s), or by our own watch (`connection/watch.rs`) when nothing has been acknowledged for 0.55 s, however much is queued | `Unreachable` |
 //! | the device stopped the queue pair, and it was no failure of ours | `Violation` |
 //! | the peer's device refused a write of ours | `Violation` |
 //!

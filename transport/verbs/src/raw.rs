@@ -113,7 +113,9 @@ impl RawListener {
         let listener = channel.create_id(0)?;
         listener.bind(ip)?;
         listener.listen(8)?;
-        let address = format!("rdma://{}", std::net::SocketAddr::new(ip.ip(), listener.local_port()));
+        let mut bound = ip;
+        bound.set_port(listener.local_port());
+        let address = format!("rdma://{bound}");
         Ok(Self { listener, channel, address })
     }
 
@@ -154,6 +156,17 @@ impl RawEnd {
     /// # Errors
     /// As [`RawEnd::connect`].
     pub fn connect_with(address: &str, private_data: Option<&[u8]>) -> io::Result<Self> {
+        let mut end = Self::knock(address, private_data)?;
+        end.answered()?;
+        Ok(end)
+    }
+
+    /// Asks anybody for a connection and leaves it at that: the other side's answer is confirmed by
+    /// [`RawEnd::answered`] only.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn knock(address: &str, private_data: Option<&[u8]>) -> io::Result<Self> {
         let ip = resolve(address)?;
         let channel = EventChannel::new()?;
         let id = channel.create_id(0)?;
@@ -162,11 +175,19 @@ impl RawEnd {
         wait_for(&channel, CmEventKind::AddressResolved)?;
         id.resolve_route(patience)?;
         wait_for(&channel, CmEventKind::RouteResolved)?;
-        let mut end = Self::on(id, channel)?;
+        let end = Self::on(id, channel)?;
         let greeting = end.greeting();
         end.pair.connect(&options(private_data.unwrap_or(&greeting)))?;
-        end.peer = wait_for(&end.channel, CmEventKind::Established)?.private_data;
         Ok(end)
+    }
+
+    /// Waits for the answer to [`RawEnd::knock`], and confirms it.
+    ///
+    /// # Errors
+    /// If it is none, or does not come within ten seconds.
+    pub fn answered(&mut self) -> io::Result<()> {
+        self.peer = wait_for(&self.channel, CmEventKind::Established)?.private_data;
+        Ok(())
     }
 
     fn on(id: CmId, channel: EventChannel) -> io::Result<Self> {
@@ -266,7 +287,7 @@ impl RawEnd {
     /// Waits for an immediate.
     fn immediate(&mut self, wait: Wait) -> io::Result<u32> {
         loop {
-            if let Done::Immediate(imm) = self.completion(wait)? {
+            if let Done::Immediate { imm, .. } = self.completion(wait)? {
                 return Ok(imm);
             }
         }
@@ -339,7 +360,7 @@ impl RawEnd {
         let done = completion.outcome.map_err(|failure| io::Error::other(failure.to_string()))?;
         match done {
             Done::Sent => self.sent = completion.number,
-            Done::Message(_) | Done::Immediate(_) => {
+            Done::Message(_) | Done::Immediate { .. } => {
                 self.used.push(completion.number);
                 if self.used.len() >= RECEIVES / 2 {
                     self.post_receives()?;

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
-use twinsan_fabric::conformance::Setup;
+use twinsan_fabric::conformance::{PATIENCE, Setup};
 use twinsan_fabric::{ConnId, Event, Fabric, Payload, PostError, RemoteAddr};
+use twinsan_verbs::{RECEIVE_CREDITS, VerbsFabric, VerbsOptions};
 
-use crate::lanes::Ends;
+use crate::lanes::{Ends, arena};
 
 /// Messages and immediates each way.
 const MANY: u32 = 20_000;
@@ -41,6 +43,37 @@ pub(crate) fn a_flood_meets_no_receiver_that_is_not_ready(setup: Setup) {
         (seen == [MANY; 2]).then_some(())
     });
     assert_eq!(not_ready(), before, "a device has met a receiver that was not ready");
+}
+
+/// All the completions there can be at once, none of which makes an event but the last: who prepares to sleep finds that one,
+/// or nothing would wake him for it.
+pub(crate) fn what_makes_no_event_hides_nothing(setup: Setup) {
+    let Setup { address, .. } = setup;
+    let fabric = || VerbsFabric::new(VerbsOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    let (mut client, mut node, start) = (fabric(), fabric(), Instant::now());
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let address = node.listen(&address).expect("listen");
+    let conn = client.connect(&address).expect("connect");
+    while ours.is_empty() || theirs.is_empty() {
+        client.poll(&mut ours, None);
+        node.poll(&mut theirs, None);
+        assert!(start.elapsed() < PATIENCE, "{ours:?}, {theirs:?}");
+    }
+    let Some(Event::Accepted { conn: there }) = theirs.pop() else { panic!("not accepted") };
+    let region = node.register(arena()).expect("register");
+    let to = RemoteAddr { key: node.expose(there, region, 0, 64).expect("expose"), offset: 0 };
+    for _ in 1..RECEIVE_CREDITS {
+        client.write(conn, Payload::Inline(&[]), to, None).expect("a post");
+    }
+    client.write_imm(conn, Payload::Inline(&[]), to, 7, Some(1)).expect("a post");
+    client.submit(conn);
+    // Acknowledged: all of it has come.
+    while !ours.iter().any(|event| matches!(event, Event::Sent { .. })) {
+        client.poll(&mut ours, None);
+        assert!(start.elapsed() < PATIENCE, "{ours:?}");
+    }
+    assert_eq!(node.prepare_to_sleep(&mut theirs), 1, "it would sleep over what has come");
+    assert!(matches!(theirs[0], Event::Immediate { imm: 7, .. }), "{theirs:?}");
 }
 
 fn flood(fabric: &mut dyn Fabric, conn: ConnId, to: RemoteAddr, posted: &mut u32) {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use twinsan_fabric::conformance::{PATIENCE, Setup};
 use twinsan_fabric::{CloseReason, Event, Fabric};
-use twinsan_verbs::RECEIVE_CREDITS;
 use twinsan_verbs::raw::{RawEnd, RawListener, Shape, Wait};
+use twinsan_verbs::{RECEIVE_CREDITS, VerbsFabric, VerbsOptions};
 
 /// The private data of a peer that gives 256 credits.
 const GREETING: &[u8] = b"TwRv\x01\x0c\x00\x01\0\0\0\0";
@@ -49,11 +49,33 @@ pub(crate) fn strangers_are_turned_away(setup: Setup) {
     }
 }
 
+/// Peers that ask and never confirm, more of them than there may be: those beyond are turned away, as by somebody who is
+/// gone, and nobody hears of any. When one has confirmed there is room for the next.
+pub(crate) fn requests_without_end_are_turned_away(setup: Setup) {
+    const MOST: usize = 64;
+    let Setup { address, .. } = setup;
+    // None is given up meanwhile, however slow the machine is.
+    let options = VerbsOptions { connect_timeout: Duration::from_secs(60), ..VerbsOptions::default() };
+    let mut right = VerbsFabric::new(options).unwrap_or_else(|e| panic!("{e}"));
+    let address = right.listen(&address).expect("listen");
+    let events = against(&mut right, move || {
+        let knock = |_| RawEnd::knock(&address, Some(GREETING)).expect("a request");
+        let mut ends: Vec<RawEnd> = (0..MOST + 1).map(knock).collect();
+        let error = ends[MOST].answered().expect_err("one too many");
+        assert!(error.to_string().contains("Rejected"), "{error}");
+        ends[0].answered().expect("room for it");
+        ends[0].send(MESSAGE).and_then(|()| ends[0].flush(Wait::Yield)).expect("a good message");
+        knock(0).answered().expect("room for another");
+    });
+    let accepted = events.iter().filter(|event| matches!(event, Event::Accepted { .. })).count();
+    assert!((1..=2).contains(&accepted), "{events:?}");
+}
+
 /// Peers that are let in and then break a rule: closed, as their fault, whatever came before.
 pub(crate) fn rule_breakers_are_shown_the_door(setup: Setup) {
     let Setup { mut right, address, .. } = setup;
     let address = right.listen(&address).expect("listen");
-    let deeds: [(&str, Deed); 8] = [
+    let deeds: [(&str, Deed); 9] = [
         ("no message at all", |end| end.send(&[]).expect("a post")),
         ("an unknown kind", |end| end.send(&[9, 0, 0, 0]).expect("a post")),
         ("a reserved byte", |end| end.send(&[1, 1, 0, 0]).expect("a post")),
@@ -68,6 +90,10 @@ pub(crate) fn rule_breakers_are_shown_the_door(setup: Setup) {
         ("a write with a guessed key", |end| {
             let to = twinsan_verbs::raw::Target { address: 0x20_0000, key: 0x100 };
             end.write(to, 64, Some(1)).expect("a post");
+        }),
+        ("an immediate without bytes, and so without a key", |end| {
+            let to = twinsan_verbs::raw::Target { address: 0, key: 0 };
+            end.write(to, 0, Some(1)).expect("a post");
         }),
     ];
     for (what, deed) in deeds {

@@ -24,7 +24,7 @@ pub(crate) struct Ends {
     address: String,
 }
 
-fn arena() -> Arc<Arena> {
+pub(crate) fn arena() -> Arc<Arena> {
     let options = ArenaOptions { name: "lanes".into(), bytes: REGION, pages: PagePolicy::Small, lock: false };
     Arc::new(Arena::new(&options).expect("a megabyte"))
 }

@@ -27,6 +27,8 @@ const VARIABLE: &str = "TWINSAN_RDMA_ADDRESS";
 const OWN: &[(&str, Test)] = &[
     ("a_client_reaches_its_own_lane_and_nothing_else", lanes::a_client_reaches_its_own_lane_and_nothing_else),
     ("a_flood_meets_no_receiver_that_is_not_ready", flood::a_flood_meets_no_receiver_that_is_not_ready),
+    ("what_makes_no_event_hides_nothing", flood::what_makes_no_event_hides_nothing),
+    ("requests_without_end_are_turned_away", hostile::requests_without_end_are_turned_away),
     ("many_connections_leave_nothing_behind", lanes::many_connections_leave_nothing_behind),
     ("strangers_are_turned_away", hostile::strangers_are_turned_away),
     ("rule_breakers_are_shown_the_door", hostile::rule_breakers_are_shown_the_door),

@@ -1,6 +1,7 @@
 //! Completions, and what the peer's messages say.
 
 use std::io;
+use std::time::Instant;
 
 use twinsan_fabric::{CloseReason, ConnId, Event};
 
@@ -43,8 +44,12 @@ impl Connection {
                 0
             }
         };
+        let before = self.first_flying;
         for completion in completions.drain(..) {
             self.completed(completion, conn, events);
+        }
+        if self.first_flying > before {
+            self.watch.completed(self.first_flying, Instant::now);
         }
         self.completions = completions;
         count
@@ -68,7 +73,11 @@ impl Connection {
         }
         match (done, slot) {
             (Done::Sent, None) => self.sent(number, conn, events),
-            (Done::Immediate(imm), Some(slot)) => {
+            // Its key was looked at by nobody; ours travel as messages.
+            (Done::Immediate { len: 0, .. }, Some(_)) => {
+                self.fail(CloseReason::Violation("a write with immediate of no bytes, which needs no key".into()));
+            }
+            (Done::Immediate { imm, .. }, Some(slot)) => {
                 self.used.push(slot);
                 match self.credits.used() {
                     Ok(()) => events.push(Event::Immediate { conn, imm }),

@@ -11,9 +11,6 @@ use crate::fabric::MAX_INLINE;
 use crate::message;
 use crate::sys::{Op, Post};
 
-/// So many sends at most between two with a completion.
-const SIGNAL_EVERY: usize = 32;
-
 /// Bytes of a registered region, checked against its length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
@@ -32,6 +29,14 @@ enum Body {
     Slot { at: usize, len: usize },
     /// In the caller's region.
     Region(Span),
+}
+
+impl Body {
+    const fn len(&self) -> usize {
+        match self {
+            Self::Slot { len, .. } | Self::Region(Span { len, .. }) => *len,
+        }
+    }
 }
 
 /// A post that has not been given to the device.
@@ -124,16 +129,12 @@ impl Connection {
                 // Whatever is owed goes with it: the receives have been posted.
                 self.pool.put(at + message::CREDITS_AT, &self.credits.give_back().to_le_bytes());
             }
-            self.silent += 1;
-            let signalled = post.signal.is_some() || self.silent >= SIGNAL_EVERY.min(self.depth);
-            if signalled {
-                self.silent = 0;
-            }
+            let signalled = self.signals.next(post.body.len(), post.signal.is_some());
             self.flying.push_back(Flying { signal: post.signal, signalled, spare: false });
         }
         let count = self.flying.len() - first;
         if count > 0 {
-            self.watch_one(first);
+            self.watch(first);
             let outcome = self.give(first, count);
             self.queue.drain(..count);
             self.rung -= count;
@@ -141,20 +142,17 @@ impl Connection {
         }
     }
 
-    /// Watches one of `flying` from `first` on, if none is watched: the last with a completion, or it is given one.
-    fn watch_one(&mut self, first: usize) {
-        if self.watch.is_on() {
-            return;
-        }
-        let now = Instant::now();
+    /// Watches the last of `flying` from `first` on that has a completion. If there is none, and none before them, the last
+    /// is given one now and then.
+    fn watch(&mut self, first: usize) {
         let mut place = (first..self.flying.len()).rfind(|&at| self.flying[at].signalled);
-        if place.is_none() && self.watch.wants_completion(now) {
+        if place.is_none() && self.watch.wants_completion(Instant::now) {
             place = self.flying.len().checked_sub(1);
-            self.silent = 0;
+            self.signals.given();
         }
         if let Some(place) = place {
             self.flying[place].signalled = true;
-            self.watch.begin(self.first_flying + place as u64, now);
+            self.watch.sent(self.first_flying + place as u64, Instant::now);
         }
     }
 
@@ -186,8 +184,8 @@ impl Connection {
         let number = self.first_flying + self.flying.len() as u64;
         self.flying.push_back(Flying { signal: None, signalled: true, spare: true });
         self.spare_flying += 1;
-        self.silent = 0;
-        self.watch_one(self.flying.len() - 1);
+        self.signals.given();
+        self.watch(self.flying.len() - 1);
         // Inline: copied by the call, so the slot is free again after it.
         let from = (self.pool.memory(), at, message::HEADER);
         let post = Post { number, op: Op::Send, from, inline: true, signal: true };
@@ -203,7 +201,6 @@ impl Connection {
 
     /// Send `number` has completed, and every one before it.
     pub(super) fn sent(&mut self, number: u64, conn: ConnId, events: &mut Vec<Event>) {
-        self.watch.completed(number);
         while self.first_flying <= number {
             let Some(flying) = self.flying.pop_front() else { return };
             self.first_flying += 1;

@@ -19,6 +19,14 @@ use crate::sys::{CmEvent, CmEventKind, CmId};
 /// Requests that may wait at a listener.
 const BACKLOG: i32 = 64;
 
+/// Connections that we have accepted and whose peers have not said that they know. Each has its queue pair and its pool, for
+/// anybody who sends a request; those beyond are turned away, and a good peer comes again.
+const MOST_ACCEPTING: usize = 64;
+
+/// What the connection manager says is taken in so large pieces: a queue pair per request must not keep those who are
+/// connected waiting. The descriptor stays readable for the rest.
+const MOST_EVENTS: usize = 16;
+
 /// Listeners' numbers for the connection manager have this bit; connections have theirs.
 const LISTENER: u64 = 1 << 63;
 
@@ -46,7 +54,10 @@ impl VerbsFabric {
             },
             _ => FabricError::Io { what: format!("listen at {text}"), source },
         })?;
-        let bound = format!("rdma://{}", SocketAddr::new(ip.ip(), id.local_port()));
+        // Not a new address of IP and port: a link-local one has its scope too.
+        let mut bound = ip;
+        bound.set_port(id.local_port());
+        let bound = format!("rdma://{bound}");
         self.listeners.push(Listener { _id: id, address: bound.clone() });
         Ok(bound)
     }
@@ -117,9 +128,9 @@ impl VerbsFabric {
         self.pending.push(Event::Closed { conn, why: dial.verdict() });
     }
 
-    /// Takes all that the connection manager has to say.
+    /// Takes what the connection manager has to say, at most [`MOST_EVENTS`].
     pub(super) fn manage(&mut self, events: &mut Vec<Event>) {
-        loop {
+        for _ in 0..MOST_EVENTS {
             match self.channel.next() {
                 Ok(Some(event)) => self.managed(event, events),
                 Ok(None) => return,
@@ -227,6 +238,12 @@ impl VerbsFabric {
                 return;
             }
         };
+        let accepting = |connection: &&Connection| matches!(connection.stage, Stage::Accepting(_));
+        if self.connections.values().filter(accepting).count() >= MOST_ACCEPTING {
+            tracing::warn!("an RDMA connection request with {MOST_ACCEPTING} others under way");
+            reject_for_now(&id);
+            return;
+        }
         let conn = self.new_conn();
         id.set_number(conn.0);
         set_patience(&id);
@@ -307,7 +324,16 @@ impl VerbsFabric {
 
 /// Turns a request away, and says which version turns it away.
 fn reject(id: &CmId) {
-    if let Err(error) = id.reject(&Greeting { credits: 0 }.encode()) {
+    turn_away(id, &Greeting { credits: 0 }.encode());
+}
+
+/// Turns a request away as a process that ends does: it is nobody's fault.
+fn reject_for_now(id: &CmId) {
+    turn_away(id, &[]);
+}
+
+fn turn_away(id: &CmId, private_data: &[u8]) {
+    if let Err(error) = id.reject(private_data) {
         tracing::debug!(%error, "a request that is over already");
     }
 }

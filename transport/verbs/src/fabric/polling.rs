@@ -69,10 +69,17 @@ impl VerbsFabric {
     /// Looks at the completion queues alone, without a system call. Returns the number of events added.
     pub fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize {
         let before = events.len();
+        self.take_some(events);
+        events.len() - before
+    }
+
+    /// As above. Returns whether completions may be left: not all of them make events.
+    fn take_some(&mut self, events: &mut Vec<Event>) -> bool {
         events.append(&mut self.pending);
         let mut over = std::mem::take(&mut self.over);
+        let mut more = false;
         for (&conn, connection) in &mut self.connections {
-            connection.poll(conn, events);
+            more |= connection.poll(conn, events);
             if connection.failure().is_some() {
                 connection.poll_out(conn, events);
                 over.push(conn);
@@ -82,7 +89,7 @@ impl VerbsFabric {
             self.close(conn, events);
         }
         self.over = over;
-        events.len() - before
+        more
     }
 
     /// Sees to it that the descriptor of this fabric becomes readable with the next event, and takes what has come until
@@ -92,7 +99,10 @@ impl VerbsFabric {
         for connection in self.connections.values_mut() {
             connection.arm();
         }
-        self.poll_queues(events)
+        // A completion that was there before the arming wakes nobody: none may be left, whether it makes an event or not.
+        let before = events.len();
+        while self.take_some(events) && events.len() == before {}
+        events.len() - before
     }
 
     /// Looks at the descriptors, and at the completion queues after them: for whoever has seen the descriptor of this fabric

@@ -73,8 +73,8 @@ pub(crate) enum Done {
     Sent,
     /// A message of so many bytes has come.
     Message(usize),
-    /// A write with immediate has landed.
-    Immediate(u32),
+    /// A write with immediate, of so many bytes, has landed.
+    Immediate { imm: u32, len: usize },
 }
 
 /// Why work failed (IB Architecture 11.6.2).
@@ -413,7 +413,9 @@ fn completion(entry: &ibv_wc) -> Completion {
             IBV_WC_RECV => Done::Message(entry.byte_len as usize),
             IBV_WC_RECV_RDMA_WITH_IMM => {
                 // SAFETY: the opcode says that it is this member; and any four bytes are a number.
-                Done::Immediate(u32::from_be(unsafe { entry.__bindgen_anon_1.imm_data }))
+                let imm = u32::from_be(unsafe { entry.__bindgen_anon_1.imm_data });
+                // The payload's length (IB Architecture 11.4.2.1).
+                Done::Immediate { imm, len: entry.byte_len as usize }
             }
             _ => Done::Sent,
         }),
