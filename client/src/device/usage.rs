@@ -4,7 +4,7 @@
 //! very loop that asks can serve: so it is asked from a thread of its own.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -12,10 +12,14 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use rustix::fs::{Mode, OFlags};
 
 /// The answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Usage {
-    /// Nobody holds it, and what was dirty in the kernel's cache has been written.
-    Free,
+    /// Nobody holds it, and what was dirty in the kernel's cache has been written. Nobody can begin to hold it as long as
+    /// this is open. Closing it while the device lives may write pages again, which the loop that serves it must not
+    /// wait for.
+    Free(OwnedFd),
+    /// There is none any more.
+    Gone,
     /// Somebody does.
     InUse,
 }
@@ -61,10 +65,10 @@ impl AsFd for UsageCheck {
 
 fn usage(device: &Path) -> io::Result<Usage> {
     match rustix::fs::open(device, OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => rustix::fs::fsync(fd).map(|()| Usage::Free).map_err(Into::into),
+        Ok(fd) => rustix::fs::fsync(&fd).map(|()| Usage::Free(fd)).map_err(Into::into),
         Err(rustix::io::Errno::BUSY) => Ok(Usage::InUse),
         // It is gone already: nobody can use it.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NXIO) => Ok(Usage::Free),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NXIO) => Ok(Usage::Gone),
         Err(error) => Err(error.into()),
     }
 }
@@ -79,6 +83,16 @@ mod tests {
         let check = UsageCheck::begin(dir.path().join("gone")).unwrap();
         let mut fds = [rustix::event::PollFd::new(&check, rustix::event::PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut fds, None).unwrap(), 1);
-        assert_eq!(check.answer().unwrap().unwrap(), Usage::Free);
+        assert!(matches!(check.answer().unwrap().unwrap(), Usage::Gone));
+    }
+
+    #[test]
+    fn who_finds_it_free_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, "blocks").unwrap();
+        let Usage::Free(fd) = usage(&path).unwrap() else { panic!("nobody has it") };
+        let opened = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd))).unwrap();
+        assert_eq!(opened, path.canonicalize().unwrap());
     }
 }

@@ -43,7 +43,10 @@ impl NbdDoor {
     }
 
     pub(super) fn ready<F: Fabric>(&mut self, fabric: &mut F) -> Option<News> {
-        self.release.answered(&self.device.path(), fabric).then_some(News::Released)
+        let answered = self.release.answered(&self.device.path(), fabric);
+        // No new request is served from here on: what is open must not be ours to close.
+        self.release.let_go();
+        answered.then_some(News::Released)
     }
 
     /// A device whose socket has ended gets another one: the kernel hangs up when a request takes long, and keeps it.

@@ -1,7 +1,7 @@
 //! Whether a device may be taken away: asked when this process is to end.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use twinsan_fabric::{Fabric, Interest};
@@ -15,6 +15,8 @@ pub(super) struct Release {
     check: Option<UsageCheck>,
     /// Somebody uses it: it stays when this process ends.
     stays: bool,
+    /// Nobody did, and nobody can, until this is closed.
+    held: Option<OwnedFd>,
 }
 
 impl Release {
@@ -42,10 +44,27 @@ impl Release {
             fabric.unwatch(check.as_fd());
         }
         match answer {
-            Ok(usage) => self.stays = usage == Usage::InUse,
+            Ok(Usage::Free(fd)) => self.held = Some(fd),
+            Ok(Usage::Gone) => {}
+            Ok(Usage::InUse) => self.stays = true,
             Err(error) => self.unknown(device, &error),
         }
         true
+    }
+
+    /// The disk is gone: it need not be held any more.
+    pub(super) fn disk_gone(&mut self) {
+        self.held = None;
+    }
+
+    /// Others may use the device again. Who closes it last writes back what they have left dirty, which the loop has to
+    /// serve: so a thread of its own does.
+    pub(super) fn let_go(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        // Without a thread the descriptor is closed here, as it was the closure's.
+        if let Err(error) = std::thread::Builder::new().name("let go".into()).spawn(move || drop(held)) {
+            tracing::warn!("a thread to close a device: {error}");
+        }
     }
 
     fn unknown(&mut self, device: &Path, error: &io::Error) {

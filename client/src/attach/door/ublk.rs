@@ -177,14 +177,21 @@ impl UblkDoor {
     fn stopped(&mut self, result: std::io::Result<()>) -> Option<News> {
         if let Err(error) = result {
             tracing::error!("the kernel does not stop {}: {error}", self.path().display());
+            self.release.let_go();
         }
+        // Removing it may wait for those who have it open.
+        self.release.disk_gone();
         self.course.state = State::Down;
         Some(News::Released)
     }
 
     /// It is known whether somebody uses the device. If nobody does, its disk goes while requests are still served.
     fn answered(&mut self, front: &mut UblkFront) -> Option<News> {
-        if self.release.stays() || !self.stop(front) { Some(News::Released) } else { None }
+        if !self.release.stays() && self.stop(front) {
+            return None;
+        }
+        self.release.let_go();
+        Some(News::Released)
     }
 
     /// Has the disk go; whether that has begun.
