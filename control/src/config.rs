@@ -25,6 +25,7 @@
 //! takeover_ms = 1000
 //! drop_ms = 500
 //! join_ms = 2000
+//! flush_rest_ms = 20
 //! spin_us = 100
 //! ```
 //!
@@ -122,13 +123,15 @@ pub struct Timing {
     pub drop_ms: u64,
     /// A joiner that makes no progress for so long is thrown away.
     pub join_ms: u64,
+    /// While both nodes hold every completed write, how long the flusher gathers after each batch. 0: not at all.
+    pub flush_rest_ms: u64,
     /// How long a reactor polls before it sleeps, in microseconds. Buys the wake-up's latency with a core's time.
     pub spin_us: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, spin_us: 100 }
+        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, flush_rest_ms: 20, spin_us: 100 }
     }
 }
 

@@ -298,6 +298,7 @@ fn replica_config(config: &Config, node: NodeId, geometry: Geometry, identity: &
         takeover_ms: config.timing.takeover_ms,
         drop_ms: config.timing.drop_ms,
         join_ms: config.timing.join_ms,
+        flush_rest_ms: config.timing.flush_rest_ms,
         ..Timing::default()
     };
     ReplicaConfig::new(node, geometry, identity.blocks, timing, MAX_BATCH_BYTES)

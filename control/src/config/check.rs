@@ -20,6 +20,8 @@ const MIN_HEARTBEAT_MS: u64 = 10;
 const MAX_MS: u64 = 600_000;
 /// Longer than a tick would hold up the tick.
 const MAX_SPIN_US: u64 = 10_000;
+/// Data that only RAM holds grows with it.
+const MAX_FLUSH_REST_MS: u64 = 1000;
 
 const NAME_RULE: &str = "write 1 to 63 of a-z A-Z 0-9 . _ -";
 
@@ -175,6 +177,10 @@ impl Checker<'_> {
             if value > MAX_MS {
                 return wrong(key, value, format!("write at most {MAX_MS}"));
             }
+        }
+        if timing.flush_rest_ms > MAX_FLUSH_REST_MS {
+            let why = format!("what a takeover has to write grows with it; write 0 to {MAX_FLUSH_REST_MS}");
+            return wrong("flush_rest_ms", timing.flush_rest_ms, why);
         }
         if timing.spin_us > MAX_SPIN_US {
             return wrong("spin_us", timing.spin_us, format!("write 0 to {MAX_SPIN_US}"));

@@ -42,6 +42,9 @@ pub struct Timing {
     pub leave_ms: u64,
     /// Nothing has been staged for so long: mark the volume clean (rule 12).
     pub clean_ms: u64,
+    /// While dual, between the end of a flush batch and the next one, unless a whole batch is due or the lane fills:
+    /// the disk's work then does not run into the next write's way, and blocks written again meanwhile are written once.
+    pub flush_rest_ms: u64,
     /// Between two tries of a disk operation that failed, or of a request to join.
     pub retry_ms: u64,
     /// The longest random wait of who was fenced or turned away (rule 15).
@@ -60,6 +63,7 @@ impl Default for Timing {
             client_dead_ms: 2000,
             leave_ms: 3000,
             clean_ms: 60_000,
+            flush_rest_ms: 20,
             retry_ms: 100,
             backoff_max_ms: 4000,
         }

@@ -134,6 +134,8 @@ impl Replica {
         }
         if result.is_err() {
             self.flusher.retry_at = Some(self.now + self.cfg.timing.retry_ms);
+        } else {
+            self.flusher.rests_until = Some(self.now + self.cfg.timing.flush_rest_ms);
         }
         self.disk_result(result, |failing| &mut failing.flush);
     }
@@ -207,12 +209,21 @@ impl Replica {
             oldest_first: self.cfg.weak(Weakness::OldestFirst),
         };
         while let Some(lane) = &self.lane {
+            if self.gathers() && !self.flusher.much_is_due(lane, limit, how.max_bytes) {
+                return;
+            }
             let Some((batch, writes)) = self.flusher.next_batch(lane, limit, how) else { return };
             assert!(self.holds_fence(), "I1: data write without the fence");
             if !writes.is_empty() {
                 self.out(Action::Flush { batch, writes });
             }
         }
+    }
+
+    /// Both nodes hold what completes, so that nobody waits for the disk: what is due may gather for a moment.
+    fn gathers(&self) -> bool {
+        let dual = matches!(self.state, State::Primary(Phase::Dual { .. })) && self.attach.is_none();
+        dual && self.flusher.rests_until.is_some_and(|until| self.now < until)
     }
 
     /// Up to where the disk may be written; `None`: not at all.

@@ -32,6 +32,8 @@ pub(crate) struct Flusher {
     waits_for: VecDeque<Seq>,
     /// After a failure: not before this time.
     pub(crate) retry_at: Option<u64>,
+    /// After a batch: while dual, not before this time unless there is [much](Flusher::much_is_due) to do.
+    pub(crate) rests_until: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +57,7 @@ impl Flusher {
             next_batch: 1,
             waits_for: VecDeque::new(),
             retry_at: None,
+            rests_until: None,
         }
     }
 
@@ -65,6 +68,7 @@ impl Flusher {
         self.issued = released;
         self.waits_for.clear();
         self.retry_at = None;
+        self.rests_until = None;
         for batch in &mut self.in_flight {
             batch.void = true;
         }
@@ -83,6 +87,18 @@ impl Flusher {
     /// No write of ours is in flight.
     pub(crate) fn is_quiet(&self) -> bool {
         self.in_flight.is_empty()
+    }
+
+    /// What is due up to `limit` is worth a batch at once: as much as one writes, or a quarter of the lane.
+    pub(crate) fn much_is_due(&self, lane: &Lane, limit: Seq, max_bytes: u64) -> bool {
+        let (Some(oldest), Some(newest)) = (lane.get(self.handled.next()), lane.get(limit)) else { return false };
+        if newest.seq < oldest.seq {
+            return false;
+        }
+        let geometry = lane.geometry();
+        let blobs = limit.0 - self.handled.0;
+        let bytes = newest.data_pos + u64::from(newest.payload_len) - oldest.data_pos;
+        blobs >= u64::from(geometry.slots() / 4) || bytes >= max_bytes.min(geometry.ring_bytes() / 4)
     }
 
     /// The next batch of what is due up to `limit`: its number and its writes. A batch without writes has ended

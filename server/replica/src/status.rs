@@ -86,6 +86,9 @@ impl Replica {
         if self.flusher.retry_at.is_some_and(|at| now >= at) {
             self.flusher.retry_at = None;
         }
+        if self.flusher.rests_until.is_some_and(|until| now >= until) {
+            self.flusher.rests_until = None;
+        }
         self.gather_evidence();
         if now >= self.timers.heartbeat_at {
             self.timers.heartbeat_at = now + self.cfg.timing.heartbeat_ms;

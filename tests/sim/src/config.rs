@@ -74,7 +74,7 @@ impl SimConfig {
             volume_blocks,
             geometry: geometry(slots, ring_blocks),
             max_blocks: 5,
-            timing: timing(),
+            timing: Timing { flush_rest_ms: 10 * rng.below(4), ..timing() },
             net: Span { low: 20, high: rng.between(100, 3000) },
             disk: Span { low: 100, high: rng.between(500, 12_000) },
             think: Span { low: 10, high: rng.between(500, 16_000) },
@@ -139,6 +139,7 @@ fn timing() -> Timing {
         client_dead_ms: 600,
         leave_ms: 900,
         clean_ms: 400,
+        flush_rest_ms: 0,
         retry_ms: 40,
         backoff_max_ms: 800,
     }

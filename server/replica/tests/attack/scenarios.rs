@@ -276,3 +276,32 @@ fn a_read_that_met_a_failing_batch_is_answered_when_that_has_been_written() {
     rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()) });
     assert!(answered(&mut rig));
 }
+
+/// The flusher rests while nobody waits for the disk, and no longer: not for a lane that fills, not for ever, and not
+/// once the other one is lost.
+#[test]
+fn the_flusher_rests_only_while_nobody_waits_for_it() {
+    let mut rig = Rig::dual();
+    let mut seq = 0;
+    let mut durable = |rig: &mut Rig| {
+        seq += 1;
+        rig.write(1, seq, seq);
+        rig.ack(1, None, Seq(seq));
+        assert_eq!(rig.status().durable, Seq(seq));
+        rig.status().flushed
+    };
+    assert_eq!(durable(&mut rig), Seq(1), "the first batch begins at once");
+    assert_eq!(durable(&mut rig), Seq(1), "the next one waits for more");
+    assert_eq!(durable(&mut rig), Seq(3), "two blobs are a quarter of this lane");
+    assert_eq!(durable(&mut rig), Seq(3));
+    rig.wait(40);
+    assert_eq!(rig.status().flushed, Seq(4), "it does not wait for ever");
+    assert_eq!(durable(&mut rig), Seq(5), "it has rested");
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(1000);
+    assert!(!rig.status().dual);
+    for seq in 6..9 {
+        rig.write(1, seq, seq);
+        assert_eq!(rig.status().flushed, Seq(seq), "alone, the client waits for the disk");
+    }
+}
