@@ -73,7 +73,8 @@ pub struct Setup {
     pub integrity: bool,
     /// How long every loop polls before it sleeps, in microseconds.
     pub spin_us: u64,
-    /// The nodes run many times slower than usual: few heartbeats, and nobody is taken for dead before ten seconds.
+    /// The nodes run many times slower than usual: few heartbeats, nobody is taken for dead before ten seconds, and
+    /// nobody waits for a flusher that rests.
     pub patient: bool,
 }
 
@@ -104,7 +105,9 @@ impl Setup {
         // The volume's table is the last one.
         text.push_str(&format!("integrity = {}\n\n[timing]\nspin_us = {}\n", self.integrity, self.spin_us));
         if self.patient {
-            text.push_str("heartbeat_ms = 200\ntakeover_ms = 10000\ndrop_ms = 10000\njoin_ms = 20000\n");
+            text.push_str(
+                "heartbeat_ms = 200\ntakeover_ms = 10000\ndrop_ms = 10000\njoin_ms = 20000\nflush_rest_ms = 0\n",
+            );
         }
         Ok(text)
     }
