@@ -6,7 +6,9 @@
 //!              └──────────────┴──── failed ──────────────┴── none left ──▶ Closed
 //! ```
 //!
-//! An address that is silent has failed when its share of the time is over: a name may stand for several.
+//! An address that is silent has failed when its share of the time is over: a name may stand for several. Whoever was
+//! silent is asked once more after all others: the connection manager sends a request that got lost again only after four
+//! seconds, which is longer than anybody here waits.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -44,6 +46,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Dial {
     left: VecDeque<SocketAddr>,
+    /// So many at the end of `left` have been asked before.
+    again: usize,
     deadline: Instant,
     patience: Duration,
     /// When the address being tried has had its share.
@@ -56,7 +60,7 @@ impl Dial {
     /// Without addresses yet.
     pub(crate) fn new(now: Instant, patience: Duration) -> Self {
         let deadline = now + patience;
-        Self { left: VecDeque::new(), deadline, patience, give_up_at: deadline, step: Step::Idle, failure: None }
+        Self { left: VecDeque::new(), again: 0, deadline, patience, give_up_at: deadline, step: Step::Idle, failure: None }
     }
 
     /// What the name stands for, at least one.
@@ -85,6 +89,23 @@ impl Dial {
         CloseReason::Unreachable(format!("no answer within {} ms", self.patience.as_millis()))
     }
 
+    /// The present address has had its share. Its attempt is destroyed.
+    pub(crate) fn was_silent(&mut self, now: Instant) {
+        let first = self.again < self.left.len();
+        match self.address() {
+            Some(address) if first => {
+                self.left.push_back(address);
+                self.again += 1;
+                self.failed(Weight::Silent, self.silence(), now);
+            }
+            Some(_) => self.failed(Weight::Silent, self.silence(), now),
+            None => {
+                let why = CloseReason::Unreachable("its name could not be resolved in time".into());
+                self.failed(Weight::Silent, why, now);
+            }
+        }
+    }
+
     /// The present address has failed. Its attempt is destroyed.
     pub(crate) fn failed(&mut self, weight: Weight, why: CloseReason, now: Instant) {
         if self.failure.as_ref().is_none_or(|(so_far, _)| weight >= *so_far) {
@@ -92,6 +113,7 @@ impl Dial {
         }
         self.step = Step::Idle;
         self.left.pop_front();
+        self.again = self.again.min(self.left.len());
         self.share(now);
     }
 
@@ -100,10 +122,11 @@ impl Dial {
         self.failure.take().map_or_else(|| self.silence(), |(_, why)| why)
     }
 
-    /// Gives the first address its share of what is left of the time.
+    /// Gives the first address its share of what is left of the time, with a second one for each that has had none.
     fn share(&mut self, now: Instant) {
-        let addresses = u32::try_from(self.left.len()).unwrap_or(u32::MAX).max(1);
-        self.give_up_at = now + self.deadline.saturating_duration_since(now) / addresses;
+        let shares = 2 * self.left.len() - self.again;
+        let shares = u32::try_from(shares).unwrap_or(u32::MAX).max(1);
+        self.give_up_at = now + self.deadline.saturating_duration_since(now) / shares;
     }
 }
 
@@ -122,13 +145,16 @@ mod tests {
         let start = Instant::now();
         let ms = |ms| start + Duration::from_millis(ms);
         let mut dial = dial(3, start);
-        assert_eq!((dial.wake_at(), dial.milliseconds_left(start)), (ms(300), 300));
-        dial.failed(Weight::Silent, dial.silence(), ms(300));
-        assert_eq!(dial.wake_at(), ms(600));
-        // One that fails at once leaves its share to the last.
-        dial.failed(Weight::Refused, CloseReason::Refused, ms(300));
-        assert_eq!((dial.wake_at(), dial.milliseconds_left(ms(2000))), (ms(900), 1));
+        assert_eq!((dial.wake_at(), dial.milliseconds_left(start)), (ms(150), 150));
+        dial.was_silent(ms(150));
+        assert_eq!(dial.wake_at(), ms(300));
+        // One that fails at once leaves its shares to the others.
+        dial.failed(Weight::Refused, CloseReason::Refused, ms(150));
+        assert_eq!(dial.wake_at(), ms(400));
         dial.failed(Weight::NoWay, CloseReason::Ended, ms(300));
+        assert_eq!((dial.wake_at(), dial.milliseconds_left(ms(2000))), (ms(900), 1));
+        assert!(dial.address().is_some(), "who was silent is asked once more");
+        dial.was_silent(ms(900));
         assert_eq!(
             (dial.address(), dial.verdict()),
             (None, CloseReason::Unreachable("no answer within 900 ms".into()))

@@ -305,11 +305,7 @@ impl VerbsFabric {
             self.making.iter().filter(|(_, dial)| now >= dial.wake_at()).map(|(&conn, _)| conn).collect();
         for conn in due {
             let Some(mut dial) = self.making.remove(&conn) else { continue };
-            let why = match dial.address() {
-                Some(_) => dial.silence(),
-                None => CloseReason::Unreachable("its name could not be resolved in time".into()),
-            };
-            dial.failed(Weight::Silent, why, now);
+            dial.was_silent(now);
             self.next_address(conn, dial, now);
         }
         self.connections.retain(|_, connection| match connection.stage {
