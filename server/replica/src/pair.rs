@@ -8,7 +8,7 @@ use crate::action::{Action, Notice};
 use crate::config::Weakness;
 use crate::ids::LinkId;
 use crate::machine::Replica;
-use crate::state::{Admission, AttachStep, Join, Phase, Purpose, State};
+use crate::state::{Admission, AttachStep, Join, Phase, Purpose, Standing, State, TakeOver};
 
 impl Replica {
     // ---- link -----------------------------------------------------------------------------------------------------
@@ -253,7 +253,10 @@ impl Replica {
 
     /// The mirror's word to the primary: what it holds.
     pub(crate) fn ack(&mut self) {
-        if !matches!(self.state, State::Secondary | State::Joining) {
+        // Rule 5: a member stops only under the fence. Until then the primary may be well, and the fence fail, after seconds
+        // where no path answers (both nodes have lost the disk, and one of them notices first).
+        let fencing = State::TakingOver(TakeOver::Fencing(Standing::Member));
+        if !matches!(self.state, State::Secondary | State::Joining) && self.state != fencing {
             return;
         }
         let (Some(link), Some(to)) = (self.peer.link, self.other_member()) else { return };

@@ -2,7 +2,7 @@
 
 use twinsan_replica::{Action, ConnId, Event, FenceError, HandedOver, LinkId, Obstacle, SlotRead};
 use twinsan_wire::{
-    ClientMsg, Epoch, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock,
+    ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock,
 };
 
 use crate::rig::{BROKEN, Rig, answers, other, tells};
@@ -425,6 +425,31 @@ fn who_is_asked_takes_over_if_it_can() {
     assert_eq!(rig.status().role, Role::Secondary, "that was long ago");
     rig.peer(1, 1, PeerBody::TakeOver);
     assert!(rig.pending.contains(&Action::Fence));
+}
+
+/// Rules 5 and 11: both nodes lose the disk, one notices first and asks the other, whose fence hangs. Meanwhile the primary
+/// goes on in RAM: the member goes on with its ACKs. Under the fence it stops (the drain would not cover them).
+#[test]
+fn a_member_acks_until_it_has_the_fence() {
+    let acks = |rig: &mut Rig, seq: u64| {
+        let said = rig.said();
+        said.iter().any(|a| {
+            let Action::PeerMailbox { mailbox: Mailbox::Ack { received, .. }, .. } = a else { return false };
+            *received == Seq(seq)
+        })
+    };
+    let mut rig = Rig::secondary();
+    rig.hold(|a| matches!(a, Action::Fence | Action::ReadSuperblock));
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, ClientMsg::Resume { generation: Generation(1), first: Seq(1) });
+    rig.peer(1, 1, PeerBody::TakeOver);
+    assert!(rig.pending.contains(&Action::Fence));
+    rig.said();
+    rig.write(1, 1, 0);
+    assert!(acks(&mut rig, 1), "the fence hangs");
+    rig.end(|a| matches!(a, Action::Fence), Event::FenceHeld(Ok(())));
+    rig.write(1, 2, 0);
+    assert!(!acks(&mut rig, 2), "what comes now may miss the drain");
 }
 
 /// Rule 13: a client that reaches the other node only moves the volume, unless one is attached here.
