@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -38,6 +39,12 @@ enum Command {
         /// MiB from the device's beginning
         #[arg(long, default_value_t = 32)]
         span: u64,
+        /// Read nothing before the end
+        #[arg(long)]
+        writes_only: bool,
+        /// How long each thread rests after a request
+        #[arg(long, default_value_t = 0)]
+        rest_ms: u64,
     },
 }
 
@@ -54,12 +61,13 @@ fn main() -> ExitCode {
 fn command() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Agent { line, name } => agent::serve(&line, &name)?,
-        Command::Load { device, threads, span } => {
+        Command::Load { device, threads, span, writes_only, rest_ms } => {
             let stop = Arc::new(AtomicBool::new(false));
             for signal in [SIGTERM, SIGINT] {
                 signal_hook::flag::register(signal, Arc::clone(&stop))?;
             }
-            let options = load::Options { device, threads, span_bytes: span << 20 };
+            let rest = Duration::from_millis(rest_ms);
+            let options = load::Options { device, threads, span_bytes: span << 20, writes_only, rest };
             let summary = load::run(&options, &stop, print)?;
             let lost = summary.lost_blocks;
             print(&load::Line::Done(summary));

@@ -32,6 +32,10 @@ pub struct Options {
     pub threads: u64,
     /// From the device's beginning, so many bytes are used.
     pub span_bytes: u64,
+    /// No reads but those at the end.
+    pub writes_only: bool,
+    /// Each thread rests so long after a request.
+    pub rest: Duration,
 }
 
 /// A line of standard output.
@@ -99,9 +103,9 @@ pub fn run(options: &Options, stop: &AtomicBool, mut say: impl FnMut(&Line)) -> 
     );
     let threads: Vec<_> = (0..options.threads)
         .map(|number| {
-            let (device, shared) = (options.device.clone(), Arc::clone(&shared));
+            let (options, shared) = (options.clone(), Arc::clone(&shared));
             std::thread::spawn(move || {
-                let part = write_and_read(&device, number, part_bytes, &shared);
+                let part = write_and_read(&options, number, part_bytes, &shared);
                 // One that fails ends all.
                 shared.stop.store(true, Ordering::Release);
                 part
@@ -136,8 +140,8 @@ fn summarise(device: &Path, part_bytes: u64, parts: Vec<Part>) -> Result<Summary
     Ok(summary)
 }
 
-fn write_and_read(device: &Path, number: u64, part_bytes: u64, shared: &Shared) -> Result<Part> {
-    let device = open(device)?;
+fn write_and_read(options: &Options, number: u64, part_bytes: u64, shared: &Shared) -> Result<Part> {
+    let device = open(&options.device)?;
     let first_byte = number * part_bytes;
     let model = Model::new(part_bytes);
     let longest = Duration::ZERO;
@@ -150,7 +154,7 @@ fn write_and_read(device: &Path, number: u64, part_bytes: u64, shared: &Shared) 
         let data = &mut buffer.bytes()[..usize::try_from(units)? * ALIGN];
         let (offset, first_block) = (unit * ALIGN as u64, unit * (ALIGN / BLOCK) as u64);
         let begin = Instant::now();
-        if random.below(READ_EVERY + 1) == 0 {
+        if !options.writes_only && random.below(READ_EVERY + 1) == 0 {
             device.read_exact_at(data, first_byte + offset).with_context(|| at("read", first_byte + offset))?;
             part.model.check(first_block, data, &mut part.lost);
             part.reads += 1;
@@ -167,6 +171,7 @@ fn write_and_read(device: &Path, number: u64, part_bytes: u64, shared: &Shared) 
             part.waits.push((begin, end));
         }
         shared.completed.fetch_add(1, Ordering::Release);
+        std::thread::sleep(options.rest);
     }
     Ok(part)
 }
@@ -248,7 +253,13 @@ mod tests {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let device = folder.path().join("device");
         File::create(&device).unwrap().set_len(8 << 20).unwrap();
-        let options = Options { device: device.clone(), threads: 2, span_bytes: 8 << 20 };
+        let options = Options {
+            device: device.clone(),
+            threads: 2,
+            span_bytes: 8 << 20,
+            writes_only: false,
+            rest: Duration::ZERO,
+        };
         let stop = AtomicBool::new(false);
         let mut lines = 0;
         let good = run(&options, &stop, |_| {
