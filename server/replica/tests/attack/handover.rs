@@ -2,7 +2,8 @@
 
 use twinsan_replica::{Action, ConnId, Event, FenceError, HandedOver, LinkId, Obstacle, SlotRead};
 use twinsan_wire::{
-    ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock,
+    ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq,
+    Superblock,
 };
 
 use crate::rig::{BROKEN, Rig, answers, other, tells};

@@ -226,6 +226,7 @@ pub(super) fn lose_one_path(stage: &mut Stage) -> Result<()> {
     let active = |status: &VolumeStatus| status.disk.paths.iter().filter(|path| path.state == "active").count();
     run.pair.until(lab, run.primary, "status shows two paths", |status| active(status) == 2)?;
     let link = disk_links(run.primary)[0];
+    run.pair.until_dual(lab)?;
     lab.cable(link).cut();
     let meanwhile = completes_without_disk(&run, lab, 2 * SOME)?;
     let status = run.pair.until(lab, run.primary, "status shows one path", |status| active(status) == 1)?;
@@ -285,6 +286,7 @@ pub(super) fn lose_secondary_paths(stage: &mut Stage) -> Result<()> {
 pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
     let run = Running::start_as(stage, Plan::two_hosts("rdma"), Front::Ublk, Kind::Paced)?;
     let all = [0, 1].map(disk_links).concat();
+    run.pair.until_dual(&stage.lab)?;
     let begin = Instant::now();
     for &link in &all {
         stage.lab.cable(link).cut();
