@@ -363,8 +363,10 @@ pub(super) fn kill_solo_host(stage: &mut Stage) -> Result<()> {
     run.until_solo(&stage.lab, primary)?;
     run.load.goes_on(SOME)?;
     stage.lab.node_mut(run.pair.host(primary)).kill();
+    let killed = Instant::now();
     // The other host, which was not a member any more, may start first: completed means on the disk.
     revive(&mut stage.lab, &mut run.pair, secondary)?;
+    stage.note(format!("nobody was there for {}", ms(killed.elapsed())));
     run.load.goes_on(SOME)?;
     revive(&mut stage.lab, &mut run.pair, primary)?;
     run.finish(stage)
