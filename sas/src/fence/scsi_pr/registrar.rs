@@ -18,6 +18,7 @@
 
 mod error;
 mod mend;
+mod renew;
 
 use std::collections::BTreeSet;
 
@@ -67,12 +68,14 @@ pub struct Registrar<L> {
     lun: L,
     key: Option<ReservationKey>,
     registered: BTreeSet<PathId>,
+    /// The last refused write found every path registered: nothing there to mend.
+    puzzled: bool,
 }
 
 impl<L: Lun> Registrar<L> {
     /// Nothing is registered yet.
     pub const fn new(lun: L) -> Self {
-        Self { lun, key: None, registered: BTreeSet::new() }
+        Self { lun, key: None, registered: BTreeSet::new(), puzzled: false }
     }
 
     /// The own key, while in.
@@ -95,6 +98,7 @@ impl<L: Lun> Registrar<L> {
     pub fn forget(&mut self) {
         self.key = None;
         self.registered.clear();
+        self.puzzled = false;
     }
 
     /// Only `known` paths are still believed to be registered.

@@ -110,6 +110,12 @@ pub enum Command {
         /// Whose is removed.
         victim: ReservationKey,
     },
+    /// PREEMPT of the own key, where that key holds the reservation: in one step this path has it, and every other path
+    /// with the key is unregistered (5.12.11.3: all I_T nexuses of the key "except the one that is being used").
+    PreemptOwn {
+        /// The own key.
+        key: ReservationKey,
+    },
     /// LOGICAL UNIT RESET, a task management function: aborts every command of everybody.
     Reset,
 }
@@ -141,6 +147,7 @@ impl Command {
             Self::Register { old, new } => reserve_out(0, old, new, true),
             Self::Reserve { key } => reserve_out(1, Some(key), None, false),
             Self::PreemptAndAbort { key, victim } => reserve_out(5, Some(key), Some(victim), false),
+            Self::PreemptOwn { key } => reserve_out(4, Some(key), Some(key), false),
             Self::RegisterAnyway { new } => reserve_out(6, None, Some(new), true),
             Self::Reset => return None,
         })
@@ -151,7 +158,11 @@ impl Command {
     pub const fn is_change(self) -> bool {
         matches!(
             self,
-            Self::Register { .. } | Self::RegisterAnyway { .. } | Self::Reserve { .. } | Self::PreemptAndAbort { .. }
+            Self::Register { .. }
+                | Self::RegisterAnyway { .. }
+                | Self::Reserve { .. }
+                | Self::PreemptAndAbort { .. }
+                | Self::PreemptOwn { .. }
         )
     }
 
@@ -173,6 +184,7 @@ impl Command {
             Self::RegisterAnyway { .. } => "REGISTER AND IGNORE EXISTING KEY",
             Self::Reserve { .. } => "RESERVE",
             Self::PreemptAndAbort { .. } => "PREEMPT AND ABORT",
+            Self::PreemptOwn { .. } => "PREEMPT",
             Self::Reset => "LOGICAL UNIT RESET",
         }
     }

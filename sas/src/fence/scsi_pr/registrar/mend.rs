@@ -8,9 +8,23 @@ use crate::multipath::PathId;
 /// What came of adding a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Added {
+    /// The key was there.
+    Stood,
+    /// It is now.
     Usable,
     /// The path went away before anything was changed, or others change the registrations all the time.
     NotNow,
+    /// The own key is gone, or nobody can tell.
+    Fenced,
+}
+
+/// What came of looking at all paths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mended {
+    /// Every path that answers had the key already.
+    Unchanged,
+    /// One had not.
+    Changed,
     /// The own key is gone, or nobody can tell.
     Fenced,
 }
@@ -19,6 +33,10 @@ impl<L: Lun> Registrar<L> {
     /// Registers the paths that answer and are not known to be registered; with `all`, looks at every one that answers.
     /// `false`: another node has fenced this one.
     pub fn mend(&mut self, all: bool) -> Result<bool, ReservationError> {
+        Ok(self.mend_paths(all)? != Mended::Fenced)
+    }
+
+    pub(super) fn mend_paths(&mut self, all: bool) -> Result<Mended, ReservationError> {
         let key = self.key.ok_or(ReservationError::NotIn)?;
         let live = self.lun.live();
         if live.is_empty() {
@@ -26,18 +44,34 @@ impl<L: Lun> Registrar<L> {
         }
         // What is down is looked at again when it is back.
         self.registered.retain(|path| live.contains(path));
+        let mut outcome = Mended::Unchanged;
         for path in live {
-            if !all && self.registered.contains(&path) {
-                continue;
-            }
-            self.registered.remove(&path);
-            match self.add_path(&path, key)? {
-                Added::Usable => drop(self.registered.insert(path)),
-                Added::NotNow => {}
+            let known = self.registered.remove(&path);
+            match if known && !all { Added::Stood } else { self.add_path(&path, key)? } {
+                Added::Stood => drop(self.registered.insert(path)),
+                Added::Usable => {
+                    self.registered.insert(path);
+                    outcome = Mended::Changed;
+                }
+                // It answers, and has no key: that would explain a refused write.
+                Added::NotNow => outcome = Mended::Changed,
                 Added::Fenced => {
                     self.forget();
-                    return Ok(false);
+                    return Ok(Mended::Fenced);
                 }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The same for one path, which is not registered. `false`: another node has fenced this one.
+    pub(super) fn mend_one(&mut self, path: &PathId, key: ReservationKey) -> Result<bool, ReservationError> {
+        match self.add_path(path, key)? {
+            Added::Stood | Added::Usable => drop(self.registered.insert(path.clone())),
+            Added::NotNow => {}
+            Added::Fenced => {
+                self.forget();
+                return Ok(false);
             }
         }
         Ok(true)
@@ -48,7 +82,7 @@ impl<L: Lun> Registrar<L> {
         for _ in 0..MAX_ROUNDS {
             // Succeeds only where the key stands on this very path; a fence would have removed it there too.
             match self.run(path, Command::Register { old: Some(key), new: Some(key) }) {
-                Ok(Answer::Good(_)) => return Ok(Added::Usable),
+                Ok(Answer::Good(_)) => return Ok(Added::Stood),
                 Ok(Answer::Conflict) => {}
                 Err(trouble) => return trouble.before_change(),
             }
@@ -92,9 +126,17 @@ impl<L: Lun> Registrar<L> {
         held || self.run(path, Command::Register { old: Some(key), new: None }).is_ok()
     }
 
-    /// The path went away in the middle. Another one tells whether anything but our own registration has happened; if
-    /// none can, nobody knows whether this node was fenced, and it has to act as if it were.
+    /// The path went away in the middle. Another one that is registered tells: where the own key stands there still, no
+    /// fence has come, whatever else has been registered. If none tells, the number of changes may; if none can, nobody
+    /// knows whether this node was fenced, and it has to act as if it were.
     fn resolve(&mut self, generation: u32, key: ReservationKey) -> Result<Added, ReservationError> {
+        let others: Vec<PathId> = self.registered.iter().cloned().collect();
+        for other in others {
+            let answer = self.run(&other, Command::Register { old: Some(key), new: Some(key) });
+            if let Ok(Answer::Good(_)) = answer {
+                return Ok(Added::NotNow);
+            }
+        }
         let Ok(now) = self.read_keys() else { return Ok(Added::Fenced) };
         let undisturbed = now.generation == generation || now.generation == generation.wrapping_add(1);
         Ok(if undisturbed && now.contains(key) { Added::NotNow } else { Added::Fenced })

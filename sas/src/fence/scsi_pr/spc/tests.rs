@@ -37,6 +37,7 @@ fn the_bytes_of_reserve_out() {
     assert_eq!(out(Command::Reserve { key: own }), (cdb(1, 5), list(both.0, 0, 0)));
     let preempt = Command::PreemptAndAbort { key: own, victim };
     assert_eq!(out(preempt), (cdb(5, 5), list(both.0, both.1, 0)));
+    assert_eq!(out(Command::PreemptOwn { key: own }), (cdb(4, 5), list(both.0, both.0, 0)));
     // Byte for byte, once.
     assert_eq!(
         out(preempt).1,
