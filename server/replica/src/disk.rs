@@ -6,7 +6,7 @@ use crate::action::{Action, Notice};
 use crate::config::Weakness;
 use crate::event::{DiskError, FenceError, SlotRead};
 use crate::flush::Batching;
-use crate::machine::{Failing, Replica};
+use crate::machine::{Failing, Refusals, Refused, Replica};
 use crate::state::{Admission, Leaving, Phase, Purpose, State, SuperblockWrite, TakeOver};
 
 impl Replica {
@@ -101,6 +101,7 @@ impl Replica {
                 return;
             }
             write.retry_at = Some(self.now + self.cfg.timing.retry_ms);
+            self.refusal(result, |refusals| &mut refusals.superblock);
             self.disk_result(Err(error), |failing| &mut failing.superblock);
             return;
         }
@@ -109,6 +110,7 @@ impl Replica {
         if purpose == Purpose::Void {
             return;
         }
+        self.refusal(Ok(()), |refusals| &mut refusals.superblock);
         self.disk_result(Ok(()), |failing| &mut failing.superblock);
         let entered = next.epoch != self.superblock.epoch;
         self.superblock = next;
@@ -137,7 +139,17 @@ impl Replica {
         } else {
             self.flusher.rests_until = Some(self.now + self.cfg.timing.flush_rest_ms);
         }
+        self.refusal(result, |refusals| &mut refusals.flush);
         self.disk_result(result, |failing| &mut failing.flush);
+    }
+
+    pub(crate) fn heartbeat_written(&mut self, result: Result<(), DiskError>) {
+        if self.holds_fence() && result != Err(DiskError::Failed) {
+            self.refusal(result, |refusals| &mut refusals.heartbeat);
+        }
+        if result == Err(DiskError::Conflict) {
+            self.conflict();
+        }
     }
 
     /// Keeps account of what fails: it is tried again. Meanwhile completes what needs no disk (rule 11).
@@ -146,11 +158,28 @@ impl Replica {
             self.conflict();
             return;
         }
-        let before = self.failing.any();
-        *kind(&mut self.failing) = result.is_err();
+        self.account(|failing| *kind(failing) = result.is_err());
+    }
+
+    /// A write that this node may do has been refused, or has not.
+    fn refusal(&mut self, result: Result<(), DiskError>, kind: fn(&mut Refusals) -> &mut Refused) {
+        match result {
+            Ok(()) => self.account(|failing| *kind(&mut failing.refusals) = Refused::default()),
+            Err(DiskError::Conflict) => kind(&mut self.failing.refusals).asking = true,
+            Err(DiskError::Failed | DiskError::Corrupt) => {}
+        }
+    }
+
+    /// Something about what fails has changed: an operator hears of it, and the other node (rule 11).
+    fn account(&mut self, change: impl FnOnce(&mut Failing)) {
+        let (before, reached) = (self.failing.any(), self.reaches_disk());
+        change(&mut self.failing);
         let after = self.failing.any();
         if before != after {
             self.notice(if after { Notice::DiskTrouble } else { Notice::DiskWell });
+        }
+        if reached != self.reaches_disk() {
+            self.tell_status();
         }
     }
 
@@ -168,6 +197,8 @@ impl Replica {
         self.timers.checking_fence = false;
         if !own && (self.holds_fence() || self.state == State::Leaving(Leaving::Quieting)) {
             self.fenced();
+        } else if own {
+            self.account(|failing| failing.refusals.not_fenced());
         }
     }
 

@@ -122,7 +122,7 @@ impl Replica {
     fn obstacle_on_the_way(&self) -> Option<Obstacle> {
         let silent = self.peer.is_silent(self.now, self.cfg.timing.drop_ms);
         let gone = self.other_member().is_none_or(|member| self.peer.is_gone(member));
-        if !self.paths {
+        if !self.reaches_disk() {
             Some(Obstacle::NoPath)
         } else if self.peer.link.is_none() || silent || gone {
             Some(Obstacle::NoLink)
@@ -315,6 +315,11 @@ impl Replica {
         self.tell_status();
     }
 
+    /// This node has a usable path, and the disk does not go on refusing what comes by it.
+    pub(crate) fn reaches_disk(&self) -> bool {
+        self.paths && !self.failing.refusals.are_hopeless()
+    }
+
     /// The other one asks this node to take over, and it can.
     pub(crate) fn is_asked(&self) -> bool {
         let fresh = ASKED_HEARTBEATS * self.cfg.timing.heartbeat_ms;
@@ -326,7 +331,7 @@ impl Replica {
     /// by rule 5 or 6, if it reaches the disk.
     fn can_only_ask(&self) -> bool {
         match self.state {
-            State::Primary(_) => !self.paths || (self.is_naming_the_other() && self.failing.superblock),
+            State::Primary(_) => !self.reaches_disk() || (self.is_naming_the_other() && self.failing.superblock),
             State::Fenced { .. } => {
                 let named = self.superblock.primary_member() == Some(self.member());
                 named && (!self.paths || self.timers.fence_failed)

@@ -16,7 +16,7 @@ use twinsan_wire::{Incarnation, Member, NodeId, Role, Seq, Superblock};
 
 use crate::action::{Action, Notice};
 use crate::config::ReplicaConfig;
-use crate::event::{DiskError, Event};
+use crate::event::Event;
 use crate::flush::Flusher;
 use crate::handover::HandedOver;
 use crate::ids::ConnId;
@@ -83,11 +83,55 @@ pub(crate) struct Failing {
     pub(crate) superblock: bool,
     pub(crate) flush: bool,
     pub(crate) read: bool,
+    /// The same for refusals, which are no failures as long as they may pass.
+    pub(crate) refusals: Refusals,
 }
 
 impl Failing {
     pub(crate) fn any(self) -> bool {
-        self.superblock || self.flush || self.read
+        self.superblock || self.flush || self.read || self.refusals.most() >= Refusals::TROUBLE
+    }
+}
+
+/// How often in a row the disk has refused each kind of write with a reservation conflict, and the own key turned out to
+/// be in place: a path without it, which the fence mends, or one that can't be mended. Each kind by itself, as the paths
+/// take turns, and what goes by a good one says nothing about another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Refusals {
+    pub(crate) superblock: Refused,
+    pub(crate) flush: Refused,
+    pub(crate) heartbeat: Refused,
+}
+
+/// One kind's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Refused {
+    /// The last one's reason is not known yet.
+    pub(crate) asking: bool,
+    /// Those before.
+    pub(crate) times: u32,
+}
+
+impl Refusals {
+    /// A path that came back may refuse once, before it is registered.
+    const TROUBLE: u32 = 2;
+    /// The fence has had its chances: this node does not reach the disk (rule 11).
+    pub(crate) const HOPELESS: u32 = 6;
+
+    fn most(self) -> u32 {
+        self.superblock.times.max(self.flush.times).max(self.heartbeat.times)
+    }
+
+    /// No use is to be had of the paths.
+    pub(crate) fn are_hopeless(self) -> bool {
+        self.most() >= Self::HOPELESS
+    }
+
+    /// The own key stands.
+    pub(crate) fn not_fenced(&mut self) {
+        for refused in [&mut self.superblock, &mut self.flush, &mut self.heartbeat] {
+            refused.times = refused.times.saturating_add(u32::from(core::mem::take(&mut refused.asking)));
+        }
     }
 }
 
@@ -117,6 +161,8 @@ pub(crate) struct Timers {
     pub(crate) turned_away: u32,
     pub(crate) join_not_before: u64,
     pub(crate) joins_thrown_away: u32,
+    /// A new epoch has begun since the host asked to be let in: the answer may be from before a fence.
+    pub(crate) admit_again: bool,
     /// When the joiner asks again.
     pub(crate) ask_at: u64,
     /// When something was last staged.
@@ -194,9 +240,7 @@ impl Replica {
             Event::SuperblockWritten(result) => self.superblock_written(result),
             Event::HeartbeatWritten(result) => {
                 self.timers.writing_heartbeat = false;
-                if result == Err(DiskError::Conflict) {
-                    self.conflict();
-                }
+                self.heartbeat_written(result);
             }
             Event::HeartbeatRead(result) => self.heartbeat_read(result),
             Event::Flushed { batch, result } => self.batch_ended(batch, result),

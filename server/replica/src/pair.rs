@@ -52,7 +52,7 @@ impl Replica {
 
     pub(crate) fn tell_status(&mut self) {
         self.timers.beat += 1;
-        self.send_peer(PeerBody::Status { role: self.role(), beat: self.timers.beat, paths: self.paths });
+        self.send_peer(PeerBody::Status { role: self.role(), beat: self.timers.beat, paths: self.reaches_disk() });
     }
 
     /// Says where this node stands: to one that has just connected, or that is behind.
@@ -207,7 +207,13 @@ impl Replica {
         self.told_refusing = false;
         if superblock.members.contains(self.member()) {
             self.enter_as_secondary(generation_before);
-        } else if matches!(self.state, State::Waiting(_)) {
+        } else if let State::Waiting(admission) = self.state {
+            // Whoever made this epoch may have fenced, and removed what was registered here.
+            match admission {
+                Admission::Granted => self.enter(State::Waiting(Admission::None)),
+                Admission::Asked => self.timers.admit_again = true,
+                Admission::None => {}
+            }
             self.tell_view();
         } else if self.leaving_since.is_some() {
             self.stop();
@@ -329,7 +335,7 @@ impl Replica {
 
     fn join_requested(&mut self, from: Incarnation) {
         let free = self.attach.is_none() && self.superblock_write.is_none() && self.leaving_since.is_none();
-        let free = free && self.paths; // It takes a superblock write.
+        let free = free && self.reaches_disk(); // It takes a superblock write.
         if self.state != State::Primary(Phase::Solo) || !free || self.now < self.timers.join_not_before {
             return;
         }

@@ -75,7 +75,7 @@ impl Replica {
             staged_bytes: self.lane.as_ref().map_or(0, staged),
             reads: self.reads.open.len(),
             disk_trouble: self.failing.any(),
-            paths: self.paths,
+            paths: self.reaches_disk(),
             peer_paths: self.peer.paths,
             handed_over: self.handed,
         }

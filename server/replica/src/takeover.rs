@@ -179,8 +179,9 @@ impl Replica {
     }
 
     pub(crate) fn admitted(&mut self, result: Result<(), FenceError>) {
+        let counts = result.is_ok() && !core::mem::take(&mut self.timers.admit_again);
         if self.state == State::Waiting(Admission::Asked) {
-            self.enter(State::Waiting(if result.is_ok() { Admission::Granted } else { Admission::None }));
+            self.enter(State::Waiting(if counts { Admission::Granted } else { Admission::None }));
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Disk {
     pub(crate) pathless: [Option<Pathless>; 2],
     /// The node's next write is answered with a conflict though its key is there.
     pub(crate) false_conflict: [bool; 2],
+    /// `Pr`: the node's writes are refused again and again, though its key is there.
+    pub(crate) refusing: [bool; 2],
 }
 
 /// What a host does with I/O for which it has no path.
@@ -118,6 +120,7 @@ impl Disk {
             failing: [false; 2],
             pathless: [None; 2],
             false_conflict: [false; 2],
+            refusing: [false; 2],
         }
     }
 
@@ -282,7 +285,7 @@ impl World {
         if at.state == UnitState::Aborted || (at.state != UnitState::Unstoppable && !self.may_write(node, life)) {
             return Err(DiskError::Conflict);
         }
-        if std::mem::take(&mut self.disk.false_conflict[node.index()]) {
+        if self.disk.refusing[node.index()] || std::mem::take(&mut self.disk.false_conflict[node.index()]) {
             trace!(self, Host::Node(node), "a conflict though the key is there");
             return Err(DiskError::Conflict);
         }

@@ -368,6 +368,12 @@ impl World {
         }
     }
 
+    /// From now on the disk refuses the node's writes with conflicts, whatever its key; or no more.
+    pub fn refuse_writes(&mut self, node: NodeId, refuse: bool) {
+        trace!(self, Host::Node(node), "=== its writes are refused, though its key is there: {refuse}");
+        self.disk.refusing[node.index()] = refuse;
+    }
+
     /// The watcher looks before long.
     pub(crate) fn watch_paths(&mut self, node: NodeId) {
         let delay = self.rng.between(100, 40_000);
@@ -385,7 +391,15 @@ impl World {
 
     fn false_conflict(&mut self) -> bool {
         let Some(node) = self.primary_node() else { return false };
-        self.plan.fence == FenceKind::Pr && !std::mem::replace(&mut self.disk.false_conflict[node.index()], true)
+        if self.plan.fence != FenceKind::Pr {
+            return false;
+        }
+        if self.rng.chance(300) && !self.disk.refusing[node.index()] {
+            self.refuse_writes(node, true);
+            self.mend_after(Remedy::DiskWell(node));
+            return true;
+        }
+        !std::mem::replace(&mut self.disk.false_conflict[node.index()], true)
     }
 
     /// The old client falls silent, a new one attaches, and the old one comes back.
@@ -445,6 +459,7 @@ impl World {
             Remedy::DiskWell(node) => {
                 trace!(self, Host::Node(node), "=== its disk is well again");
                 self.disk.failing[node.index()] = false;
+                self.disk.refusing[node.index()] = false;
                 self.poll_fence();
             }
             Remedy::PathsBack(node) => self.paths_return(node),

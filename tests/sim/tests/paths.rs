@@ -41,6 +41,25 @@ fn a_primary_without_paths_asks() {
     });
 }
 
+/// The disk refuses the primary's writes for ever, with its own key in place: no fence has come, so it does not act as if
+/// one had; it counts as one that does not reach the disk.
+#[test]
+fn a_primary_whose_writes_are_refused_asks() {
+    run(FenceKind::Pr, |w| {
+        let client = dual(w)?;
+        complete(w, client, 0)?;
+        w.refuse_writes(A, true);
+        let seq = write(w, client, 1)?;
+        reach(w, "B serves", |w| serves(w, B))?;
+        reach(w, "it completes", |w| w.completed(client) == seq)?;
+        w.refuse_writes(A, false);
+        reach(w, "A has joined", World::is_dual)?;
+        assert!(serves(w, B), "nothing moves back");
+        assert_eq!(w.counts().takeovers_rule_5, 1);
+        Ok(())
+    });
+}
+
 /// The same for every fence, and whether I/O fails or is queued; the path's return moves nothing back.
 #[test]
 fn the_volume_moves_once() {

@@ -17,6 +17,9 @@ pub(super) struct State {
     pub(super) keys: BTreeMap<Nexus, ReservationKey>,
     pub(super) generation: u32,
     pub(super) holder: Option<(Nexus, ReservationType)>,
+    /// LIO keeps "this one is registered" beside the registrations, per host and LUN of a target port (`se_deve`),
+    /// whatever the initiator port: removing any registration of a host there clears it, only a new one sets it.
+    forgotten: BTreeSet<Nexus>,
     attentions: BTreeMap<Nexus, Vec<Sense>>,
     /// Writes that the LUN has begun and not ended.
     pub(super) in_flight: Vec<(Nexus, &'static str)>,
@@ -95,11 +98,30 @@ impl FakeLun {
         FakeHost { lun: self.clone(), name, paths, down, unmapped, scripts, swallowed: None, commands }
     }
 
-    /// A write begins: what the LUN checks is whether the path is registered.
+    /// The host logs in at this target port anew, from another initiator port (iSCSI: another ISID): what is registered
+    /// there, and may hold the reservation, is another's now.
+    pub(super) fn new_initiator_port(&self, host: &'static str, path: &str) {
+        let (here, before) = ((host, path.to_owned()), (host, format!("{path}, earlier")));
+        let mut state = self.state();
+        if let Some(key) = state.keys.remove(&here) {
+            state.keys.insert(before.clone(), key);
+        }
+        if let Some((holder, _)) = state.holder.as_mut().filter(|(holder, _)| *holder == here) {
+            *holder = before;
+        }
+    }
+
+    /// A write begins: what the LUN checks is whether the path is registered. LIO lets a holder write, refuses who comes
+    /// from another initiator port of the holder's, and asks its own note of the others.
     pub(super) fn begin_write(&self, host: &'static str, path: &str, what: &'static str) -> bool {
         let nexus = (host, path.to_owned());
         let mut state = self.state();
-        let allowed = state.holder.is_none() || state.keys.contains_key(&nexus);
+        let allowed = match &state.holder {
+            None => true,
+            Some((holder, _)) if *holder == nexus => true,
+            Some((holder, _)) if port(holder) == nexus => false,
+            Some(_) => state.keys.contains_key(&nexus) && !state.forgotten.contains(&nexus),
+        };
         if allowed {
             state.in_flight.push((nexus, what));
         }
@@ -112,6 +134,12 @@ impl FakeLun {
         let ended: Vec<_> = state.in_flight.drain(..).map(|(_, what)| what).collect();
         state.landed.extend(ended);
     }
+}
+
+/// The target port, for this host.
+fn port(nexus: &Nexus) -> Nexus {
+    let name = nexus.1.split(',').next().unwrap_or_default();
+    (nexus.0, name.to_owned())
 }
 
 impl State {
@@ -133,7 +161,8 @@ impl State {
             Command::Register { new, .. } => self.register(nexus, new),
             Command::RegisterAnyway { new } => self.register(nexus, Some(new)),
             Command::Reserve { key } => self.reserve(nexus, key),
-            Command::PreemptAndAbort { key, .. } if own != Some(key) => Status::Conflict,
+            Command::PreemptAndAbort { key, .. } | Command::PreemptOwn { key } if own != Some(key) => Status::Conflict,
+            Command::PreemptOwn { key } => self.preempt_own(nexus, key),
             Command::PreemptAndAbort { victim, .. } => self.preempt(nexus, victim),
             Command::Reset => {
                 self.resets += 1;
@@ -169,9 +198,13 @@ impl State {
     fn register(&mut self, nexus: &Nexus, new: Option<ReservationKey>) -> Status {
         self.generation = self.generation.wrapping_add(1);
         match new {
-            Some(key) => drop(self.keys.insert(nexus.clone(), key)),
+            Some(key) => {
+                if self.keys.insert(nexus.clone(), key).is_none() {
+                    self.forgotten.remove(&port(nexus));
+                }
+            }
             None => {
-                self.keys.remove(nexus);
+                self.remove(nexus);
                 if self.holder.as_ref().is_some_and(|(holder, _)| holder == nexus) {
                     self.holder = None;
                     self.attend_all_but(nexus, attention(4));
@@ -197,13 +230,34 @@ impl State {
         }
         let held = self.holder_key() == Some(victim);
         for gone in &victims {
-            self.keys.remove(gone);
+            self.remove(gone);
             self.attentions.entry(gone.clone()).or_default().push(attention(5));
         }
         if held {
             self.holder = Some((nexus.clone(), ReservationType::REGISTRANTS_ONLY));
             // LIO: of a holder only.
             self.in_flight.retain(|(from, _)| !victims.contains(from));
+        }
+        self.generation = self.generation.wrapping_add(1);
+        Status::Good(Vec::new())
+    }
+
+    fn remove(&mut self, nexus: &Nexus) {
+        if self.keys.remove(nexus).is_some() {
+            self.forgotten.insert(port(nexus));
+        }
+    }
+
+    /// Spares the one it comes by where the key holds the reservation, says SPC; else LIO removes that one too.
+    fn preempt_own(&mut self, nexus: &Nexus, key: ReservationKey) -> Status {
+        let held = self.holder_key() == Some(key);
+        let own: Vec<Nexus> = self.keys.iter().filter(|(_, k)| **k == key).map(|(nexus, _)| nexus.clone()).collect();
+        for gone in own.into_iter().filter(|other| !held || other != nexus) {
+            self.remove(&gone);
+            self.attentions.entry(gone).or_default().push(attention(5));
+        }
+        if held {
+            self.holder = Some((nexus.clone(), ReservationType::REGISTRANTS_ONLY));
         }
         self.generation = self.generation.wrapping_add(1);
         Status::Good(Vec::new())

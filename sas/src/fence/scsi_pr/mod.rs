@@ -167,8 +167,8 @@ impl Fence for ScsiPr {
     }
 
     fn check(&mut self, _: Option<&ClaimedDisk>) -> Result<bool, FenceError> {
-        // A conflict with the key in place is a path without it.
-        let stands = self.registrar.stands()? && self.registrar.mend(true)?;
+        // A conflict with the key in place is a path without it, or one that the LUN takes for such a one.
+        let stands = self.registrar.stands()? && self.registrar.refused()?;
         if !stands {
             self.forget();
         }

@@ -16,9 +16,16 @@
 //! What is never done here: RELEASE, CLEAR, and unregistering a path that may hold the reservation. Without a
 //! reservation everybody may write, also who was fenced long ago and has only been frozen since.
 
+mod error;
+mod mend;
+mod renew;
+
 use std::collections::BTreeSet;
 
-use super::spc::{Capabilities, Command, Keys, Malformed, Reservation, ReservationKey, ReservationType, Sense, Status};
+pub use error::{PathError, ReservationError};
+use error::{Trouble, Unanswered};
+
+use super::spc::{Capabilities, Command, Keys, Malformed, Reservation, ReservationKey, ReservationType, Status};
 use crate::multipath::PathId;
 
 /// The logical unit behind all of this host's paths.
@@ -37,70 +44,6 @@ pub trait Lun {
     fn pause(&mut self);
 }
 
-/// A path has not brought the LUN's answer.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("path {path}: {what}")]
-pub struct PathError {
-    /// By its kernel name.
-    pub path: String,
-    /// The transport's or the kernel's word.
-    pub what: String,
-}
-
-/// Why a registration or a fence has failed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ReservationError {
-    /// Nobody answers.
-    #[error("no path to the LUN answers{}", detail(.0.as_ref()))]
-    NoPath(Option<PathError>),
-    /// Another node has removed the own key.
-    #[error("the own key {0} is no longer registered: another node has fenced this one")]
-    Gone(ReservationKey),
-    /// No key has been registered, or the registration was let go.
-    #[error("this node is not registered")]
-    NotIn,
-    /// The reservation is not one that we make.
-    #[error(
-        "the LUN is reserved with {0}, which no TwinSAN node makes; who made it has to release it \
-         (sg_persist --in --read-reservation shows it)"
-    )]
-    Foreign(ReservationType),
-    /// There is no reservation where there has to be one.
-    #[error("the LUN is not reserved: whoever reaches it may write")]
-    Unreserved,
-    /// The LUN can't do what we need.
-    #[error("the LUN can't be fenced with reservations: {0}")]
-    NotCapable(&'static str),
-    /// The LUN refuses a command.
-    #[error("{command} by path {path}: {sense}")]
-    Refused {
-        /// Which.
-        command: &'static str,
-        /// Which way.
-        path: String,
-        /// Why.
-        sense: Sense,
-    },
-    /// The LUN answered nonsense.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// Somebody else went on registering, or the LUN went on saying "later".
-    #[error("{0} did not come to an end: somebody goes on changing the registrations")]
-    Unsettled(&'static str),
-}
-
-fn detail(error: Option<&PathError>) -> String {
-    error.map_or_else(String::new, |error| format!(" ({error})"))
-}
-
-impl ReservationError {
-    /// Somebody else was quicker, or holds on; otherwise the LUN can't be used.
-    #[must_use]
-    pub const fn is_lost(&self) -> bool {
-        matches!(self, Self::Gone(_) | Self::Foreign(_) | Self::Unsettled(_))
-    }
-}
-
 /// What [`Registrar::fence`] has done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fenced {
@@ -114,28 +57,6 @@ enum Answer {
     Conflict,
 }
 
-/// Why a command has not been answered by GOOD or a conflict.
-enum Trouble {
-    /// The path brought no answer; whether the command was done is unknown.
-    Silent(PathError),
-    /// The path answers that it can't (an ALUA path in standby or transition): not done.
-    NotReady(PathError),
-    /// Its target port refuses: not done. Another path may lead to one that does not.
-    Refused(ReservationError),
-    /// What the LUN says makes no sense, by no path.
-    Lun(ReservationError),
-}
-
-/// What came of adding a path.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Added {
-    Usable,
-    /// The path went away before anything was changed, or others change the registrations all the time.
-    NotNow,
-    /// The own key is gone, or nobody can tell.
-    Fenced,
-}
-
 /// How often a command is sent again after a unit attention or BUSY.
 const MAX_TRIES: u32 = 20;
 /// How often an operation starts again as somebody else changed the keys meanwhile.
@@ -147,12 +68,14 @@ pub struct Registrar<L> {
     lun: L,
     key: Option<ReservationKey>,
     registered: BTreeSet<PathId>,
+    /// The last refused write found every path registered: nothing there to mend.
+    puzzled: bool,
 }
 
 impl<L: Lun> Registrar<L> {
     /// Nothing is registered yet.
     pub const fn new(lun: L) -> Self {
-        Self { lun, key: None, registered: BTreeSet::new() }
+        Self { lun, key: None, registered: BTreeSet::new(), puzzled: false }
     }
 
     /// The own key, while in.
@@ -175,6 +98,7 @@ impl<L: Lun> Registrar<L> {
     pub fn forget(&mut self) {
         self.key = None;
         self.registered.clear();
+        self.puzzled = false;
     }
 
     /// Only `known` paths are still believed to be registered.
@@ -251,90 +175,6 @@ impl<L: Lun> Registrar<L> {
     pub fn stands(&mut self) -> Result<bool, ReservationError> {
         let Some(key) = self.key else { return Ok(false) };
         Ok(self.read_keys()?.contains(key))
-    }
-
-    /// Registers the paths that answer and are not known to be registered; with `all`, looks at every one that answers.
-    /// `false`: another node has fenced this one.
-    pub fn mend(&mut self, all: bool) -> Result<bool, ReservationError> {
-        let key = self.key.ok_or(ReservationError::NotIn)?;
-        let live = self.lun.live();
-        if live.is_empty() {
-            return Err(ReservationError::NoPath(None));
-        }
-        // What is down is looked at again when it is back.
-        self.registered.retain(|path| live.contains(path));
-        for path in live {
-            if !all && self.registered.contains(&path) {
-                continue;
-            }
-            self.registered.remove(&path);
-            match self.add_path(&path, key)? {
-                Added::Usable => drop(self.registered.insert(path)),
-                Added::NotNow => {}
-                Added::Fenced => {
-                    self.forget();
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Section 5: READ KEYS, REGISTER, READ KEYS, and nobody else in between.
-    fn add_path(&mut self, path: &PathId, key: ReservationKey) -> Result<Added, ReservationError> {
-        for _ in 0..MAX_ROUNDS {
-            // Succeeds only where the key stands on this very path; a fence would have removed it there too.
-            match self.run(path, Command::Register { old: Some(key), new: Some(key) }) {
-                Ok(Answer::Good(_)) => return Ok(Added::Usable),
-                Ok(Answer::Conflict) => {}
-                Err(trouble) => return trouble.before_change(),
-            }
-            let before = match self.run_parsed(path, Command::ReadKeys, Keys::parse) {
-                Ok(keys) => keys,
-                Err(trouble) => return trouble.before_change(),
-            };
-            if !before.contains(key) {
-                return Ok(Added::Fenced);
-            }
-            // An earlier life's key may stand here; what protects is the generation, not the old key.
-            let answer = self.run(path, Command::RegisterAnyway { new: key });
-            let expected = before.generation.wrapping_add(1);
-            let Ok(Answer::Good(_)) = answer else { return self.resolve(before.generation, key) };
-            let Ok(after) = self.run_parsed(path, Command::ReadKeys, Keys::parse) else {
-                return self.resolve(before.generation, key);
-            };
-            if after.generation == expected {
-                return Ok(Added::Usable);
-            }
-            tracing::warn!(
-                path = path.name,
-                "the LUN's registrations changed while a path was added: taking it back and looking again"
-            );
-            if !self.take_back(path, key) {
-                return self.resolve(before.generation, key);
-            }
-        }
-        Ok(Added::NotNow)
-    }
-
-    /// Unregisters a path whose registration can't be trusted. If the reservation hangs on the own key, it may hang on
-    /// this path: then the key stays, which is sound, as a fence ends with the fencer's key on the reservation, so none
-    /// has ended yet, and one under way looks at the keys again. `false`: the path went away meanwhile.
-    fn take_back(&mut self, path: &PathId, key: ReservationKey) -> bool {
-        let held = match self.run_parsed(path, Command::ReadReservation, Reservation::parse) {
-            Ok(reservation) => reservation.is_some_and(|reservation| reservation.key == Some(key)),
-            Err(_) => return false,
-        };
-        // A conflict: it is gone from here already.
-        held || self.run(path, Command::Register { old: Some(key), new: None }).is_ok()
-    }
-
-    /// The path went away in the middle. Another one tells whether anything but our own registration has happened; if
-    /// none can, nobody knows whether this node was fenced, and it has to act as if it were.
-    fn resolve(&mut self, generation: u32, key: ReservationKey) -> Result<Added, ReservationError> {
-        let Ok(now) = self.read_keys() else { return Ok(Added::Fenced) };
-        let undisturbed = now.generation == generation || now.generation == generation.wrapping_add(1);
-        Ok(if undisturbed && now.contains(key) { Added::NotNow } else { Added::Fenced })
     }
 
     /// Rules 5 and 6: nobody but this node is registered, the LUN is reserved, and what others had in flight has ended
@@ -503,37 +343,4 @@ enum Round {
     Removed(ReservationKey),
     Again,
     Alone,
-}
-
-impl Trouble {
-    /// Nothing has been changed yet: a path that is away is none of our business.
-    fn before_change(self) -> Result<Added, ReservationError> {
-        match self {
-            Self::Silent(_) | Self::NotReady(_) | Self::Refused(_) => Ok(Added::NotNow),
-            Self::Lun(error) => Err(error),
-        }
-    }
-}
-
-/// Why no path has answered so far. A refusal says more than silence.
-#[derive(Default)]
-struct Unanswered {
-    refused: Option<ReservationError>,
-    last: Option<PathError>,
-}
-
-impl Unanswered {
-    /// The next path's trouble; an error if no other path would answer either.
-    fn add(&mut self, trouble: Trouble) -> Result<(), ReservationError> {
-        match trouble {
-            Trouble::Silent(error) | Trouble::NotReady(error) => self.last = Some(error),
-            Trouble::Refused(error) => self.refused = Some(error),
-            Trouble::Lun(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    fn error(self) -> ReservationError {
-        self.refused.unwrap_or(ReservationError::NoPath(self.last))
-    }
 }

@@ -321,6 +321,129 @@ fn a_path_that_goes_away_while_it_is_added_is_asked_about_by_another() {
     }
 }
 
+/// What others register is no fence: a path that is asked says so, and rule 9 is spared.
+#[test]
+fn a_path_that_goes_away_while_others_register_is_no_fence() {
+    let (lun, mut one, two) = pair();
+    drop(two);
+    lun.strike("san1", "sdb");
+    one.lun().down.insert("sdb".to_owned());
+    assert_eq!(one.mend(false), Ok(true));
+    one.lun().down.clear();
+    one.lun().before(2, |lun| drop(admitted(lun, "san2", 9)));
+    one.lun().swallow(2);
+    assert_eq!(one.mend(false), Ok(true));
+    assert_eq!(one.key(), Some(key(1)));
+    assert!(!one.registered().iter().any(|path| path.name == "sdb"), "nobody knows of that one");
+}
+
+/// san1 comes back, at `ports` from other initiator ports than before. The removal of its earlier life's key makes the
+/// LUN refuse what it has just registered; nothing that READ KEYS shows says so.
+fn come_back(lun: &FakeLun, one: Node, ports: &[&str]) -> Node {
+    drop(one);
+    ports.iter().for_each(|port| lun.new_initiator_port("san1", port));
+    admitted(lun, "san1", 11)
+}
+
+fn writes(lun: &FakeLun, host: &'static str) -> bool {
+    let both = ["sda", "sdb"].map(|path| lun.begin_write(host, path, "new"));
+    lun.end_writes();
+    both == [true, true]
+}
+
+#[test]
+fn a_registered_path_whose_writes_are_refused_is_registered_anew() {
+    for ports in [&["sda"][..], &["sdb"], &["sda", "sdb"]] {
+        let (lun, one, two) = pair();
+        drop(two);
+        let mut one = come_back(&lun, one, ports);
+        one.fence().expect("fences");
+        assert_eq!((one.stands(), lun.keys_of("san1")), (Ok(true), paths(11)));
+        let mut asked = 0;
+        while !writes(&lun, "san1") {
+            asked += 1;
+            assert!(asked < 4, "{ports:?}: refused for ever, with the own key in place");
+            assert_eq!(one.refused(), Ok(true), "nobody has fenced it");
+            assert_eq!(lun.holder_key(), Some(key(11)), "the reservation never goes");
+        }
+        assert_eq!((lun.keys_of("san1"), one.registered().len()), (paths(11), 2));
+    }
+}
+
+/// The same, and the reservation is the other one's: as after a handover.
+#[test]
+fn a_registered_path_of_one_that_holds_nothing_is_registered_anew() {
+    for port in ["sda", "sdb"] {
+        let (lun, one, mut two) = pair();
+        two.fence().expect("fences");
+        let mut one = {
+            let mut one = one;
+            let_in(&mut one, 7).expect("let in");
+            come_back(&lun, one, &[port])
+        };
+        // The earlier life's key goes; san1's new one stays.
+        let preempt = Command::PreemptAndAbort { key: key(2), victim: key(7) };
+        let path = super::Lun::live(two.lun()).remove(0);
+        while super::Lun::run(two.lun(), &path, preempt).expect("answers") != super::Status::Good(Vec::new()) {}
+        assert_eq!(one.accept(), Ok(()));
+        assert!(!writes(&lun, "san1"), "{port}: refused");
+        assert_eq!((one.refused(), one.refused()), (Ok(true), Ok(true)));
+        assert!(writes(&lun, "san1"), "{port}");
+        assert_eq!((lun.holder_key(), lun.keys_of("san1")), (Some(key(2)), paths(11)));
+    }
+}
+
+/// With one path and another's reservation the own key would be gone for a moment, and a fence that looks then would find
+/// nobody: that path is left as it is.
+#[test]
+fn the_last_registered_path_is_never_unregistered() {
+    let (lun, mut one, mut two) = pair();
+    two.lun().down.insert("sdb".to_owned());
+    assert_eq!(two.accept(), Ok(()));
+    lun.strike("san2", "sdb");
+    two.lun().commands.clear();
+    assert_eq!((two.refused(), two.refused(), two.refused(), two.refused()), (Ok(true), Ok(true), Ok(true), Ok(true)));
+    let unregistered = |(_, c): &(String, Command)| matches!(c, Command::Register { new: None, .. });
+    assert!(!two.lun().commands.iter().any(unregistered));
+    assert_eq!(one.stands(), Ok(true));
+}
+
+/// The other node fences at every command of registering anew: no key is left behind, and nobody misses it.
+#[test]
+fn a_fence_while_paths_are_registered_anew() {
+    for holds in [true, false] {
+        let mut fences = 0;
+        for nth in 0..20 {
+            let (lun, mut one, two) = pair();
+            if !holds {
+                // The reservation is san2's, and san1 serves under it.
+                drop(std::mem::replace(&mut one, node(&lun, "san1")));
+                let mut two = two;
+                two.fence().expect("fences");
+                let_in(&mut one, 5).expect("let in");
+            }
+            assert_eq!(one.refused(), Ok(true));
+            let before = lun.generation();
+            one.lun().before(nth, |lun| drop(admitted(lun, "san2", 9).fence().expect("fences")));
+            let outcome = one.refused().expect("paths answer");
+            assert_ne!(lun.generation(), before);
+            if lun.holder_key() == Some(key(9)) {
+                fences += 1;
+                assert!(
+                    lun.keys_of("san1").is_empty(),
+                    "{holds}: fence before command {nth}: {:?}",
+                    lun.keys_of("san1")
+                );
+                assert_eq!(one.stands(), Ok(false), "{holds}: fence before command {nth}, {outcome}");
+            } else {
+                assert!(outcome, "{holds}: {nth}");
+                assert_eq!(lun.keys_of("san1").len(), 2);
+            }
+        }
+        assert!(fences >= 7, "{holds}: {fences}");
+    }
+}
+
 #[test]
 fn with_no_path_left_nobody_knows_and_the_node_counts_as_fenced() {
     let (lun, mut one, two) = pair();

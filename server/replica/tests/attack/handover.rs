@@ -1,6 +1,6 @@
 //! Rules 11 and 13 at the bench: in what order things are done, and what ends a handover that can't go on.
 
-use twinsan_replica::{Action, ConnId, Event, FenceError, HandedOver, LinkId, Obstacle, SlotRead};
+use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, HandedOver, LinkId, Notice, Obstacle, SlotRead};
 use twinsan_wire::{
     ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq,
     Superblock,
@@ -472,4 +472,86 @@ fn a_client_at_the_other_node_moves_the_volume() {
     assert!(!tells(&rig.said(), |body| *body == PeerBody::AskHandOver), "of an epoch that has gone by");
     rig.client(1, ClientMsg::Unreachable { node: NodeId::A, epoch: Epoch(2) });
     assert!(tells(&rig.said(), |body| *body == PeerBody::AskHandOver), "whether attached or not");
+}
+
+/// Refuses what is flushed, with a conflict; the own key turns out to be in place. As often as the machine tries again in
+/// `ms`; returns how often that was, and what it said.
+fn refuse(rig: &mut Rig, ms: u64) -> (usize, Vec<Action>) {
+    let (mut times, mut said) = (0, Vec::new());
+    for _ in 0..ms / 50 {
+        rig.wait_with(50, 1, 1, Role::Secondary);
+        while let Some(&Action::Flush { batch, .. }) = rig.pending.iter().find(|a| matches!(a, Action::Flush { .. })) {
+            let result = Err(DiskError::Conflict);
+            rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result });
+            times += 1;
+        }
+        said.extend(rig.said());
+    }
+    (times, said)
+}
+
+/// Rules 9 and 11: a path without the own key refuses once. What goes on refusing is disk trouble, and at last as bad as
+/// no path; but nobody has fenced this node.
+#[test]
+fn writes_that_are_refused_for_ever_are_disk_trouble_and_not_a_fence() {
+    let mut rig = ready();
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    rig.write(1, 1, 0);
+    rig.ack(1, None, Seq(1));
+    let (times, said) = refuse(&mut rig, 50);
+    assert_eq!(times, 1);
+    assert!(said.contains(&Action::CheckFence) && !rig.status().disk_trouble, "it may be a path that came back");
+    let (_, said) = refuse(&mut rig, 150);
+    assert!(said.contains(&Action::Notice(Notice::DiskTrouble)) && rig.status().disk_trouble);
+    assert!(rig.status().paths && !tells(&said, |body| *body == PeerBody::TakeOver), "the fence still mends");
+    let (_, said) = refuse(&mut rig, 1000);
+    assert!(tells(&said, |body| *body == PeerBody::TakeOver), "the other one is asked");
+    assert!(tells(&said, |body| matches!(body, PeerBody::Status { paths: false, .. })));
+    assert_eq!((rig.status().role, rig.status().paths), (Role::Primary, false), "nobody has fenced it");
+    assert!(!said.contains(&Action::Notice(Notice::Fenced)));
+    // It was mended after all.
+    rig.let_go();
+    rig.wait_with(500, 1, 1, Role::Secondary);
+    assert!(rig.said().contains(&Action::Notice(Notice::DiskWell)));
+    assert!(rig.status().paths && !rig.status().disk_trouble);
+}
+
+/// The paths take turns: the heartbeat by a good one says nothing about the batch by another.
+#[test]
+fn a_heartbeat_that_lands_does_not_excuse_a_batch_that_is_refused() {
+    let mut rig = ready();
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    rig.write(1, 1, 0);
+    rig.ack(1, None, Seq(1));
+    let (_, said) = refuse(&mut rig, 2000);
+    assert!(said.iter().filter(|a| matches!(a, Action::WriteHeartbeat { .. })).count() > 5);
+    assert!(tells(&said, |body| *body == PeerBody::TakeOver));
+}
+
+/// Rule 8: who waits with its registration, and hears of a new epoch, may have lost the one in the fence of the other.
+#[test]
+fn who_waits_registers_again_in_a_new_epoch() {
+    let theirs = |epoch| Superblock {
+        counter: epoch,
+        epoch: Epoch(epoch),
+        primary: Some(NodeId::A),
+        members: Members::solo(Member { node: NodeId::A, incarnation: other(1) }),
+        ..Superblock::default()
+    };
+    for answered_late in [false, true] {
+        let mut rig = Rig::linked(NodeId::B, theirs(3));
+        if answered_late {
+            rig.hold(|a| *a == Action::Admit);
+        }
+        rig.wait_with(300, 1, 1, Role::Primary);
+        assert!(rig.said().contains(&Action::Admit));
+        rig.peer(1, 1, PeerBody::Announce { superblock: theirs(4) });
+        rig.let_go();
+        rig.wait_with(300, 1, 1, Role::Primary);
+        let said = rig.said();
+        assert!(said.contains(&Action::Admit), "answered late: {answered_late}");
+        assert!(tells(&said, |body| *body == PeerBody::JoinRequest));
+        rig.wait_with(300, 1, 1, Role::Primary);
+        assert!(!rig.said().contains(&Action::Admit), "once");
+    }
 }
