@@ -22,6 +22,8 @@ pub struct Agent {
 #[derive(Debug)]
 struct Shared {
     line: Mutex<UnixStream>,
+    /// How many times as long as they say everybody waits ([`crate::machine::Kind::slowness`]).
+    slowness: u32,
     state: Mutex<State>,
     change: Condvar,
 }
@@ -51,13 +53,13 @@ pub struct Output {
 }
 
 impl Agent {
-    /// Listens to a guest that is starting.
+    /// Listens to a guest that is starting. All that is waited for may take `slowness` times as long as whoever waits says.
     ///
     /// # Errors
     /// If there is no thread for it.
-    pub fn new(name: &'static str, line: UnixStream) -> Result<Self> {
+    pub fn new(name: &'static str, line: UnixStream, slowness: u32) -> Result<Self> {
         let reader = BufReader::new(line.try_clone()?);
-        let shared = Shared { line: Mutex::new(line), state: Mutex::default(), change: Condvar::new() };
+        let shared = Shared { line: Mutex::new(line), slowness, state: Mutex::default(), change: Condvar::new() };
         let agent = Self { name, shared: Arc::new(shared) };
         let listener = agent.clone();
         std::thread::Builder::new().name(format!("agent {name}")).spawn(move || listener.listen(reader))?;
@@ -105,6 +107,7 @@ impl Agent {
 
     /// Waits until `look` finds something.
     fn wait<T>(&self, what: &str, within: Duration, mut look: impl FnMut(&mut State) -> Option<T>) -> Result<T> {
+        let within = within * self.shared.slowness;
         let end = Instant::now() + within;
         let mut state = self.state();
         loop {

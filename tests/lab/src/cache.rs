@@ -1,4 +1,4 @@
-//! The guests' kernel and userland: built once, from Debian's packages, by the scripts in `recipe/`, and kept outside the
+//! The guests' kernels and userland: built once, from Debian's packages, by the scripts in `recipe/`, and kept outside the
 //! checkout under a hash of everything that they are made from.
 
 use std::fs::{self, File};
@@ -10,24 +10,48 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::machine::Kind;
+use crate::machine::qemu::Boot;
+
 const KERNEL_SCRIPT: &str = include_str!("../recipe/kernel.sh");
 const KERNEL_CONFIG: &str = include_str!("../recipe/uml.config");
 const ROOT_SCRIPT: &str = include_str!("../recipe/root.sh");
 const ROOT_PACKAGES: &str = include_str!("../recipe/packages");
 const ROOT_INIT: &str = include_str!("../recipe/lab-init");
-/// What the host needs for the two scripts.
+const STOCK_SCRIPT: &str = include_str!("../recipe/stock.sh");
+const STOCK_MODULES: &str = include_str!("../recipe/stock.modules");
+const STOCK_INIT: &str = include_str!("../recipe/stock.init");
+/// What the host needs for the scripts.
 const KERNEL_TOOLS: &[&str] = &["gcc", "libc6-dev", "make", "flex", "bison", "bc", "xz-utils", "binutils", "tar"];
 const ROOT_TOOLS: &[&str] = &["mmdebstrap"];
+const STOCK_TOOLS: &[&str] = &["kmod", "cpio", "e2fsprogs", "xz-utils"];
 /// What it needs to run the guests.
 const RUN_TOOLS: &[&str] = &["util-linux"];
+const QEMU_TOOLS: &[&str] = &["qemu-system-x86"];
 
 /// Where the built parts are.
 #[derive(Clone, Debug)]
-pub struct Parts {
-    /// The kernel, a program.
-    pub kernel: PathBuf,
-    /// The userland, a folder.
-    pub root: PathBuf,
+pub enum Parts {
+    /// For [`Kind::Uml`].
+    Uml {
+        /// The kernel, a program.
+        kernel: PathBuf,
+        /// The userland, a folder.
+        root: PathBuf,
+    },
+    /// For [`Kind::Qemu`].
+    Qemu(Boot),
+}
+
+impl Parts {
+    /// The machines that are made of them.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Uml { .. } => Kind::Uml,
+            Self::Qemu(_) => Kind::Qemu,
+        }
+    }
 }
 
 /// One thing that is built once.
@@ -36,7 +60,8 @@ struct Recipe {
     /// What is in the finished folder.
     product: &'static str,
     files: &'static [(&'static str, &'static str)],
-    script: fn(&Path) -> Command,
+    /// What it is called with, given the folder with its files and the finished thing that it rests on.
+    script: fn(&Path, Option<&Path>) -> Command,
     tools: &'static [&'static str],
 }
 
@@ -44,7 +69,7 @@ const KERNEL: Recipe = Recipe {
     what: "kernel",
     product: "linux",
     files: &[("kernel.sh", KERNEL_SCRIPT), ("uml.config", KERNEL_CONFIG)],
-    script: |recipe| {
+    script: |recipe, _| {
         let mut script = Command::new("nice");
         script.arg(recipe.join("kernel.sh")).arg(recipe.join("uml.config"));
         script.arg(std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string());
@@ -57,7 +82,7 @@ const ROOT: Recipe = Recipe {
     what: "root",
     product: "root",
     files: &[("root.sh", ROOT_SCRIPT), ("packages", ROOT_PACKAGES), ("lab-init", ROOT_INIT)],
-    script: |recipe| {
+    script: |recipe, _| {
         let mut script = Command::new("nice");
         script.arg(recipe.join("root.sh")).arg(recipe.join("packages"));
         script
@@ -65,16 +90,38 @@ const ROOT: Recipe = Recipe {
     tools: ROOT_TOOLS,
 };
 
+const STOCK: Recipe = Recipe {
+    what: "stock-image",
+    product: "root.ext4",
+    files: &[("stock.sh", STOCK_SCRIPT), ("stock.modules", STOCK_MODULES), ("stock.init", STOCK_INIT)],
+    script: |recipe, root| {
+        let mut script = Command::new("nice");
+        script.arg(recipe.join("stock.sh")).args(root);
+        script.arg(recipe.join("stock.modules")).arg(recipe.join("stock.init"));
+        script
+    },
+    tools: STOCK_TOOLS,
+};
+
 /// Builds what is not there yet. Says on standard error what it does when that takes time.
 ///
 /// # Errors
 /// If a package is missing and can't be installed, or a script fails; with its last words.
-pub fn parts() -> Result<Parts> {
+pub fn parts(kind: Kind) -> Result<Parts> {
     install(RUN_TOOLS)?;
     let cache = folder()?;
-    let kernel = finished(&cache, &KERNEL)?.join(KERNEL.product);
-    let root = finished(&cache, &ROOT)?.join(ROOT.product);
-    Ok(Parts { kernel, root })
+    if kind == Kind::Uml {
+        let kernel = finished(&cache, &KERNEL, None)?;
+        return Ok(Parts::Uml { kernel, root: finished(&cache, &ROOT, None)? });
+    }
+    install(QEMU_TOOLS)?;
+    let root = finished(&cache, &ROOT, None)?;
+    let image = finished(&cache, &STOCK, Some(&root))?;
+    Ok(Parts::Qemu(Boot {
+        kernel: image.with_file_name("vmlinuz"),
+        initrd: image.with_file_name("initrd"),
+        root: image,
+    }))
 }
 
 /// `$XDG_CACHE_HOME/twinsan-lab`, or `~/.cache/twinsan-lab`.
@@ -93,10 +140,16 @@ fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn finished(cache: &Path, recipe: &Recipe) -> Result<PathBuf> {
-    let done = cache.join(format!("{}-{}", recipe.what, key(recipe.files)));
+/// The product of a recipe, made if it is not there; `base`: that of the one that it rests on.
+fn finished(cache: &Path, recipe: &Recipe, base: Option<&Path>) -> Result<PathBuf> {
+    // Its path has the hash of what it was made from.
+    let base_key = base.map(|base| base.display().to_string()).unwrap_or_default();
+    let mut files = recipe.files.to_vec();
+    files.extend(base.map(|_| ("base", base_key.as_str())));
+    let done = cache.join(format!("{}-{}", recipe.what, key(&files)));
+    let product = done.join(recipe.product);
     if done.is_dir() {
-        return Ok(done);
+        return Ok(product);
     }
     let lock_path = cache.join(format!("{}.lock", recipe.what));
     let lock = File::options().create(true).append(true).open(&lock_path);
@@ -106,20 +159,21 @@ fn finished(cache: &Path, recipe: &Recipe) -> Result<PathBuf> {
         lock.lock().with_context(|| lock_path.display().to_string())?;
     }
     if done.is_dir() {
-        return Ok(done);
+        return Ok(product);
     }
     remove_aborted(cache, recipe.what)?;
-    build(recipe, &cache.join(format!("{}.building", recipe.what)), &done)?;
-    Ok(done)
+    build(recipe, base, &cache.join(format!("{}.building", recipe.what)), &done)?;
+    Ok(product)
 }
 
 /// In a folder of its own, renamed when all is well, so that an aborted build is never taken for a finished one.
-fn build(recipe: &Recipe, folder: &Path, done: &Path) -> Result<()> {
+fn build(recipe: &Recipe, base: Option<&Path>, folder: &Path, done: &Path) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
-        "the {} has to be built once, as root: sudo env HOME=$HOME {} build",
+        "the {} has to be built once, as root: sudo env HOME=$HOME {}{} build",
         recipe.what,
-        std::env::current_exe()?.display()
+        std::env::current_exe()?.display(),
+        if recipe.what == STOCK.what { " --qemu" } else { "" }
     );
     install(recipe.tools)?;
     update_lists()?;
@@ -132,7 +186,7 @@ fn build(recipe: &Recipe, folder: &Path, done: &Path) -> Result<()> {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     }
     fs::create_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut script = (recipe.script)(scripts.path());
+    let mut script = (recipe.script)(scripts.path(), base);
     script.current_dir(folder).stdin(Stdio::null()).stdout(std::io::stderr());
     let status = script.status().context("nice (Debian: coreutils)")?;
     ensure!(status.success(), "building the {} failed ({status}); its words are above", recipe.what);

@@ -1,5 +1,7 @@
 //! A host that can be switched on, cut off, frozen: User-Mode Linux, or QEMU.
 
+pub mod qemu;
+mod qmp;
 pub mod uml;
 
 use std::fmt::Debug;
@@ -14,6 +16,51 @@ use anyhow::Result;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+/// What the lab's machines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// User-Mode Linux.
+    Uml,
+    /// QEMU without KVM (TCG), with Debian's stock kernel.
+    Qemu,
+}
+
+impl Kind {
+    /// Everything that the lab waits for may take so many times as long as on the fastest kind, and everything that has to
+    /// outlast something takes so many times as long. The one place where a machine's speed is known.
+    #[must_use]
+    pub const fn slowness(self) -> u32 {
+        match self {
+            Self::Uml => 1,
+            Self::Qemu => 6,
+        }
+    }
+
+    /// Its first disk beyond the root.
+    #[must_use]
+    pub const fn disk(self) -> &'static str {
+        match self {
+            Self::Uml => "/dev/ubda",
+            Self::Qemu => "/dev/vdb",
+        }
+    }
+
+    /// What its kernel takes for itself beyond what User-Mode Linux does.
+    #[must_use]
+    pub const fn kernel_mib(self) -> u32 {
+        match self {
+            Self::Uml => 0,
+            Self::Qemu => 256,
+        }
+    }
+
+    /// Whether a frozen machine's clock stands still; else it jumps on when the machine thaws.
+    #[must_use]
+    pub const fn clock_stands_still(self) -> bool {
+        matches!(self, Self::Qemu)
+    }
+}
+
 /// What a machine is made of; the same for every start.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -21,6 +68,8 @@ pub struct Spec {
     pub name: &'static str,
     /// Memory.
     pub memory_mib: u32,
+    /// What it is, and how slow.
+    pub kind: Kind,
     /// Distinguishes its network addresses from the others'.
     pub number: u8,
     /// The folder that is /lab in it.

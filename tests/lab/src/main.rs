@@ -11,15 +11,16 @@ use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use twinsan_lab::cache::{self, Parts};
+use twinsan_lab::machine::Kind;
 use twinsan_lab::report::{self, Row};
-use twinsan_lab::scenario::{Scenario, matches};
-use twinsan_lab::scenarios::SCENARIOS;
+use twinsan_lab::scenario::{Need, Scenario, matches};
+use twinsan_lab::scenarios;
 use twinsan_lab::topology::{Host, Lab};
 use twinsan_lab::{machine, programs, shell};
 
 /// Scenarios with the kernel's own RDMA, iSCSI, dm-multipath, nbd and ublk, on four guests
 ///
-/// Exit status: 0 if all scenarios passed, else 1.
+/// Exit status: 0 if scenarios passed and none failed, else 1.
 #[derive(Debug, Parser)]
 #[command(name = "lab", max_term_width = 100)]
 struct Cli {
@@ -31,6 +32,9 @@ struct Cli {
     /// Run everything so many times
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: u32,
+    /// Hosts by QEMU without KVM, with Debian's stock kernel, instead of User-Mode Linux: huge pages, a clock that stops; slow
+    #[arg(long, global = true)]
+    qemu: bool,
     /// Print the scenarios' names
     #[arg(long)]
     list: bool,
@@ -66,22 +70,29 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<bool> {
     if cli.list {
-        for scenario in SCENARIOS {
+        for (_, scenario) in scenarios::all() {
             println!("{:<28} {}", scenario.name, scenario.about);
         }
         return Ok(true);
     }
     if let Some(Command::Build) = cli.command {
-        let parts = cache::parts()?;
-        println!("{}\n{}", parts.kernel.display(), parts.root.display());
+        let (kernel, root) = match cache::parts(kind(cli))? {
+            Parts::Uml { kernel, root } => (kernel, root),
+            Parts::Qemu(boot) => (boot.kernel, boot.root),
+        };
+        println!("{}\n{}", kernel.display(), root.display());
         return Ok(true);
     }
     end_in_order()?;
     if let Some(host) = &cli.shell {
-        open_shell(host)?;
+        open_shell(host, kind(cli))?;
         return Ok(true);
     }
     run_scenarios(cli)
+}
+
+const fn kind(cli: &Cli) -> Kind {
+    if cli.qemu { Kind::Qemu } else { Kind::Uml }
 }
 
 /// The folder of the lab that is switched on, for [`end_in_order`].
@@ -110,7 +121,7 @@ fn announce(lab: &Lab) {
 
 fn run_scenarios(cli: &Cli) -> Result<bool> {
     let wanted = selected(&cli.only)?;
-    let parts = cache::parts()?;
+    let parts = cache::parts(kind(cli))?;
     programs::build()?;
     let logs = logs_folder()?;
     let begin = Instant::now();
@@ -119,24 +130,42 @@ fn run_scenarios(cli: &Cli) -> Result<bool> {
         println!("{}", report::head());
     }
     for round in 1..=cli.repeat {
-        for (i, scenario) in wanted.iter().enumerate() {
+        for (i, &(need, scenario)) in wanted.iter().enumerate() {
             let last = round == cli.repeat && i + 1 == wanted.len();
-            let row = one(cli, scenario, &parts, &logs, round, last)?;
+            let row = match need.and_then(|need| need.lacking(parts.kind())) {
+                Some(lacking) => not_here(cli, scenario.name, round, lacking),
+                None => one(cli, &scenario, &parts, &logs, round, last)?,
+            };
             rows.push(row);
         }
     }
-    let failed = rows.iter().filter(|row| !row.passed()).count();
+    let passed = rows.iter().filter(|row| row.passed()).count();
+    let failed = rows.iter().filter(|row| row.failed()).count();
+    let not_run = rows.len() - passed - failed;
     let seconds = begin.elapsed().as_secs_f64();
     if cli.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        println!("{}", serde_json::json!({ "scenarios": rows, "seconds": seconds, "failed": failed }));
+        let machines = if cli.qemu { "qemu" } else { "uml" };
+        println!(
+            "{}",
+            serde_json::json!({ "machines": machines, "scenarios": rows, "seconds": seconds, "failed": failed, "not_run": not_run })
+        );
     } else {
-        println!("{} passed, {failed} failed, {seconds:.0} s", rows.len() - failed);
+        let not_run = if not_run == 0 { String::new() } else { format!(", {not_run} not on these machines") };
+        println!("{passed} passed, {failed} failed{not_run}, {seconds:.0} s");
     }
     if failed == 0 && !cli.keep {
         std::fs::remove_dir_all(&logs)?;
     }
-    Ok(failed == 0)
+    Ok(failed == 0 && passed > 0)
+}
+
+fn not_here(cli: &Cli, name: &'static str, round: u32, lacking: &'static str) -> Row {
+    let row = Row { name, round, lacking: Some(lacking), ..Row::default() };
+    if !cli.json {
+        println!("{}", row.line());
+    }
+    row
 }
 
 fn one(cli: &Cli, scenario: &Scenario, parts: &Parts, logs: &Path, round: u32, last: bool) -> Result<Row> {
@@ -158,14 +187,16 @@ fn one(cli: &Cli, scenario: &Scenario, parts: &Parts, logs: &Path, round: u32, l
     Ok(row)
 }
 
-fn selected(only: &[String]) -> Result<Vec<Scenario>> {
-    let mut wanted: Vec<Scenario> = Vec::new();
+fn selected(only: &[String]) -> Result<Vec<(Option<Need>, Scenario)>> {
+    let mut wanted: Vec<(Option<Need>, Scenario)> = Vec::new();
     for pattern in only {
-        let found: Vec<Scenario> = SCENARIOS.iter().filter(|s| matches(pattern, s.name)).copied().collect();
+        let found: Vec<_> = scenarios::all().filter(|(_, s)| matches(pattern, s.name)).collect();
         ensure!(!found.is_empty(), "no scenario has \"{pattern}\" in its name; --list shows them");
-        wanted.extend(found.into_iter().filter(|f| wanted.iter().all(|w| w.name != f.name)).collect::<Vec<_>>());
+        wanted.extend(
+            found.into_iter().filter(|(_, f)| wanted.iter().all(|(_, w)| w.name != f.name)).collect::<Vec<_>>(),
+        );
     }
-    Ok(if only.is_empty() { SCENARIOS.to_vec() } else { wanted })
+    Ok(if only.is_empty() { scenarios::all().collect() } else { wanted })
 }
 
 /// Beside our own program, as cargo's target folder is nobody's but the build's.
@@ -187,14 +218,14 @@ fn keep(lab: &Lab, logs: &Path) -> Result<()> {
     }
 }
 
-fn open_shell(host: &str) -> Result<()> {
+fn open_shell(host: &str, kind: Kind) -> Result<()> {
     ensure!(Host::named(host).is_some(), "\"{host}\" is no host of the lab: shelf, san1, san2, client");
     match shell::open_labs().as_slice() {
         [] => {}
         [socket] => return shell::enter(socket, host),
         many => bail!("{} labs are kept; end all but one", many.len()),
     }
-    let parts = cache::parts()?;
+    let parts = cache::parts(kind)?;
     programs::build()?;
     let logs = logs_folder()?;
     let mut lab = Lab::create(&parts, &logs)?;

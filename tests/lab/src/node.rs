@@ -13,6 +13,8 @@ use crate::machine::{Devices, Machine, Spec};
 pub const SOON: Duration = Duration::from_secs(30);
 /// For booting.
 pub const BOOT: Duration = Duration::from_secs(120);
+/// Between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// One host.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl Node {
     pub fn start(&mut self, devices: &Devices<'_>) -> Result<()> {
         ensure!(!self.machine.is_on(), "{} is on already", self.spec.name);
         let line = self.machine.start(&self.spec, devices)?;
-        self.agent = Some(Agent::new(self.spec.name, line)?);
+        self.agent = Some(Agent::new(self.spec.name, line, self.spec.kind.slowness())?);
         self.frozen = false;
         Ok(())
     }
@@ -151,6 +153,8 @@ impl Node {
     /// If it does not in time.
     pub fn until(&self, what: &str, within: Duration, command: &str) -> Result<Duration> {
         let begin = Instant::now();
+        let slowness = self.spec.kind.slowness();
+        let within = within * slowness;
         loop {
             let output = self.try_sh(command)?;
             if output.code == 0 {
@@ -158,7 +162,7 @@ impl Node {
             }
             let waited = within.as_secs();
             ensure!(begin.elapsed() < within, "{}: not in {waited} s: {what}: {}", self.spec.name, tail(&output.text));
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(LOOK * slowness);
         }
     }
 }

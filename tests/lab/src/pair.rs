@@ -10,6 +10,7 @@ use twinsan_control::admin::NodeStatus;
 pub use twinsan_control::admin::VolumeStatus;
 
 use crate::agent::{Job, Output, tail};
+use crate::machine::Kind;
 use crate::topology::{DISK, Host, Lab, SANS};
 
 /// The nodes' names.
@@ -74,6 +75,21 @@ impl Plan {
     }
 }
 
+/// `[timing]`: the product's defaults where the hosts are as fast as this one. A slow host's heartbeats are late by as much as
+/// it is slow, or more, as all four wait for few CPUs: with the defaults the lab would show takeovers that nobody caused.
+fn timing(kind: Kind) -> String {
+    match kind.slowness() {
+        1 => String::new(),
+        times => format!(
+            "\n[timing]\nheartbeat_ms = {}\ntakeover_ms = {}\ndrop_ms = {}\njoin_ms = {}\n",
+            50 * times,
+            1000 * times,
+            500 * times,
+            2000 * times
+        ),
+    }
+}
+
 /// How the volume is a block device on the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Front {
@@ -112,10 +128,11 @@ impl Pair {
     pub fn deploy(lab: &Lab, plan: Plan) -> Result<Self> {
         let mut key = [0; 32];
         getrandom(&mut key, GetRandomFlags::empty())?;
+        let timing = timing(lab.kind());
         let pair = Self { plan, nodes: [None, None], client: None };
         // On the share too, for hosts that are switched off and on again.
         std::fs::write(lab.share().join("vol1.key"), key)?;
-        std::fs::write(lab.share().join("twinsan.toml"), pair.plan.configuration())?;
+        std::fs::write(lab.share().join("twinsan.toml"), pair.plan.configuration() + &timing)?;
         for host in [pair.plan.hosts[0], pair.plan.hosts[1], Host::Client] {
             pair.install(lab, host)?;
         }
@@ -278,13 +295,13 @@ impl Pair {
             let role =
                 status.map_or("no answer".to_owned(), |s| format!("{}, dual: {}, epoch {}", s.role, s.dual, s.epoch));
             ensure!(
-                begin.elapsed() < PATIENCE,
+                begin.elapsed() < lab.scaled(PATIENCE),
                 "{} not in {} s: {what} ({role}); it said:\n{}",
                 NODES[node],
-                PATIENCE.as_secs(),
+                lab.scaled(PATIENCE).as_secs(),
                 tail(&self.node_said(node))
             );
-            std::thread::sleep(LOOK);
+            lab.sleep(LOOK);
         }
     }
 
@@ -303,7 +320,7 @@ impl Pair {
             {
                 return Ok(primary);
             }
-            ensure!(begin.elapsed() < PATIENCE, "the nodes are {roles:?}");
+            ensure!(begin.elapsed() < lab.scaled(PATIENCE), "the nodes are {roles:?}");
         }
     }
 }

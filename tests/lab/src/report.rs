@@ -20,6 +20,8 @@ pub struct Row {
     pub notes: Vec<String>,
     /// Why it failed, if it did.
     pub error: Option<String>,
+    /// Why it was not run: what these machines lack.
+    pub lacking: Option<&'static str>,
     /// What hosts and programs said.
     pub logs: PathBuf,
 }
@@ -31,15 +33,24 @@ pub fn head() -> String {
 }
 
 impl Row {
-    /// Whether it passed.
+    /// Whether it passed. What was not run did not.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.error.is_none()
+        self.error.is_none() && self.lacking.is_none()
+    }
+
+    /// Whether it failed. What was not run did not.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.error.is_some()
     }
 
     /// The row, and after a failure why and where to look.
     #[must_use]
     pub fn line(&self) -> String {
+        if let Some(lacking) = self.lacking {
+            return format!("{:<28} not on these machines: {lacking}", self.name);
+        }
         let result = if self.passed() { "passed" } else { "FAILED" };
         let (boot, time) = (self.boot.as_secs_f32(), self.time.as_secs_f32());
         let mut line = format!("{:<28} {result:<7} {boot:>5.1} s {time:>5.1} s  {}", self.name, self.notes.join(", "));
@@ -56,11 +67,28 @@ impl Row {
             "name": self.name,
             "round": self.round,
             "passed": self.passed(),
+            "lacking": self.lacking,
             "seconds": self.time.as_secs_f64(),
             "boot_seconds": self.boot.as_secs_f64(),
             "notes": self.notes,
             "error": self.error,
-            "logs": (!self.passed()).then_some(&self.logs),
+            "logs": self.failed().then_some(&self.logs),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_run_has_neither_passed_nor_failed() {
+        let row = Row { name: "hugepages", lacking: Some("huge pages"), ..Row::default() };
+        assert!(!row.passed() && !row.failed());
+        assert!(row.line().contains("not on these machines: huge pages"), "{}", row.line());
+        assert_eq!(row.json()["passed"], false);
+        let row = Row { error: Some("why".into()), ..Row::default() };
+        assert!(!row.passed() && row.failed());
+        assert!(Row::default().passed());
     }
 }

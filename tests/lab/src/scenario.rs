@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::cache::Parts;
+use crate::machine::Kind;
 use crate::report::Row;
 use crate::topology::Lab;
 
@@ -19,6 +20,24 @@ pub struct Scenario {
     pub about: &'static str,
     /// Does it.
     pub run: fn(&mut Stage) -> Result<()>,
+}
+
+/// What a scenario needs of the machines beyond what all have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// 2 MiB pages in the kernel's pool.
+    HugePages,
+}
+
+impl Need {
+    /// Why machines of a kind don't do; `None`: they do.
+    #[must_use]
+    pub const fn lacking(self, kind: Kind) -> Option<&'static str> {
+        match (self, kind) {
+            (Self::HugePages, Kind::Uml) => Some("User-Mode Linux has no huge pages; --qemu has"),
+            (Self::HugePages, Kind::Qemu) => None,
+        }
+    }
 }
 
 /// What a scenario works with.

@@ -3,13 +3,14 @@
 mod device;
 mod fence;
 mod files;
+mod huge_pages;
 mod lab_itself;
 mod measures;
 mod one_host;
 mod parts;
 mod two_hosts;
 
-use crate::scenario::Scenario;
+use crate::scenario::{Need, Scenario};
 
 /// All, in the order in which they run: what others rest on comes first.
 pub const SCENARIOS: &[Scenario] = &[
@@ -187,3 +188,19 @@ pub const SCENARIOS: &[Scenario] = &[
         run: measures::instructions,
     },
 ];
+
+/// Those that not every machine can show, and what they need.
+pub const PARTICULAR: &[(Need, Scenario)] = &[(
+    Need::HugePages,
+    Scenario {
+        name: "hugepages",
+        about: "both nodes' staging lies on huge pages, pinned by rxe, and is what the verified load went through (--qemu)",
+        run: huge_pages::staging,
+    },
+)];
+
+/// All of both tables.
+pub fn all() -> impl Iterator<Item = (Option<Need>, Scenario)> {
+    let common = SCENARIOS.iter().map(|&scenario| (None, scenario));
+    common.chain(PARTICULAR.iter().map(|&(need, scenario)| (Some(need), scenario)))
+}

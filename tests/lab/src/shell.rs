@@ -14,7 +14,7 @@ use crate::topology::{HOSTS, Lab, runs};
 
 const SOCKET: &str = "shell.sock";
 /// A person may think for a while.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const FOR_EVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Lets others in, from a thread of its own.
 ///

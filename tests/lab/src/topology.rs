@@ -19,8 +19,9 @@ use tempfile::TempDir;
 use crate::agent::Job;
 use crate::cable::{Cable, Side};
 use crate::cache::Parts;
+use crate::machine::qemu::Qemu;
 use crate::machine::uml::Uml;
-use crate::machine::{Devices, Spec};
+use crate::machine::{Devices, Kind, Machine, Spec};
 use crate::node::{BOOT, Node};
 use crate::programs;
 
@@ -91,10 +92,10 @@ impl Host {
         }
     }
 
-    /// The command that makes it what it is, after it has booted.
-    const fn setup(self) -> &'static str {
-        match self {
-            Self::Shelf => "sh /lab/guest/shelf /dev/ubda 10.2.11.1 10.2.12.1 10.2.21.1 10.2.22.1",
+    /// The command that makes it what it is, after it has booted; `disk` is the shelf's.
+    fn setup(self, disk: &str) -> String {
+        let setup = match self {
+            Self::Shelf => return format!("sh /lab/guest/shelf {disk} 10.2.11.1 10.2.12.1 10.2.21.1 10.2.22.1"),
             Self::San1 => {
                 "sh /lab/guest/san 1 10.2.11.2 10.2.12.2 10.2.11.1 10.2.12.1 && \
                  sh /lab/guest/links +eth2=10.4.0.1 +eth3=10.3.1.1"
@@ -103,8 +104,9 @@ impl Host {
                 "sh /lab/guest/san 2 10.2.21.2 10.2.22.2 10.2.21.1 10.2.22.1 && \
                  sh /lab/guest/links +eth2=10.4.0.2 +eth3=10.3.2.1"
             }
-            Self::Client => "sh /lab/guest/links +eth0=10.3.1.9 +eth1=10.3.2.9",
-        }
+            Self::Client => "modprobe -a nbd ublk_drv && sh /lab/guest/links +eth0=10.3.1.9 +eth1=10.3.2.9",
+        };
+        setup.to_owned()
     }
 }
 
@@ -133,6 +135,7 @@ pub const LINKS: [Link; 7] = [Link::A1, Link::B1, Link::A2, Link::B2, Link::Inte
 /// The lab, switched on.
 #[derive(Debug)]
 pub struct Lab {
+    kind: Kind,
     // In this order: the machines end before their cables, disk and folder go.
     nodes: Vec<Node>,
     cables: Vec<Cable>,
@@ -149,7 +152,8 @@ impl Lab {
     /// # Errors
     /// If memory, sockets or the programs are not to be had.
     pub fn create(parts: &Parts, logs: &Path) -> Result<Self> {
-        ensure_memory()?;
+        let kind = parts.kind();
+        ensure_memory(kind)?;
         sweep();
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir().context("a folder for the run")?;
         let alive = File::create(folder.path().join(ALIVE))?;
@@ -163,15 +167,19 @@ impl Lab {
         let node = |host: Host| {
             let spec = Spec {
                 name: host.name(),
-                memory_mib: host.memory_mib(),
+                memory_mib: host.memory_mib() + kind.kernel_mib(),
+                kind,
                 number: host as u8,
                 share: share.clone(),
                 console: logs.join(format!("{}.console.log", host.name())),
             };
-            let uml = Uml::new(parts.kernel.clone(), parts.root.clone(), folder.path().join("uml"));
-            Node::new(spec, Box::new(uml), logs.to_path_buf())
+            let machine: Box<dyn Machine> = match parts.clone() {
+                Parts::Uml { kernel, root } => Box::new(Uml::new(kernel, root, folder.path().join("uml"))),
+                Parts::Qemu(boot) => Box::new(Qemu::new(boot)),
+            };
+            Node::new(spec, machine, logs.to_path_buf())
         };
-        Ok(Self { nodes: HOSTS.into_iter().map(node).collect(), cables, disk, folder, _alive: alive })
+        Ok(Self { kind, nodes: HOSTS.into_iter().map(node).collect(), cables, disk, folder, _alive: alive })
     }
 
     /// Switches everything on, and waits until every SAN host has two disk paths.
@@ -187,6 +195,23 @@ impl Lab {
         }
         self.set_up(&[Host::Shelf])?;
         self.set_up(&[Host::San1, Host::San2, Host::Client])
+    }
+
+    /// What its hosts are.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// As long as that is on these hosts, which may be slow ([`Kind::slowness`]).
+    #[must_use]
+    pub fn scaled(&self, time: Duration) -> Duration {
+        time * self.kind.slowness()
+    }
+
+    /// Waits for what takes so long on the fastest hosts.
+    pub fn sleep(&self, time: Duration) {
+        std::thread::sleep(self.scaled(time));
     }
 
     /// A host.
@@ -231,7 +256,7 @@ impl Lab {
     }
 
     fn set_up(&self, hosts: &[Host]) -> Result<()> {
-        let started = |&host: &Host| Ok((host, self.node(host).spawn("setup", host.setup())?));
+        let started = |&host: &Host| Ok((host, self.node(host).spawn("setup", &host.setup(self.kind.disk()))?));
         let jobs: Vec<(Host, Job)> = hosts.iter().map(started).collect::<Result<_>>()?;
         for (host, job) in jobs {
             let output = job.wait(BOOT)?;
@@ -277,9 +302,16 @@ pub fn runs() -> Vec<PathBuf> {
     ours.map(|entry| entry.path()).collect()
 }
 
-/// Guests live in /dev/shm; one that finds it full dies of SIGBUS somewhere in its kernel.
-fn ensure_memory() -> Result<()> {
-    let needed = HOSTS.into_iter().map(|host| u64::from(host.memory_mib()) << 20).sum::<u64>() + LUN_BYTES;
+/// User-Mode Linux lives in /dev/shm, and one that finds it full dies of SIGBUS somewhere in its kernel; QEMU takes memory as
+/// everybody does, and is killed where there is not enough.
+fn ensure_memory(kind: Kind) -> Result<()> {
+    let mib = |host: Host| u64::from(host.memory_mib() + kind.kernel_mib());
+    let needed = HOSTS.into_iter().map(|host| mib(host) << 20).sum::<u64>() + LUN_BYTES;
+    if kind == Kind::Qemu {
+        let free = available_bytes()?;
+        ensure!(free >= needed, "{} MiB of memory are free, and the guests need {} MiB", free >> 20, needed >> 20);
+        return Ok(());
+    }
     let shm = rustix::fs::statvfs("/dev/shm").context("/dev/shm, where guests' memory is")?;
     let free = shm.f_bavail * shm.f_frsize;
     ensure!(
@@ -289,6 +321,13 @@ fn ensure_memory() -> Result<()> {
         needed >> 20
     );
     Ok(())
+}
+
+fn available_bytes() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.context("MemAvailable in /proc/meminfo")? << 10)
 }
 
 /// How long a kernel waits before it believes that a path is gone, and a little more (`guest/san`).

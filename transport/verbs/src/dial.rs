@@ -60,7 +60,15 @@ impl Dial {
     /// Without addresses yet.
     pub(crate) fn new(now: Instant, patience: Duration) -> Self {
         let deadline = now + patience;
-        Self { left: VecDeque::new(), again: 0, deadline, patience, give_up_at: deadline, step: Step::Idle, failure: None }
+        Self {
+            left: VecDeque::new(),
+            again: 0,
+            deadline,
+            patience,
+            give_up_at: deadline,
+            step: Step::Idle,
+            failure: None,
+        }
     }
 
     /// What the name stands for, at least one.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::files;
 use crate::load::Load;
+use crate::machine::Kind;
 use crate::pair::{Front, PATIENCE, Pair, Plan};
 use crate::scenario::{Stage, ms};
 use crate::topology::{Host, Lab};
@@ -24,7 +25,7 @@ pub(super) fn files_on_nbd(stage: &mut Stage) -> Result<()> {
 fn files_on(stage: &mut Stage, front: Front) -> Result<()> {
     let (mut pair, device) = Pair::serve(&stage.lab, Plan::two_hosts("rdma"), front)?;
     over_rdma(&stage.lab)?;
-    small_pages(&stage.lab, &pair)?;
+    fallback_pages(&stage.lab, &pair)?;
     let verified = files::fio_verify(&stage.lab, device)?;
     let rows = files::ext4_and_sqlite(&mut stage.lab, device, |lab| {
         let primary = pair.until_dual(lab)?;
@@ -38,7 +39,7 @@ fn files_on(stage: &mut Stage, front: Front) -> Result<()> {
 }
 
 /// The programs have queue pairs on every data link: nothing has fallen back to sockets.
-fn over_rdma(lab: &Lab) -> Result<()> {
+pub(super) fn over_rdma(lab: &Lab) -> Result<()> {
     for (host, links) in
         [(Host::San1, &["eth2", "eth3"]), (Host::San2, &["eth2", "eth3"]), (Host::Client, &["eth0", "eth1"])]
     {
@@ -52,10 +53,12 @@ fn over_rdma(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// User-Mode Linux has no huge pages: what runs here is the fall-back, and it says so.
-fn small_pages(lab: &Lab, pair: &Pair) -> Result<()> {
+/// No huge pages are reserved here, and User-Mode Linux has none at all: what runs is the fall-back, and it says so. The stock
+/// kernel may give transparent ones.
+fn fallback_pages(lab: &Lab, pair: &Pair) -> Result<()> {
     let memory = pair.status(lab, 0)?.context("san1 does not answer")?.memory;
-    ensure!(memory.pages == "small" && memory.locked && !memory.advice.is_empty(), "{memory:?}");
+    let small = memory.pages == "small" || (lab.kind() == Kind::Qemu && memory.pages == "transparent-huge");
+    ensure!(small && memory.locked && !memory.advice.is_empty(), "{memory:?}");
     Ok(())
 }
 
@@ -76,7 +79,7 @@ fn client_killed(stage: &mut Stage, front: Front) -> Result<()> {
         load.goes_on(50)?;
         pair.client()?.signal(libc::SIGKILL)?;
         pair.client()?.wait(PATIENCE)?;
-        std::thread::sleep(Duration::from_millis(500));
+        stage.lab.sleep(Duration::from_millis(500));
         pair.attach(&stage.lab, front)?;
         load.goes_on(50)?;
     }

@@ -70,10 +70,10 @@ fn fenced_flood(stage: &mut Stage, victim_holds: bool) -> Result<()> {
         victim.tell(lab, "accept")?;
     }
     victim.tell(lab, "flood 2")?;
-    std::thread::sleep(Duration::from_millis(500));
+    lab.sleep(Duration::from_millis(500));
     winner.tell(lab, "fence")?;
     winner.tell(lab, "fill 1")?;
-    std::thread::sleep(LATE);
+    lab.sleep(LATE);
     let verified = winner.tell(lab, "verify 1")?;
     victim.was_refused(lab)?;
     let check = victim.try_tell(lab, "check")?;
@@ -155,7 +155,7 @@ pub(super) fn queued_write(stage: &mut Stage) -> Result<()> {
     }
     lab.node(Host::San2).sh("pkill -CONT -x multipathd")?;
     lab.node(Host::San2).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
-    std::thread::sleep(LATE);
+    lab.sleep(LATE);
     winner.tell(lab, "verify 1")?;
     let ended = victim.process.wait(PATH_LOSS)?;
     ensure!(ended.code == 128 + libc::SIGKILL, "pr-lab ended with {}", ended.code);

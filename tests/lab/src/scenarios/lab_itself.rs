@@ -43,18 +43,58 @@ fn freeze(lab: &mut Lab) -> Result<()> {
     let counting = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.02; done";
     let job = lab.node(Host::San1).spawn("count", counting)?;
     job.wait_for("it counts", Duration::from_secs(10), |said| said.lines().nth(3).map(|_| ()))?;
-    lab.node_mut(Host::San1).freeze()?;
+    let clock = FrozenClock::freeze(lab, Host::San1)?;
     // What was on its way has arrived by then.
-    std::thread::sleep(Duration::from_millis(300));
+    lab.sleep(Duration::from_millis(300));
     let before = job.said();
-    std::thread::sleep(Duration::from_millis(500));
+    lab.sleep(Duration::from_millis(500));
     ensure!(job.said() == before, "a frozen host went on counting");
     ensure!(!ping(lab, "10.3.1.1")?, "a frozen host answered");
-    lab.node_mut(Host::San1).thaw()?;
+    clock.thaw(lab)?;
     let len = before.lines().count();
     job.wait_for("it goes on", Duration::from_secs(10), |said| said.lines().nth(len).map(|_| ()))?;
     job.signal(libc::SIGKILL)?;
     Ok(())
+}
+
+/// A host that is frozen, and what its clock says of that.
+pub(super) struct FrozenClock {
+    host: Host,
+    /// When the host's clock had been read, just before it froze.
+    asked: Instant,
+    before: Duration,
+    frozen: Instant,
+}
+
+impl FrozenClock {
+    pub(super) fn freeze(lab: &mut Lab, host: Host) -> Result<Self> {
+        let before = uptime(lab, host)?;
+        let asked = Instant::now();
+        lab.node_mut(host).freeze()?;
+        Ok(Self { host, asked, before, frozen: Instant::now() })
+    }
+
+    /// Gives by how much its clock lags since, where it stands still while the host is frozen, as its kind of machine should.
+    pub(super) fn thaw(self, lab: &mut Lab) -> Result<Option<Duration>> {
+        let frozen = self.frozen.elapsed();
+        lab.node_mut(self.host).thaw()?;
+        if !lab.kind().clock_stands_still() {
+            return Ok(None);
+        }
+        let ran = uptime(lab, self.host)?.saturating_sub(self.before);
+        let lag = self.asked.elapsed().saturating_sub(ran);
+        let name = self.host.name();
+        // The host's clock has hundredths of a second.
+        let enough = lag + Duration::from_millis(20) >= frozen;
+        ensure!(enough, "{name} was frozen for {frozen:?}, and its clock lags by {lag:?} only");
+        Ok(Some(lag))
+    }
+}
+
+/// What a host's clock says.
+fn uptime(lab: &Lab, host: Host) -> Result<Duration> {
+    let said = lab.node(host).sh("cut -d ' ' -f 1 /proc/uptime")?;
+    Ok(Duration::try_from_secs_f64(said.trim().parse()?)?)
 }
 
 fn kill(lab: &mut Lab) -> Result<()> {

@@ -40,7 +40,11 @@ fn rdma_ping(lab: &Lab, server: Host, client: Host, address: &str) -> Result<()>
             break;
         }
         let (from, to) = (client.name(), server.name());
-        ensure!(begin.elapsed() < Duration::from_secs(10), "rping {from} to {to} ({address}): {}", output.text);
+        ensure!(
+            begin.elapsed() < lab.scaled(Duration::from_secs(10)),
+            "rping {from} to {to} ({address}): {}",
+            output.text
+        );
         ensure!(listening.is_running(), "rping on {to} ended: {}", listening.said());
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::lab_itself::FrozenClock;
 use super::parts::{self, BOTH_PATHS};
 use crate::load::{Kind, Load};
 use crate::pair::{Front, NODES, Pair, Plan, VolumeStatus};
@@ -111,15 +112,18 @@ pub(super) fn freeze_primary(stage: &mut Stage) -> Result<()> {
     let mut run = Running::start(stage)?;
     let (old, new) = (run.primary, run.secondary());
     let host = run.pair.host(old);
-    stage.lab.node_mut(host).freeze()?;
+    let clock = FrozenClock::freeze(&mut stage.lab, host)?;
     run.load.goes_on(SOME)?;
     run.until_solo(&stage.lab, new)?;
     let before = run.pair.node_said(old).len();
-    stage.lab.node_mut(host).thaw()?;
+    let lag = clock.thaw(&mut stage.lab)?;
     run.primary = run.pair.until_dual(&stage.lab)?;
     ensure!(run.primary == new, "the thawed node is primary again");
     let said = run.pair.node_said(old).split_off(before);
     ensure!(said.contains("reservation conflict"), "the late write of {} was not refused:\n{said}", NODES[old]);
+    if let Some(lag) = lag {
+        stage.note(format!("its clock stood still for {}", ms(lag)));
+    }
     run.finish(stage)
 }
 
@@ -153,7 +157,7 @@ fn cut_client_link(stage: &mut Stage, to_primary: bool) -> Result<()> {
     stage.lab.cable(client_link(node)).cut();
     run.load.goes_on(SOME)?;
     // Longer than every timeout: it does not only go on until somebody notices.
-    std::thread::sleep(Duration::from_secs(3));
+    stage.lab.sleep(Duration::from_secs(3));
     run.load.goes_on(SOME)?;
     stage.lab.cable(client_link(node)).mend();
     run.finish(stage)
@@ -185,9 +189,9 @@ pub(super) fn cut_client_off(stage: &mut Stage) -> Result<()> {
     for link in [Link::C1, Link::C2] {
         stage.lab.cable(link).cut();
     }
-    std::thread::sleep(Duration::from_secs(3));
+    stage.lab.sleep(Duration::from_secs(3));
     let stuck = run.load.completed();
-    std::thread::sleep(Duration::from_secs(1));
+    stage.lab.sleep(Duration::from_secs(1));
     ensure!(run.load.completed() == stuck, "requests of a client that reaches nobody complete");
     for link in [Link::C1, Link::C2] {
         stage.lab.cable(link).mend();
@@ -294,7 +298,7 @@ pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
     let meanwhile = completes_without_disk(&run, &stage.lab, 2 * SOME)?;
     wait_until_full(&run)?;
     // Longer than multipath and iSCSI take to give up every path.
-    std::thread::sleep(Duration::from_secs(20).saturating_sub(begin.elapsed()));
+    stage.lab.sleep(Duration::from_secs(20).saturating_sub(begin.elapsed()));
     for &link in &all {
         stage.lab.cable(link).mend();
     }
