@@ -37,19 +37,24 @@ pub struct Plan {
     pub fence: &'static str,
     /// The lane's data ring.
     pub staging: &'static str,
+    /// A secondary silent for so long is dropped.
+    pub drop_ms: u32,
 }
+
+/// What a configuration that does not say it has.
+const DROP_MS: u32 = 500;
 
 impl Plan {
     /// Both nodes on one host, where the fence can reach both.
     #[must_use]
     pub fn one_host() -> Self {
-        Self { hosts: [Host::San1, Host::San1], fabric: "tcp", fence: "local-lock", staging: "16MiB" }
+        Self { hosts: [Host::San1, Host::San1], fabric: "tcp", fence: "local-lock", staging: "16MiB", drop_ms: DROP_MS }
     }
 
     /// A node on each SAN host.
     #[must_use]
     pub fn two_hosts(fabric: &'static str) -> Self {
-        Self { hosts: SANS, fabric, fence: "scsi-pr", staging: "16MiB" }
+        Self { hosts: SANS, fabric, fence: "scsi-pr", staging: "16MiB", drop_ms: DROP_MS }
     }
 
     /// What `twinsan.toml` says. Addresses: the client's link first, then the one between the nodes; each side dials
@@ -67,9 +72,9 @@ impl Plan {
                  \"{fabric}://{node_side}:{port}\"]\nadmin = \"/run/twinsan/{name}.sock\"\n\n"
             );
         }
-        let Self { fence, staging, .. } = self;
+        let Self { fence, staging, drop_ms, .. } = self;
         text + &format!(
-            "[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{DISK}\"\nfence = \"{fence}\"\nkey_file = \"vol1.key\"\n\
+            "[timing]\ndrop_ms = {drop_ms}\n\n[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{DISK}\"\nfence = \"{fence}\"\nkey_file = \"vol1.key\"\n\
              staging = \"{staging}\"\n"
         )
     }

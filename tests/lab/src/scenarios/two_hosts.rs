@@ -31,9 +31,10 @@ impl Running {
         Self::start_as(stage, Plan::two_hosts(fabric), front, Kind::Full)
     }
 
-    /// With writes that the lanes hold for longer than the kernel takes to give up a path.
-    fn start_paced(stage: &Stage) -> Result<Self> {
-        let plan = Plan { staging: "64MiB", ..Plan::two_hosts("rdma") };
+    /// With writes that a lane of 64 MiB holds for longer than the kernel takes to give up a path. A guest that gets no CPU
+    /// for half a second is not dropped: that would take the very disk that is away (rule 7).
+    fn start_paced(stage: &Stage, staging: &'static str) -> Result<Self> {
+        let plan = Plan { staging, drop_ms: 5000, ..Plan::two_hosts("rdma") };
         Self::start_as(stage, plan, Front::Ublk, Kind::Paced)
     }
 
@@ -225,7 +226,7 @@ fn completes_without_disk(run: &Running, lab: &Lab, enough: u64) -> Result<u64> 
 /// One path of the primary is lost, shown, and comes back: registered again before anything is written through it. What is
 /// under way on it hangs until the kernel gives it up; whoever writes sees nothing of that.
 pub(super) fn lose_one_path(stage: &mut Stage) -> Result<()> {
-    let run = Running::start_paced(stage)?;
+    let run = Running::start_paced(stage, "64MiB")?;
     let lab = &stage.lab;
     let active = |status: &VolumeStatus| status.disk.paths.iter().filter(|path| path.state == "active").count();
     run.pair.until(lab, run.primary, "status shows two paths", |status| active(status) == 2)?;
@@ -288,7 +289,7 @@ pub(super) fn lose_secondary_paths(stage: &mut Stage) -> Result<()> {
 
 /// Writes go on completing from RAM until the lanes are full, and wait then; none fails (rule 11).
 pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
-    let run = Running::start_as(stage, Plan::two_hosts("rdma"), Front::Ublk, Kind::Paced)?;
+    let run = Running::start_paced(stage, "16MiB")?;
     let all = [0, 1].map(disk_links).concat();
     run.pair.until_dual(&stage.lab)?;
     let begin = Instant::now();
