@@ -8,8 +8,8 @@ use crate::pair::{Front, NODES, Pair, Plan};
 use crate::scenario::Stage;
 use crate::topology::{Host, Lab, SANS};
 
-/// Twice what a node takes with the lab's staging.
-const POOL_PAGES: u64 = 48;
+/// More than a node takes: the staging, and what RDMA's queues need.
+const POOL_PAGES: u64 = 64;
 const HUGE_PAGE_KIB: u64 = 2048;
 /// A lane's data ring, by [`Plan::two_hosts`].
 const RING_KIB: u64 = 16 << 10;
@@ -28,8 +28,8 @@ pub(super) fn staging(stage: &mut Stage) -> Result<()> {
     let load = Load::start(&stage.lab, device)?;
     load.goes_on(SOME)?;
     let mut words = Vec::new();
-    for node in 0..2 {
-        words.push(format!("{} {}", NODES[node], on_huge_pages(&stage.lab, &pair, node)?));
+    for (node, name) in NODES.into_iter().enumerate() {
+        words.push(format!("{name} {}", on_huge_pages(&stage.lab, &pair, node)?));
     }
     load.goes_on(SOME)?;
     pair.until_dual(&stage.lab)?;
@@ -47,11 +47,7 @@ fn on_huge_pages(lab: &Lab, pair: &Pair, node: usize) -> Result<String> {
     let host = pair.host(node);
     let pages = arena_pages(lab, host, memory.bytes >> 10)?;
     let free: u64 = lab.node(host).sh("awk '/^HugePages_Free/ { print $2 }' /proc/meminfo")?.trim().parse()?;
-    ensure!(
-        free + pages <= POOL_PAGES,
-        "{} of {POOL_PAGES} huge pages are free, and {pages} are said to be taken",
-        free
-    );
+    ensure!(free + pages <= POOL_PAGES, "{free} of {POOL_PAGES} huge pages are free, and {pages} are said to be taken");
     let registered_kib = registered_kib(lab, host)?;
     ensure!(registered_kib >= RING_KIB, "the largest memory region of {} has {registered_kib} KiB", host.name());
     let pinned_kib = pinned_kib(&lab.node(host).sh("cat /proc/$(pidof -s twinsand)/status")?)?;
