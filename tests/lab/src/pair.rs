@@ -37,30 +37,61 @@ pub struct Plan {
     pub fence: &'static str,
     /// The lane's data ring.
     pub staging: &'static str,
-    /// A secondary silent for so long is dropped.
-    pub drop_ms: u32,
+    /// How soon others are given up, on the fastest hosts.
+    pub timing: Timing,
 }
 
-/// What a configuration that does not say it has.
-const DROP_MS: u32 = 500;
+/// `[timing]` of the configuration, in ms. Slow hosts get all of it multiplied ([`Kind::slowness`]): their heartbeats are late
+/// by as much as they are slow, or more, as all four wait for few CPUs. With shorter times the lab would show takeovers that
+/// nobody caused.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two heartbeats.
+    pub heartbeat: u32,
+    /// A primary silent for so long is replaced.
+    pub takeover: u32,
+    /// A secondary silent for so long is dropped.
+    pub drop: u32,
+    /// A joiner without progress for so long is thrown away.
+    pub join: u32,
+}
+
+impl Timing {
+    /// What a configuration that says nothing has.
+    pub const DEFAULT: Self = Self { heartbeat: 50, takeover: 1000, drop: 500, join: 2000 };
+
+    fn table(self, slowness: u32) -> String {
+        let [heartbeat, takeover, drop, join] =
+            [self.heartbeat, self.takeover, self.drop, self.join].map(|ms| ms * slowness);
+        format!(
+            "[timing]\nheartbeat_ms = {heartbeat}\ntakeover_ms = {takeover}\ndrop_ms = {drop}\njoin_ms = {join}\n\n"
+        )
+    }
+}
 
 impl Plan {
     /// Both nodes on one host, where the fence can reach both.
     #[must_use]
     pub fn one_host() -> Self {
-        Self { hosts: [Host::San1, Host::San1], fabric: "tcp", fence: "local-lock", staging: "16MiB", drop_ms: DROP_MS }
+        Self {
+            hosts: [Host::San1, Host::San1],
+            fabric: "tcp",
+            fence: "local-lock",
+            staging: "16MiB",
+            timing: Timing::DEFAULT,
+        }
     }
 
     /// A node on each SAN host.
     #[must_use]
     pub fn two_hosts(fabric: &'static str) -> Self {
-        Self { hosts: SANS, fabric, fence: "scsi-pr", staging: "16MiB", drop_ms: DROP_MS }
+        Self { hosts: SANS, fabric, fence: "scsi-pr", staging: "16MiB", timing: Timing::DEFAULT }
     }
 
     /// What `twinsan.toml` says. Addresses: the client's link first, then the one between the nodes; each side dials
     /// the first that it can reach.
-    fn configuration(&self) -> String {
-        let mut text = String::new();
+    fn configuration(&self, kind: Kind) -> String {
+        let mut text = self.timing.table(kind.slowness());
         for (node, name) in NODES.into_iter().enumerate() {
             let (client_side, node_side) = match self.hosts[node] {
                 Host::San2 => ("10.3.2.1", "10.4.0.2"),
@@ -72,26 +103,11 @@ impl Plan {
                  \"{fabric}://{node_side}:{port}\"]\nadmin = \"/run/twinsan/{name}.sock\"\n\n"
             );
         }
-        let Self { fence, staging, drop_ms, .. } = self;
+        let Self { fence, staging, .. } = self;
         text + &format!(
-            "[timing]\ndrop_ms = {drop_ms}\n\n[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{DISK}\"\nfence = \"{fence}\"\nkey_file = \"vol1.key\"\n\
+            "[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{DISK}\"\nfence = \"{fence}\"\nkey_file = \"vol1.key\"\n\
              staging = \"{staging}\"\n"
         )
-    }
-}
-
-/// `[timing]`: the product's defaults where the hosts are as fast as this one. A slow host's heartbeats are late by as much as
-/// it is slow, or more, as all four wait for few CPUs: with the defaults the lab would show takeovers that nobody caused.
-fn timing(kind: Kind) -> String {
-    match kind.slowness() {
-        1 => String::new(),
-        times => format!(
-            "\n[timing]\nheartbeat_ms = {}\ntakeover_ms = {}\ndrop_ms = {}\njoin_ms = {}\n",
-            50 * times,
-            1000 * times,
-            500 * times,
-            2000 * times
-        ),
     }
 }
 
@@ -133,11 +149,10 @@ impl Pair {
     pub fn deploy(lab: &Lab, plan: Plan) -> Result<Self> {
         let mut key = [0; 32];
         getrandom(&mut key, GetRandomFlags::empty())?;
-        let timing = timing(lab.kind());
         let pair = Self { plan, nodes: [None, None], client: None };
         // On the share too, for hosts that are switched off and on again.
         std::fs::write(lab.share().join("vol1.key"), key)?;
-        std::fs::write(lab.share().join("twinsan.toml"), pair.plan.configuration() + &timing)?;
+        std::fs::write(lab.share().join("twinsan.toml"), pair.plan.configuration(lab.kind()))?;
         for host in [pair.plan.hosts[0], pair.plan.hosts[1], Host::Client] {
             pair.install(lab, host)?;
         }
@@ -344,4 +359,24 @@ struct AllStatus {
 enum Answer {
     Status(Box<NodeStatus>),
     Unreachable(#[expect(dead_code, reason = "that it did not answer is all that is asked")] String),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use twinsan_control::config::Config;
+
+    use super::*;
+
+    #[test]
+    fn every_plan_is_a_configuration_on_every_machine() {
+        let timing = Timing { takeover: 5000, ..Timing::DEFAULT };
+        for plan in [Plan::one_host(), Plan::two_hosts("rdma"), Plan { timing, ..Plan::two_hosts("tcp") }] {
+            for kind in [Kind::Uml, Kind::Qemu] {
+                let text = plan.configuration(kind);
+                Config::parse(&text, Path::new(CONFIG)).unwrap_or_else(|error| panic!("{kind:?}: {error}\n{text}"));
+            }
+        }
+    }
 }

@@ -9,8 +9,7 @@ use serde_json::Value;
 use twinsan_perf::instructions::counted::compile_shim;
 
 use crate::agent::{Job, tail};
-use crate::machine::Kind;
-use crate::pair::{CONFIG, PATIENCE, Pair, Plan, VOLUME};
+use crate::pair::{CONFIG, PATIENCE, Pair, Plan, Timing, VOLUME};
 use crate::scenario::Stage;
 use crate::topology::{Host, Lab};
 
@@ -45,12 +44,9 @@ pub(super) fn wire(stage: &mut Stage) -> Result<()> {
 /// A durable write beside the sum of its hops.
 pub(super) fn hops(stage: &mut Stage) -> Result<()> {
     let lab = &stage.lab;
-    let mut pair = Pair::deploy(lab, Plan::two_hosts("rdma"))?;
-    // A host that stands still for a moment is no failure here. Slow hosts have such times anyway (`pair::timing`).
-    let timing = r"\n[timing]\ntakeover_ms = 5000\ndrop_ms = 5000\njoin_ms = 10000\n";
-    for host in [Host::San1, Host::San2, Host::Client].into_iter().filter(|_| lab.kind() == Kind::Uml) {
-        lab.node(host).sh(&format!("printf '{timing}' >> {CONFIG}"))?;
-    }
+    // A host that stands still for a moment is no failure here.
+    let timing = Timing { takeover: 5000, drop: 5000, join: 10_000, ..Timing::DEFAULT };
+    let mut pair = Pair::deploy(lab, Plan { timing, ..Plan::two_hosts("rdma") })?;
     pair.start_node(lab, 0)?;
     pair.start_node(lab, 1)?;
     pair.until_dual(lab)?;

@@ -198,6 +198,8 @@ pub(super) fn shelf_power_cut(stage: &mut Stage) -> Result<()> {
     let answers = "for path in $(multipathd show paths raw format %d); do sg_turs /dev/$path || exit 1; done";
     stage.lab.node(Host::San2).until("the shelf answers", 2 * PATH_LOSS, answers)?;
     let back = begin.elapsed();
+    // A shelf that was away for longer than a path's timeout is there again before multipathd has seen that.
+    stage.lab.node(Host::San2).until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
     ensure!(keys(&stage.lab, Host::San2)? == [1, 1], "{:?} are registered", keys(&stage.lab, Host::San2)?);
     ensure!(write(&stage.lab, Host::San2, DISK)? == Written::Refused, "the reservation is gone: san2 wrote");
     for link in [Link::A1, Link::B1] {

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::lab_itself::FrozenClock;
 use super::parts::{self, BOTH_PATHS};
 use crate::load::{Kind, Load};
-use crate::pair::{Front, NODES, Pair, Plan, VolumeStatus};
+use crate::pair::{Front, NODES, Pair, Plan, Timing, VolumeStatus};
 use crate::scenario::{Stage, ms};
 use crate::topology::{Host, Lab, Link, PATH_LOSS, SERIAL};
 
@@ -34,7 +34,7 @@ impl Running {
     /// With writes that a lane of 64 MiB holds for longer than the kernel takes to give up a path. A guest that gets no CPU
     /// for half a second is not dropped: that would take the very disk that is away (rule 7).
     fn start_paced(stage: &Stage, staging: &'static str) -> Result<Self> {
-        let plan = Plan { staging, drop_ms: 5000, ..Plan::two_hosts("rdma") };
+        let plan = Plan { staging, timing: Timing { drop: 5000, ..Timing::DEFAULT }, ..Plan::two_hosts("rdma") };
         Self::start_as(stage, plan, Front::Ublk, Kind::Paced)
     }
 
@@ -297,7 +297,7 @@ pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
         stage.lab.cable(link).cut();
     }
     let meanwhile = completes_without_disk(&run, &stage.lab, 2 * SOME)?;
-    wait_until_full(&run)?;
+    wait_until_full(&stage.lab, &run)?;
     // Longer than multipath and iSCSI take to give up every path.
     stage.lab.sleep(Duration::from_secs(20).saturating_sub(begin.elapsed()));
     for &link in &all {
@@ -311,16 +311,16 @@ pub(super) fn lose_all_paths(stage: &mut Stage) -> Result<()> {
 }
 
 /// Nothing completes any more.
-fn wait_until_full(run: &Running) -> Result<()> {
+fn wait_until_full(lab: &Lab, run: &Running) -> Result<()> {
     let begin = Instant::now();
     let mut completed = run.load.completed();
     loop {
-        std::thread::sleep(Duration::from_secs(1));
+        lab.sleep(Duration::from_secs(1));
         let now = run.load.completed();
         if now == completed {
             return Ok(());
         }
-        ensure!(begin.elapsed() < 2 * PATH_LOSS, "{now} requests have completed, and no disk took a byte");
+        ensure!(begin.elapsed() < lab.scaled(2 * PATH_LOSS), "{now} requests have completed, and no disk took a byte");
         completed = now;
     }
 }
