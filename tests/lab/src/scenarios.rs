@@ -53,6 +53,11 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "fence-stale-key", about: "the key of a dead process is replaced", run: fence::stale_key },
     Scenario {
+        name: "fence-new-ports",
+        about: "a host comes back from other initiator ports: paths that LIO forgets are registered anew",
+        run: fence::new_ports,
+    },
+    Scenario {
         name: "fence-queued-write",
         about: "writes queued in dm-multipath outlive their process, and are refused",
         run: fence::queued_write,

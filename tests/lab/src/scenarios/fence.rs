@@ -165,3 +165,39 @@ pub(super) fn queued_write(stage: &mut Stage) -> Result<()> {
     stage.note("queued writes of a dead process were refused");
     Ok(())
 }
+
+/// A host comes back from other initiator ports. With its earlier life's key LIO takes what it has just registered for
+/// unregistered, though READ KEYS shows it; the node finds out, registers anew, and the reservation stays all the while.
+pub(super) fn new_ports(stage: &mut Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let san = lab.node(Host::San1);
+    let first = Holder::start(lab, Host::San1)?;
+    first.tell(lab, "fence")?;
+    first.process.signal(libc::SIGKILL)?;
+    first.process.wait(PATH_LOSS)?;
+    san.sh("iscsiadm -m node --logout > /dev/null; multipath -F; for record in $(iscsiadm -m node | cut -d, -f1 | sort -r); do \
+            iscsiadm -m node -p $record --login; done")?;
+    san.until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
+    let second = Holder::start(lab, Host::San1)?;
+    second.tell(lab, "fence")?;
+    let refused = refused_paths(lab)?;
+    ensure!(refused > 0, "no path refuses a write: LIO is not what it was, or the ports are the same");
+    for _ in 0..2 {
+        second.tell(lab, "check")?;
+        ensure!(keys(lab, Host::San1)?.contains("; reserved by"), "{}", keys(lab, Host::San1)?);
+    }
+    ensure!(refused_paths(lab)? == 0, "a path still refuses: {}", keys(lab, Host::San1)?);
+    ensure!(keys(lab, Host::San1)?.contains(", 2 keys") || keys(lab, Host::San1)?.starts_with("2 keys"));
+    second.tell(lab, "write 1")?;
+    stage.note(format!("{refused} of 2 paths refused, and were registered anew"));
+    Ok(())
+}
+
+/// By how many of its paths san1 can't write.
+fn refused_paths(lab: &Lab) -> Result<usize> {
+    let said = lab.node(Host::San1).sh("for path in $(multipathd show paths format '%d' | tail -n +2); do \
+         for try in 1 2 3; do \
+         said=$(dd if=/dev/zero of=/dev/$path bs=4096 seek=256 count=1 oflag=direct 2>&1) && break; done; \
+         echo \"$path: $said\"; done")?;
+    Ok(said.lines().filter(|line| line.contains("Invalid exchange")).count())
+}
