@@ -1,8 +1,8 @@
-//! `lab-guest load` on the client, as the launcher sees it.
+//! `lab-guest load` on the client, as the launcher sees it, and fio's own verification beside it.
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::agent::{Job, tail};
 use crate::guest::load::{Line, Summary};
@@ -13,7 +13,17 @@ use crate::topology::{Host, Lab};
 #[derive(Debug)]
 pub struct Load {
     job: Job,
+    fio: Job,
     kind: Kind,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of our own load.
+    pub summary: Summary,
+    /// What fio has written, read back and found well.
+    pub fio_mib: f64,
 }
 
 /// What is sent to the device.
@@ -33,8 +43,20 @@ impl Kind {
             Self::Paced => " --writes-only --rest-ms 25",
         }
     }
+
+    /// For fio: bytes in a round, and writes a second. A round takes four seconds, and is then read back.
+    const fn fio(self) -> (u64, u64) {
+        match self {
+            Self::Full => (1 << 20, 64),
+            Self::Paced => (256 << 10, 16),
+        }
+    }
 }
 
+/// Where fio's part of the device begins, behind the load's.
+const FIO_OFFSET: &str = "96m";
+/// Ends fio's rounds.
+const ENOUGH: &str = "/tmp/fio-enough";
 /// Reading everything back takes a while.
 const VERIFY: Duration = Duration::from_secs(180);
 
@@ -52,8 +74,18 @@ impl Load {
     /// # Errors
     /// The same.
     pub fn start_kind(lab: &Lab, device: &str, kind: Kind) -> Result<Self> {
-        let command = format!("exec /lab/bin/lab-guest load {device}{}", kind.arguments());
-        Ok(Self { job: lab.node(Host::Client).spawn("load", &command)?, kind })
+        let client = lab.node(Host::Client);
+        let job = client.spawn("load", &format!("exec /lab/bin/lab-guest load {device}{}", kind.arguments()))?;
+        let (bytes, rate) = kind.fio();
+        let round = format!(
+            "fio --name=beside --filename={device} --offset={FIO_OFFSET} --size={bytes} --direct=1 --ioengine=psync \
+             --rw=randwrite --bs=4k --rate_iops=,{rate} --verify=crc32c --verify_fatal=1 --do_verify=1"
+        );
+        let rounds = format!(
+            "rm -f {ENOUGH}; n=0; while {round}; do n=$((n + 1)); if [ -e {ENOUGH} ]; then echo $n rounds; exit 0; fi; \
+             done; exit 1"
+        );
+        Ok(Self { job, fio: client.spawn("fio", &rounds)?, kind })
     }
 
     /// Requests completed so far.
@@ -72,11 +104,12 @@ impl Load {
         self.job.wait_for(&what, PATIENCE, |said| completed(said).filter(|&n| n >= goal).map(|_| ()))
     }
 
-    /// Ends it, and checks that every completed write is there.
+    /// Ends it, and checks that every completed write is there, as does fio.
     ///
     /// # Errors
     /// If a request failed, or a write is lost.
-    pub fn end_and_check(self) -> Result<Summary> {
+    pub fn end_and_check(self, lab: &Lab) -> Result<Outcome> {
+        lab.node(Host::Client).sh(&format!("touch {ENOUGH}"))?;
         self.job.signal(libc::SIGTERM)?;
         let output = self.job.wait(VERIFY)?;
         let last = output.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
@@ -87,7 +120,13 @@ impl Load {
         ensure!(output.code == 0, "the load ended with {}", output.code);
         let reads = summary.reads > 0 || self.kind == Kind::Paced;
         ensure!(summary.writes > 0 && reads, "the load did nothing: {summary:?}");
-        Ok(summary)
+        let fio = self.fio.wait(VERIFY)?;
+        let rounds = fio.text.lines().rev().find_map(|line| line.strip_suffix(" rounds")?.parse::<u32>().ok());
+        ensure!(fio.code == 0, "fio's verification ended with {}: {}", fio.code, tail(&fio.text));
+        let rounds = rounds.with_context(|| tail(&fio.text).to_owned())?;
+        #[expect(clippy::cast_precision_loss, reason = "a few mebibytes")]
+        let fio_mib = f64::from(rounds) * self.kind.fio().0 as f64 / f64::from(1 << 20);
+        Ok(Outcome { summary, fio_mib })
     }
 }
 
@@ -99,15 +138,16 @@ fn completed(said: &str) -> Option<u64> {
     })
 }
 
-impl Summary {
+impl Outcome {
     /// For the report: the pauses, or the longest request where there was none.
     #[must_use]
     pub fn note(&self) -> String {
-        let pauses: Vec<String> = self.pauses_ms.iter().map(ToString::to_string).collect();
+        let Summary { pauses_ms, longest_ms, writes, reads, .. } = &self.summary;
+        let pauses: Vec<String> = pauses_ms.iter().map(ToString::to_string).collect();
         let pauses = match pauses.as_slice() {
-            [] => format!("no pause (longest request {} ms)", self.longest_ms),
+            [] => format!("no pause (longest request {longest_ms} ms)"),
             pauses => format!("paused {} ms", pauses.join(" + ")),
         };
-        format!("{pauses}; {} writes, {} reads", self.writes, self.reads)
+        format!("{pauses}; {writes} writes, {reads} reads; fio verified {} MiB", self.fio_mib)
     }
 }

@@ -84,8 +84,8 @@ fn client_killed(stage: &mut Stage, front: Front) -> Result<()> {
         load.goes_on(50)?;
     }
     pair.until_dual(&stage.lab)?;
-    let summary = load.end_and_check()?;
-    stage.note(format!("3 kills, {}", summary.note()));
+    let outcome = load.end_and_check(&stage.lab)?;
+    stage.note(format!("3 kills, {}", outcome.note()));
     Ok(())
 }
 

@@ -33,9 +33,9 @@ pub(super) fn staging(stage: &mut Stage) -> Result<()> {
     }
     load.goes_on(SOME)?;
     pair.until_dual(&stage.lab)?;
-    let summary = load.end_and_check()?;
+    let outcome = load.end_and_check(&stage.lab)?;
     stage.note(words.join("; "));
-    stage.note(summary.note());
+    stage.note(outcome.note());
     Ok(())
 }
 

@@ -24,8 +24,8 @@ pub(super) fn kill(stage: &mut Stage) -> Result<()> {
         pair.until_dual(&stage.lab)?;
     }
     load.goes_on(50)?;
-    let summary = load.end_and_check()?;
-    stage.note(format!("2 kills, {}", summary.note()));
+    let outcome = load.end_and_check(&stage.lab)?;
+    stage.note(format!("2 kills, {}", outcome.note()));
     Ok(())
 }
 
@@ -40,8 +40,8 @@ pub(super) fn path(stage: &mut Stage) -> Result<()> {
     lab.cable(Link::A1).mend();
     let back = lab.node(Host::San1).until("both paths are back", 2 * PATH_LOSS, parts::BOTH_PATHS)?;
     load.goes_on(50)?;
-    let summary = load.end_and_check()?;
-    stage.note(format!("path back after {}, {}", ms(back), summary.note()));
+    let outcome = load.end_and_check(&stage.lab)?;
+    stage.note(format!("path back after {}, {}", ms(back), outcome.note()));
     Ok(())
 }
 

@@ -59,8 +59,8 @@ impl Running {
     fn finish(self, stage: &mut Stage) -> Result<()> {
         self.load.goes_on(SOME)?;
         self.pair.until_dual(&stage.lab)?;
-        let summary = self.load.end_and_check()?;
-        stage.note(summary.note());
+        let outcome = self.load.end_and_check(&stage.lab)?;
+        stage.note(outcome.note());
         Ok(())
     }
 }
