@@ -8,3 +8,17 @@ pub mod commands;
 pub mod device;
 pub mod front;
 pub mod memory;
+
+/// Prints a line, or several. A reader that has seen enough (`twinsan status | head -1`) is no trouble: what it does not
+/// read is not said, and the command ends as it would have.
+///
+/// # Errors
+/// Standard output can't be written for another reason.
+pub fn say(words: &dyn std::fmt::Display) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{words}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -9,7 +9,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use twinsan::attach::{self, Attach, Place, Superseded};
 use twinsan::cli::{AttachArgs, Cli, Command, PlaceArgs};
-use twinsan::commands;
+use twinsan::{commands, say};
 use twinsan_control::Config;
 
 /// Another client has taken the volume: not a failure that a restart mends.
@@ -36,26 +36,26 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Attach(args) => attach::attach(&config, &options(args))?,
         Command::Format(args) => {
             let report = commands::format(&config, &args)?;
-            println!("{}", commands::describe(&args.volume, &report));
+            say(&commands::describe(&args.volume, &report))?;
         }
         Command::Status(args) => {
             let status = commands::status(&config, &args)?;
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&status)?);
+                say(&serde_json::to_string_pretty(&status)?)?;
             } else {
-                print!("{status}");
+                say(&status.to_string().trim_end_matches('\n'))?;
             }
             if !status.is_whole() {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Recover(args) => println!("{}", commands::recover(&config, &args)?),
+        Command::Recover(args) => say(&commands::recover(&config, &args)?)?,
         Command::Switchover(args) => {
             let switched = commands::switchover(&config, &args)?;
             if args.json {
-                println!("{}", serde_json::to_string_pretty(&switched)?);
+                say(&serde_json::to_string_pretty(&switched)?)?;
             } else {
-                println!("{switched}");
+                say(&switched)?;
             }
         }
     }

@@ -110,3 +110,25 @@ fn status_shows_who_does_not_answer() {
     let why = value["nodes"]["san2"]["unreachable"].as_str().unwrap();
     assert!(why.contains("san2.admin"), "{why}");
 }
+
+/// `twinsan status | head`: as other tools, it ends without a word about the pipe.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_trouble() {
+    let dir = dir();
+    for args in [&["status"][..], &["status", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut twinsan = Command::new(env!("CARGO_BIN_EXE_twinsan"));
+        let output = twinsan.current_dir(dir.path()).args(args).stdout(writer).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), twinsan_code(dir.path(), args), "{said}");
+        assert!(!said.contains("panicked") && !said.to_lowercase().contains("pipe"), "{said}");
+    }
+}
+
+/// With a reader that reads.
+fn twinsan_code(dir: &Path, args: &[&str]) -> Option<i32> {
+    let output = twinsan(dir, args);
+    assert!(!output.stdout.is_empty(), "it has something to say");
+    output.status.code()
+}

@@ -207,7 +207,11 @@ fn ready(name: String, shape: Shape) -> impl FnMut(&Door) {
     move |door| {
         let size = twinsan_control::Size(shape.bytes());
         let place = door.place(&name);
-        println!("volume \"{name}\" ({size}, blocks of {} bytes) is ready at {place}", shape.block_bytes);
+        let bytes = shape.block_bytes;
+        let words = format!("volume \"{name}\" ({size}, blocks of {bytes} bytes) is ready at {place}");
+        if let Err(error) = crate::say(&words) {
+            tracing::warn!("{words}; standard output: {error}");
+        }
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!("telling the service manager: {error}");
         }
