@@ -12,6 +12,7 @@
 mod health;
 mod work;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
@@ -115,18 +116,25 @@ pub(crate) enum FenceParts {
     },
 }
 
-/// For whoever watches the disk: a way to give the flusher a job from another thread.
+/// For whoever watches the disk: a way to tell the flusher of paths from another thread.
 #[derive(Debug)]
 pub(crate) struct Errands {
     jobs: Sender<Job>,
     waker: Waker,
+    waiting: Arc<AtomicBool>,
 }
 
 impl Errands {
-    /// Gives it a job, unless the queue is full: what is worth an errand comes again.
-    pub(crate) fn give(&self, job: Job) {
-        if self.jobs.try_send(job).is_ok() {
+    /// A path is there and not registered. Told again and again; one such job waits at a time, so that a flusher that
+    /// hangs in the kernel for minutes finds room in its queue for what the machine wants.
+    pub(crate) fn paths_changed(&self) {
+        if self.waiting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.jobs.try_send(Job::PathsChanged).is_ok() {
             self.waker.wake();
+        } else {
+            self.waiting.store(false, Ordering::Release);
         }
     }
 }
@@ -137,6 +145,8 @@ pub(crate) struct Flusher {
     jobs: Sender<Job>,
     waker: Waker,
     health: Arc<Mutex<Health>>,
+    /// A [`Job::PathsChanged`] waits in the queue.
+    paths_wait: Arc<AtomicBool>,
 }
 
 impl Flusher {
@@ -151,18 +161,19 @@ impl Flusher {
         let (started, outcome) = bounded(1);
         let waker = Waker::new().context("an eventfd for the flusher")?;
         let health = Arc::new(Mutex::new(Health::new(parts.name.clone())));
-        let (its_waker, its_health) = (waker.clone(), Arc::clone(&health));
+        let paths_wait = Arc::new(AtomicBool::new(false));
+        let (its_waker, its_health, its_paths) = (waker.clone(), Arc::clone(&health), Arc::clone(&paths_wait));
         // The queue stays on the thread that makes it.
         thread::Builder::new().name(format!("flush {}", parts.name)).spawn(move || match open(parts, its_waker) {
             Ok(opened) => {
                 let facts = work::disk_facts(&opened.disk);
                 let _ = started.send(Ok(facts));
-                work::Worker::new(opened, done_end, bell, its_health).run(&jobs_end);
+                work::Worker::new(opened, done_end, bell, its_health, its_paths).run(&jobs_end);
             }
             Err(error) => drop(started.send(Err(error))),
         })?;
         let facts = outcome.recv().context("the flusher thread ended as it began")??;
-        Ok((Self { jobs, waker, health }, done, facts))
+        Ok((Self { jobs, waker, health, paths_wait }, done, facts))
     }
 
     /// Gives it a job. Never waits.
@@ -176,7 +187,7 @@ impl Flusher {
 
     /// For another thread.
     pub(crate) fn errands(&self) -> Errands {
-        Errands { jobs: self.jobs.clone(), waker: self.waker.clone() }
+        Errands { jobs: self.jobs.clone(), waker: self.waker.clone(), waiting: Arc::clone(&self.paths_wait) }
     }
 
     /// How the disk is.

@@ -5,7 +5,7 @@ use twinsan_sas::multipath::{
     MultipathError, PathSet, Registrations, ScsiDisk, Sysfs, Watch, WatchOptions, multipathd,
 };
 
-use crate::flusher::{Flusher, Job};
+use crate::flusher::Flusher;
 use crate::paths::PathTeller;
 
 /// Finds the disk's paths, and refuses what the configuration does not want. `None`: a disk without paths of its own.
@@ -67,7 +67,7 @@ pub(crate) fn watch(
     let errands = flusher.errands();
     let tell = move |set: &PathSet| {
         if set.wait_for_registration() {
-            errands.give(Job::PathsChanged);
+            errands.paths_changed();
         }
         teller.tell(set.is_reachable());
     };

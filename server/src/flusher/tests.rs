@@ -128,3 +128,25 @@ fn the_claim_comes_and_goes() {
     assert_eq!(bench.ask(Job::CheckFence), Event::FenceChecked { own: true }, "it is still let in");
     assert_eq!(bench.ask(Job::AcceptFence), Event::FenceAccepted(Ok(())), "handed back");
 }
+
+/// A flusher that hangs for minutes is told of a path twice a second: that may not fill its queue.
+#[test]
+fn what_is_told_again_and_again_waits_once() {
+    let (jobs, queue) = bounded(4);
+    let waiting = Arc::new(AtomicBool::new(false));
+    let errands = Errands { jobs, waker: Waker::new().unwrap(), waiting: Arc::clone(&waiting) };
+    (0..1000).for_each(|_| errands.paths_changed());
+    assert_eq!(queue.len(), 1);
+    // The flusher takes it up: what is told from then on is news again.
+    waiting.store(false, Ordering::Release);
+    errands.paths_changed();
+    assert_eq!(queue.len(), 2);
+
+    let bench = Bench::new();
+    let errands = bench.flusher.errands();
+    for _ in 0..3 {
+        errands.paths_changed();
+        assert_eq!(bench.ask(Job::ReadHeartbeat), Event::HeartbeatRead(Ok(0)));
+        assert!(!errands.waiting.load(Ordering::Acquire), "taken up");
+    }
+}

@@ -1,6 +1,7 @@
 //! The flusher thread's loop.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -42,10 +43,17 @@ pub(super) struct Worker {
     done: Sender<Done>,
     bell: Doorbell,
     health: Arc<Mutex<Health>>,
+    paths_wait: Arc<AtomicBool>,
 }
 
 impl Worker {
-    pub(super) fn new(opened: Opened, done: Sender<Done>, bell: Doorbell, health: Arc<Mutex<Health>>) -> Self {
+    pub(super) fn new(
+        opened: Opened,
+        done: Sender<Done>,
+        bell: Doorbell,
+        health: Arc<Mutex<Health>>,
+        paths_wait: Arc<AtomicBool>,
+    ) -> Self {
         let Opened { disk, fence, layout, block_bytes } = opened;
         Self {
             disk,
@@ -59,6 +67,7 @@ impl Worker {
             done,
             bell,
             health,
+            paths_wait,
         }
     }
 
@@ -191,6 +200,8 @@ impl Worker {
                 Event::FenceChecked { own: self.still_in(result) }
             }
             Job::PathsChanged => {
+                // From here on a path may come that this look does not see.
+                self.paths_wait.store(false, Ordering::Release);
                 let result = self.fence.paths_changed();
                 if self.still_in(result) {
                     return;
