@@ -25,7 +25,7 @@
 //! takeover_ms = 1000
 //! drop_ms = 500
 //! join_ms = 2000
-//! flush_rest_ms = 20
+//! flush_rest_ms = 100
 //! spin_us = 100
 //! ```
 //!
@@ -131,7 +131,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, flush_rest_ms: 20, spin_us: 100 }
+        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, flush_rest_ms: 100, spin_us: 100 }
     }
 }
 

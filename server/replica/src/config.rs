@@ -63,7 +63,7 @@ impl Default for Timing {
             client_dead_ms: 2000,
             leave_ms: 3000,
             clean_ms: 60_000,
-            flush_rest_ms: 20,
+            flush_rest_ms: 100,
             retry_ms: 100,
             backoff_max_ms: 4000,
         }
