@@ -45,6 +45,9 @@ impl Replica {
                 self.enter(State::Waiting(Admission::None));
             }
             State::Waiting(_) if read.superblock.counter >= self.superblock.counter => {
+                if read.superblock.epoch > self.superblock.epoch {
+                    self.admission_is_void();
+                }
                 self.superblock = read.superblock;
             }
             State::TakingOver(TakeOver::Reading) => self.read_under_fence(read),
@@ -214,6 +217,7 @@ impl Replica {
         self.give_up_serving();
         self.enter(State::Fenced { member: false });
         self.timers.fenced_at = self.now;
+        self.peer.disk_beat = None; // Whatever was seen of it is from before.
         self.turned_away();
         self.read_superblock();
     }

@@ -122,9 +122,9 @@ impl Refusals {
         self.superblock.times.max(self.flush.times).max(self.heartbeat.times)
     }
 
-    /// No use is to be had of the paths.
+    /// No use is to be had of the paths: what has to reach the disk does not. A heartbeat alone is no reason to hand over.
     pub(crate) fn are_hopeless(self) -> bool {
-        self.most() >= Self::HOPELESS
+        self.superblock.times.max(self.flush.times) >= Self::HOPELESS
     }
 
     /// The own key stands.

@@ -207,13 +207,8 @@ impl Replica {
         self.told_refusing = false;
         if superblock.members.contains(self.member()) {
             self.enter_as_secondary(generation_before);
-        } else if let State::Waiting(admission) = self.state {
-            // Whoever made this epoch may have fenced, and removed what was registered here.
-            match admission {
-                Admission::Granted => self.enter(State::Waiting(Admission::None)),
-                Admission::Asked => self.timers.admit_again = true,
-                Admission::None => {}
-            }
+        } else if matches!(self.state, State::Waiting(_)) {
+            self.admission_is_void();
             self.tell_view();
         } else if self.leaving_since.is_some() {
             self.stop();
@@ -408,6 +403,7 @@ impl Replica {
         };
         let lost_at = self.peer.link.is_none().then_some(self.now);
         self.timers.joins_thrown_away = 0;
+        self.timers.turned_away = 0; // And not when it took over: two that fence each other in turn would never wait longer.
         self.enter(State::Primary(Phase::Dual { acked: join.acked.unwrap_or(Seq::ZERO), lost_at }));
         self.notice(Notice::Joined);
     }

@@ -94,6 +94,7 @@ impl Replica {
             self.timers.heartbeat_at = now + self.cfg.timing.heartbeat_ms;
             self.tell_status();
             self.tell_view();
+            self.tell_peer_released(); // One that it heard while it fenced, in vain, counted for nothing.
             if let (State::Primary(_), Some(attach)) = (self.state, self.attach) {
                 self.repeat_attach(attach.step);
             }

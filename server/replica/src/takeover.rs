@@ -178,8 +178,17 @@ impl Replica {
         }
     }
 
+    /// An epoch is newer than the admission: whoever made it may have fenced, and removed what was registered here.
+    pub(crate) fn admission_is_void(&mut self) {
+        match self.state {
+            State::Waiting(Admission::Granted) => self.enter(State::Waiting(Admission::None)),
+            State::Waiting(Admission::Asked) => self.timers.admit_again = true,
+            _ => {}
+        }
+    }
+
     pub(crate) fn admitted(&mut self, result: Result<(), FenceError>) {
-        let counts = result.is_ok() && !core::mem::take(&mut self.timers.admit_again);
+        let counts = !core::mem::take(&mut self.timers.admit_again) && result.is_ok();
         if self.state == State::Waiting(Admission::Asked) {
             self.enter(State::Waiting(if counts { Admission::Granted } else { Admission::None }));
         }
@@ -198,7 +207,8 @@ impl Replica {
 
     /// Rule 9: finds out; then, still a member, tries when rule 15 says so. As it does where that can't be found out:
     /// who left the superblock written half-way has ended, and under the fence it may be read and mended. And where the
-    /// other one, alive, has for long done nothing with the fence that it took.
+    /// other one, alive, has for long done nothing with the fence that it took. Whoever has fenced us is no member until it
+    /// has written so; it was alive a moment ago, and its disk heartbeat tells whether it still is where the fabric can't.
     fn advance_fenced(&mut self, member: bool) {
         if !self.reading_superblock && self.now >= self.timers.reread_at {
             self.read_superblock();
@@ -206,7 +216,11 @@ impl Replica {
         let ready = self.now >= self.timers.try_not_before && self.is_quiet();
         let other_gone = match self.other_member() {
             Some(other) => self.should_take_over_from(other),
-            None => self.peer.refused || self.peer.is_silent(self.now, self.cfg.timing.takeover_ms),
+            None => {
+                let timeout = self.cfg.timing.takeover_ms;
+                let still = self.peer.is_silent(self.now, timeout) && self.peer.disk_stands_still(self.now, timeout);
+                self.peer.refused || still
+            }
         };
         let idle = match self.peer.role {
             Some(Role::Waiting | Role::Refusing | Role::Secondary | Role::Leaving | Role::Fenced) => true,
@@ -363,7 +377,6 @@ impl Replica {
         self.handed.fails();
         self.recover = false;
         self.told_refusing = false;
-        self.timers.turned_away = 0;
         self.timers.joins_thrown_away = 0;
         self.timers.join_not_before = self.now;
         self.peer.asked_at = None;

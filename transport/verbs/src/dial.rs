@@ -87,9 +87,9 @@ impl Dial {
         self.give_up_at
     }
 
-    /// How long the present address may still take, for the connection manager: at least a millisecond.
+    /// For the connection manager, which is not to end an address before [`Dial::wake_at`] does: at least a millisecond.
     pub(crate) fn milliseconds_left(&self, now: Instant) -> i32 {
-        i32::try_from(self.give_up_at.saturating_duration_since(now).as_millis()).unwrap_or(i32::MAX).max(1)
+        i32::try_from(self.deadline.saturating_duration_since(now).as_millis()).unwrap_or(i32::MAX).max(1)
     }
 
     /// What there is to say of silence.
@@ -153,7 +153,7 @@ mod tests {
         let start = Instant::now();
         let ms = |ms| start + Duration::from_millis(ms);
         let mut dial = dial(3, start);
-        assert_eq!((dial.wake_at(), dial.milliseconds_left(start)), (ms(150), 150));
+        assert_eq!((dial.wake_at(), dial.milliseconds_left(start)), (ms(150), 900));
         dial.was_silent(ms(150));
         assert_eq!(dial.wake_at(), ms(300));
         // One that fails at once leaves its shares to the others.

@@ -1,6 +1,6 @@
 //! Event orders that broke a rule or left nobody to go on, each with what must hold instead.
 
-use twinsan_replica::{Action, ConnId, Event, LinkId, Probe, SlotRead};
+use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, Probe, SlotRead};
 use twinsan_wire::{
     ClientMsg, Epoch, Generation, Lba, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock,
 };
@@ -304,4 +304,23 @@ fn the_flusher_rests_only_while_nobody_waits_for_it() {
         rig.write(1, seq, seq);
         assert_eq!(rig.status().flushed, Seq(seq), "alone, the client waits for the disk");
     }
+}
+
+/// Rules 9 and 15: a primary that went on alone, and was fenced, is named by the superblock until the other one has written
+/// it. That one is alive: it is given the time to be seen on the disk, or the two fence each other in turn.
+#[test]
+fn who_was_fenced_waits_for_the_one_that_fenced_it() {
+    let mut rig = Rig::dual();
+    rig.hold(|a| matches!(a, Action::Probe | Action::WriteHeartbeat { .. } | Action::CheckFence));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(2000);
+    assert!(rig.status().role == Role::Primary && !rig.status().dual, "it has dropped the other one");
+    rig.end(|a| matches!(a, Action::WriteHeartbeat { .. }), Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    rig.end(|a| *a == Action::CheckFence, Event::FenceChecked { own: false });
+    assert_eq!(rig.status().role, Role::Fenced);
+    rig.said();
+    rig.wait(900);
+    assert!(rig.status().role == Role::Fenced && !rig.said().contains(&Action::Fence), "the other one is at work");
+    rig.wait(900);
+    assert!(rig.said().contains(&Action::Fence), "it has done nothing for a takeover timeout");
 }

@@ -53,8 +53,8 @@ impl<L: Lun> Registrar<L> {
                     self.registered.insert(path);
                     outcome = Mended::Changed;
                 }
-                // It answers, and has no key: that would explain a refused write.
-                Added::NotNow => outcome = Mended::Changed,
+                // It may never take a key, and need not be the one that refused.
+                Added::NotNow => {}
                 Added::Fenced => {
                     self.forget();
                     return Ok(Mended::Fenced);

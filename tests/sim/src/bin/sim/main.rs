@@ -167,8 +167,9 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 14] = [
+const SCRIPTED: [(&str, &str); 15] = [
     ("admit-too-early", "section8::revived_write"),
+    ("join-too-early", "section8::join_too_early"),
     ("keep-offered", "section8::resumed_too_low"),
     ("path-added-blindly", "section8::path_against_fence"),
     ("release-while-dropping", "section8::released_while_dropping"),
