@@ -79,7 +79,7 @@ impl Load {
         let (bytes, rate) = kind.fio();
         let round = format!(
             "fio --name=beside --filename={device} --offset={FIO_OFFSET} --size={bytes} --direct=1 --ioengine=psync \
-             --rw=randwrite --bs=4k --rate_iops=,{rate} --verify=crc32c --verify_fatal=1 --do_verify=1"
+             --rw=randwrite --bs=4k --rate_iops=,{rate} --randseed=$((n + 1)) --verify=crc32c --verify_fatal=1 --do_verify=1"
         );
         let rounds = format!(
             "rm -f {ENOUGH}; n=0; while {round}; do n=$((n + 1)); if [ -e {ENOUGH} ]; then echo $n rounds; exit 0; fi; \
@@ -99,7 +99,11 @@ impl Load {
     /// # Errors
     /// If they don't come, or a request failed.
     pub fn goes_on(&self, more: u64) -> Result<()> {
-        let goal = self.completed() + more;
+        // The count is told ten times a second: of the last one, requests from before this call may be missing.
+        let told = |said: &str| said.lines().filter(|line| line.contains("progress")).count();
+        let before = told(&self.job.said());
+        let now = |said: &str| if told(said) >= before + 2 { completed(said) } else { None };
+        let goal = self.job.wait_for("the load tells its count", PATIENCE, now)? + more;
         let what = format!("{goal} requests have completed");
         self.job.wait_for(&what, PATIENCE, |said| completed(said).filter(|&n| n >= goal).map(|_| ()))
     }

@@ -31,10 +31,10 @@ impl Running {
         Self::start_as(stage, Plan::two_hosts(fabric), front, Kind::Full)
     }
 
-    /// With writes that a lane of 64 MiB holds for longer than the kernel takes to give up a path. A guest that gets no CPU
-    /// for half a second is not dropped: that would take the very disk that is away (rule 7).
+    /// With writes that a lane of 64 MiB holds for longer than the kernel takes to give up a path. Dropping somebody
+    /// meanwhile would take the very disk that is away (rule 7).
     fn start_paced(stage: &Stage, staging: &'static str) -> Result<Self> {
-        let plan = Plan { staging, timing: Timing { drop: 5000, ..Timing::DEFAULT }, ..Plan::two_hosts("rdma") };
+        let plan = Plan { staging, ..steady() };
         Self::start_as(stage, plan, Front::Ublk, Kind::Paced)
     }
 
@@ -63,6 +63,11 @@ impl Running {
         stage.note(outcome.note());
         Ok(())
     }
+}
+
+/// A guest that gets no CPU for half a second is not dropped: for scenarios that need the pair dual at one moment.
+fn steady() -> Plan {
+    Plan { timing: Timing { drop: 5000, ..Timing::DEFAULT }, ..Plan::two_hosts("rdma") }
 }
 
 /// A host comes back from the dead, and its node with it.
@@ -268,7 +273,7 @@ pub(super) fn lose_primary_paths(stage: &mut Stage) -> Result<()> {
 
 /// Shown; it stays a member.
 pub(super) fn lose_secondary_paths(stage: &mut Stage) -> Result<()> {
-    let run = Running::start(stage)?;
+    let run = Running::start_as(stage, steady(), Front::Ublk, Kind::Full)?;
     let secondary = run.secondary();
     let before = run.pair.until(&stage.lab, run.primary, "dual", |status| status.dual)?.epoch;
     for link in disk_links(secondary) {
@@ -337,7 +342,7 @@ pub(super) fn shelf_restart(stage: &mut Stage) -> Result<()> {
 
 /// Both nodes' RAM is gone while dual: nobody serves until an operator says so (rule 12).
 pub(super) fn kill_both_hosts(stage: &mut Stage) -> Result<()> {
-    let (mut pair, device) = Pair::serve(&stage.lab, Plan::two_hosts("rdma"), Front::Ublk)?;
+    let (mut pair, device) = Pair::serve(&stage.lab, steady(), Front::Ublk)?;
     pair.until_dual(&stage.lab)?;
     let load = Load::start(&stage.lab, device)?;
     load.goes_on(SOME)?;
