@@ -45,7 +45,7 @@ impl Quorum {
     /// If a program is missing (the text names Debian's package), or does not come up.
     pub fn start(bytes: u64) -> Result<Self> {
         let nbdkit = find("nbdkit", "nbdkit")?;
-        let daemon = find("qemu-storage-daemon", "qemu-utils")?;
+        let daemon = find("qemu-storage-daemon", "qemu-system-common")?;
         let folder = tempfile::Builder::new().prefix("twinsan-quorum-").tempdir()?;
         let file = |name: &str| folder.path().join(name);
         let mut backs = Vec::new();
