@@ -2,7 +2,7 @@
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, Probe, SlotRead};
 use twinsan_wire::{
-    ClientMsg, Epoch, Generation, Lba, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock,
+    ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock,
 };
 
 use crate::rig::{BROKEN, Rig, answers, other, tells};
@@ -323,4 +323,21 @@ fn who_was_fenced_waits_for_the_one_that_fenced_it() {
     assert!(rig.status().role == Role::Fenced && !rig.said().contains(&Action::Fence), "the other one is at work");
     rig.wait(900);
     assert!(rig.said().contains(&Action::Fence), "it has done nothing for a takeover timeout");
+}
+
+/// A released position that the other one heard while it fenced, in vain, counted for nothing there: it is told again, or that
+/// one's lane stays full, and with it the client's.
+#[test]
+fn a_released_position_is_told_again() {
+    let mut rig = Rig::dual();
+    rig.write(1, 1, 0);
+    rig.ack(1, None, Seq(1));
+    let told = |rig: &mut Rig| {
+        rig.said().iter().any(|a| {
+            matches!(a, Action::PeerMailbox { mailbox: Mailbox::Released { released, .. }, .. } if *released == Seq(1))
+        })
+    };
+    assert!(told(&mut rig), "it is on the disk");
+    rig.wait(100);
+    assert!(told(&mut rig));
 }
