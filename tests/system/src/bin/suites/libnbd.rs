@@ -17,6 +17,7 @@ pub(crate) fn info() -> Result<()> {
         check_info(&said, block).with_context(|| said.clone())?;
         let size = run(tool("nbdinfo")?.args(["--size", &live.uri()]))?.success()?;
         ensure!(size.trim() == BYTES.to_string(), "--size says {size}");
+        tool("file")?; // nbdinfo runs it to see what the export begins with.
         let list = run(tool("nbdinfo")?.args(["--list", "--json", &live.uri_of("")]))?.success()?;
         let list: Value = serde_json::from_str(&list)?;
         ensure!(list["exports"][0]["export-name"] == VOLUME, "--list names the volume: {list}");

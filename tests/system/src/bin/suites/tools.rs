@@ -21,8 +21,9 @@ const LOOK: Duration = Duration::from_millis(10);
 const SAID: usize = 4000;
 
 /// Which Debian package has a program.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("nbdinfo", "libnbd-bin"),
+    ("file", "file"), // nbdinfo asks it what an export begins with.
     ("nbdcopy", "libnbd-bin"),
     ("nbdfuse", "libnbd-bin"),
     ("python3", "python3 and python3-libnbd"),
