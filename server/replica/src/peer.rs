@@ -97,6 +97,11 @@ impl Peer {
         now.saturating_sub(self.heard_at) >= timeout
     }
 
+    /// Rule 15, without a client's word: nobody runs there, or nothing has been heard of it for `timeout`, by no way.
+    pub(crate) fn shows_no_life(&self, now: u64, timeout: u64) -> bool {
+        self.refused || (self.is_silent(now, timeout) && self.disk_stands_still(now, timeout))
+    }
+
     /// Its disk heartbeat has been watched standing still for `timeout`.
     pub(crate) fn disk_stands_still(&self, now: u64, timeout: u64) -> bool {
         self.disk_beat.is_some() && now.saturating_sub(self.disk_moved_at) >= timeout

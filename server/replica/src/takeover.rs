@@ -82,7 +82,7 @@ impl Replica {
         // The other node is alive and a member of nothing, as we are: A goes first, B when A does nothing.
         let alive = !self.peer.refused && !self.peer.is_silent(self.now, timeout);
         if !alive {
-            return self.peer.refused || self.peer.disk_stands_still(self.now, timeout);
+            return self.peer.shows_no_life(self.now, timeout);
         }
         match self.peer.role {
             Some(Role::Waiting | Role::Refusing | Role::Leaving) if self.peer.link.is_some() => {
@@ -216,11 +216,7 @@ impl Replica {
         let ready = self.now >= self.timers.try_not_before && self.is_quiet();
         let other_gone = match self.other_member() {
             Some(other) => self.should_take_over_from(other),
-            None => {
-                let timeout = self.cfg.timing.takeover_ms;
-                let still = self.peer.is_silent(self.now, timeout) && self.peer.disk_stands_still(self.now, timeout);
-                self.peer.refused || still
-            }
+            None => self.peer.shows_no_life(self.now, self.cfg.timing.takeover_ms),
         };
         let idle = match self.peer.role {
             Some(Role::Waiting | Role::Refusing | Role::Secondary | Role::Leaving | Role::Fenced) => true,

@@ -60,8 +60,9 @@ struct Recipe {
     /// What is in the finished folder.
     product: &'static str,
     files: &'static [(&'static str, &'static str)],
-    /// What it is called with, given the folder with its files and the finished thing that it rests on.
-    script: fn(&Path, Option<&Path>) -> Command,
+    /// What the first of its files, the script, is called with, given the folder with them and the finished thing that it
+    /// rests on.
+    arguments: fn(&Path, Option<&Path>) -> Vec<PathBuf>,
     tools: &'static [&'static str],
 }
 
@@ -69,11 +70,9 @@ const KERNEL: Recipe = Recipe {
     what: "kernel",
     product: "linux",
     files: &[("kernel.sh", KERNEL_SCRIPT), ("uml.config", KERNEL_CONFIG)],
-    script: |recipe, _| {
-        let mut script = Command::new("nice");
-        script.arg(recipe.join("kernel.sh")).arg(recipe.join("uml.config"));
-        script.arg(std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string());
-        script
+    arguments: |recipe, _| {
+        let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        vec![recipe.join("uml.config"), jobs.to_string().into()]
     },
     tools: KERNEL_TOOLS,
 };
@@ -82,11 +81,7 @@ const ROOT: Recipe = Recipe {
     what: "root",
     product: "root",
     files: &[("root.sh", ROOT_SCRIPT), ("packages", ROOT_PACKAGES), ("lab-init", ROOT_INIT)],
-    script: |recipe, _| {
-        let mut script = Command::new("nice");
-        script.arg(recipe.join("root.sh")).arg(recipe.join("packages"));
-        script
-    },
+    arguments: |recipe, _| vec![recipe.join("packages")],
     tools: ROOT_TOOLS,
 };
 
@@ -94,11 +89,9 @@ const STOCK: Recipe = Recipe {
     what: "stock-image",
     product: "root.ext4",
     files: &[("stock.sh", STOCK_SCRIPT), ("stock.modules", STOCK_MODULES), ("stock.init", STOCK_INIT)],
-    script: |recipe, root| {
-        let mut script = Command::new("nice");
-        script.arg(recipe.join("stock.sh")).args(root);
-        script.arg(recipe.join("stock.modules")).arg(recipe.join("stock.init"));
-        script
+    arguments: |recipe, root| {
+        let files = ["stock.modules", "stock.init"].map(|file| recipe.join(file));
+        root.map(Path::to_path_buf).into_iter().chain(files).collect()
     },
     tools: STOCK_TOOLS,
 };
@@ -186,7 +179,8 @@ fn build(recipe: &Recipe, base: Option<&Path>, folder: &Path, done: &Path) -> Re
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     }
     fs::create_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut script = (recipe.script)(scripts.path(), base);
+    let mut script = Command::new("nice");
+    script.arg(scripts.path().join(recipe.files[0].0)).args((recipe.arguments)(scripts.path(), base));
     script.current_dir(folder).stdin(Stdio::null()).stdout(std::io::stderr());
     let status = script.status().context("nice (Debian: coreutils)")?;
     ensure!(status.success(), "building the {} failed ({status}); its words are above", recipe.what);

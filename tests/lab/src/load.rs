@@ -17,6 +17,9 @@ pub struct Load {
     kind: Kind,
 }
 
+/// Requests that prove that the volume serves.
+pub const SOME: u64 = 50;
+
 /// What it came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -91,7 +94,7 @@ impl Load {
     /// Requests completed so far.
     #[must_use]
     pub fn completed(&self) -> u64 {
-        completed(&self.job.said()).unwrap_or(0)
+        counts(&self.job.said()).next_back().unwrap_or(0)
     }
 
     /// Waits for `more` further completions: the volume serves.
@@ -100,12 +103,11 @@ impl Load {
     /// If they don't come, or a request failed.
     pub fn goes_on(&self, more: u64) -> Result<()> {
         // The count is told ten times a second: of the last one, requests from before this call may be missing.
-        let told = |said: &str| said.lines().filter(|line| line.contains("progress")).count();
-        let before = told(&self.job.said());
-        let now = |said: &str| if told(said) >= before + 2 { completed(said) } else { None };
+        let before = counts(&self.job.said()).count();
+        let now = |said: &str| counts(said).nth(before + 1);
         let goal = self.job.wait_for("the load tells its count", PATIENCE, now)? + more;
         let what = format!("{goal} requests have completed");
-        self.job.wait_for(&what, PATIENCE, |said| completed(said).filter(|&n| n >= goal).map(|_| ()))
+        self.job.wait_for(&what, PATIENCE, |said| counts(said).next_back().filter(|&n| n >= goal).map(|_| ()))
     }
 
     /// Ends it, and checks that every completed write is there, as does fio.
@@ -134,9 +136,9 @@ impl Load {
     }
 }
 
-/// The last count in what it said.
-fn completed(said: &str) -> Option<u64> {
-    said.lines().rev().find_map(|line| match serde_json::from_str(line) {
+/// The counts that it told so far, ten a second.
+fn counts(said: &str) -> impl DoubleEndedIterator<Item = u64> {
+    said.lines().filter_map(|line| match serde_json::from_str(line) {
         Ok(Line::Progress { completed }) => Some(completed),
         _ => None,
     })

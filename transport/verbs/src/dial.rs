@@ -99,19 +99,15 @@ impl Dial {
 
     /// The present address has had its share. Its attempt is destroyed.
     pub(crate) fn was_silent(&mut self, now: Instant) {
-        let first = self.again < self.left.len();
-        match self.address() {
-            Some(address) if first => {
-                self.left.push_back(address);
-                self.again += 1;
-                self.failed(Weight::Silent, self.silence(), now);
-            }
-            Some(_) => self.failed(Weight::Silent, self.silence(), now),
-            None => {
-                let why = CloseReason::Unreachable("its name could not be resolved in time".into());
-                self.failed(Weight::Silent, why, now);
-            }
+        let Some(address) = self.address() else {
+            let why = CloseReason::Unreachable("its name could not be resolved in time".into());
+            return self.failed(Weight::Silent, why, now);
+        };
+        if self.again < self.left.len() {
+            self.left.push_back(address);
+            self.again += 1;
         }
+        self.failed(Weight::Silent, self.silence(), now);
     }
 
     /// The present address has failed. Its attempt is destroyed.

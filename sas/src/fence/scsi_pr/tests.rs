@@ -36,6 +36,16 @@ fn pair() -> (FakeLun, Node, Node) {
     (lun, one, two)
 }
 
+/// san1 of a pair, whose sdb was away, has lost its registration meanwhile, and answers again.
+fn with_a_path_that_returns() -> (FakeLun, Node) {
+    let (lun, mut one, _) = pair();
+    lun.strike("san1", "sdb");
+    one.lun().down.insert("sdb".to_owned());
+    assert_eq!(one.mend(false), Ok(true));
+    one.lun().down.clear();
+    (lun, one)
+}
+
 fn paths(bits: u64) -> Vec<(String, u64)> {
     vec![("sda".to_owned(), bits), ("sdb".to_owned(), bits)]
 }
@@ -188,12 +198,7 @@ fn a_preempt_that_finds_nobody_is_a_conflict_and_no_fence() {
 fn a_path_that_returns_against_a_fence_stays_out() {
     let mut fences = 0;
     for nth in 0..12 {
-        let (lun, mut one, two) = pair();
-        drop(two);
-        lun.strike("san1", "sdb");
-        one.lun().down.insert("sdb".to_owned());
-        assert_eq!(one.mend(false), Ok(true));
-        one.lun().down.clear();
+        let (lun, mut one) = with_a_path_that_returns();
         one.lun().before(nth, |lun| drop(admitted(lun, "san2", 9).fence().expect("fences")));
         let outcome = one.mend(false).expect("paths answer");
         if lun.holder_key() == Some(key(9)) {
@@ -306,12 +311,7 @@ fn the_path_that_may_hold_the_reservation_is_never_unregistered() {
 #[test]
 fn a_path_that_goes_away_while_it_is_added_is_asked_about_by_another() {
     for fence_too in [false, true] {
-        let (lun, mut one, two) = pair();
-        drop(two);
-        lun.strike("san1", "sdb");
-        one.lun().down.insert("sdb".to_owned());
-        assert_eq!(one.mend(false), Ok(true));
-        one.lun().down.clear();
+        let (_, mut one) = with_a_path_that_returns();
         if fence_too {
             one.lun().before(2, |lun| drop(admitted(lun, "san2", 9).fence().expect("fences")));
         }
@@ -324,12 +324,7 @@ fn a_path_that_goes_away_while_it_is_added_is_asked_about_by_another() {
 /// What others register is no fence: a path that is asked says so, and rule 9 is spared.
 #[test]
 fn a_path_that_goes_away_while_others_register_is_no_fence() {
-    let (lun, mut one, two) = pair();
-    drop(two);
-    lun.strike("san1", "sdb");
-    one.lun().down.insert("sdb".to_owned());
-    assert_eq!(one.mend(false), Ok(true));
-    one.lun().down.clear();
+    let (_, mut one) = with_a_path_that_returns();
     one.lun().before(2, |lun| drop(admitted(lun, "san2", 9)));
     one.lun().swallow(2);
     assert_eq!(one.mend(false), Ok(true));
@@ -446,12 +441,7 @@ fn a_fence_while_paths_are_registered_anew() {
 
 #[test]
 fn with_no_path_left_nobody_knows_and_the_node_counts_as_fenced() {
-    let (lun, mut one, two) = pair();
-    drop(two);
-    lun.strike("san1", "sdb");
-    one.lun().down.insert("sdb".to_owned());
-    assert_eq!(one.mend(false), Ok(true));
-    one.lun().down.clear();
+    let (_, mut one) = with_a_path_that_returns();
     one.lun().down.insert("sda".to_owned());
     one.lun().swallow(2);
     assert_eq!(one.mend(false), Ok(false));
@@ -510,12 +500,7 @@ fn what_the_lun_must_be_able_to_do() {
 
 #[test]
 fn the_generation_wraps() {
-    let (lun, mut one, two) = pair();
-    drop(two);
-    lun.strike("san1", "sdb");
-    one.lun().down.insert("sdb".to_owned());
-    assert_eq!(one.mend(false), Ok(true));
-    one.lun().down.clear();
+    let (lun, mut one) = with_a_path_that_returns();
     lun.state().generation = u32::MAX;
     assert_eq!(one.mend(false), Ok(true));
     assert_eq!((lun.generation(), lun.keys_of("san1")), (0, paths(1)));

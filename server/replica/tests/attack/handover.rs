@@ -490,14 +490,20 @@ fn refuse(rig: &mut Rig, ms: u64) -> (usize, Vec<Action>) {
     (times, said)
 }
 
-/// Rules 9 and 11: a path without the own key refuses once. What goes on refusing is disk trouble, and at last as bad as
-/// no path; but nobody has fenced this node.
-#[test]
-fn writes_that_are_refused_for_ever_are_disk_trouble_and_not_a_fence() {
+/// A primary with a durable write on its way to the disk.
+fn flushing() -> Rig {
     let mut rig = ready();
     rig.hold(|a| matches!(a, Action::Flush { .. }));
     rig.write(1, 1, 0);
     rig.ack(1, None, Seq(1));
+    rig
+}
+
+/// Rules 9 and 11: a path without the own key refuses once. What goes on refusing is disk trouble, and at last as bad as
+/// no path; but nobody has fenced this node.
+#[test]
+fn writes_that_are_refused_for_ever_are_disk_trouble_and_not_a_fence() {
+    let mut rig = flushing();
     let (times, said) = refuse(&mut rig, 50);
     assert_eq!(times, 1);
     assert!(said.contains(&Action::CheckFence) && !rig.status().disk_trouble, "it may be a path that came back");
@@ -519,10 +525,7 @@ fn writes_that_are_refused_for_ever_are_disk_trouble_and_not_a_fence() {
 /// The paths take turns: the heartbeat by a good one says nothing about the batch by another.
 #[test]
 fn a_heartbeat_that_lands_does_not_excuse_a_batch_that_is_refused() {
-    let mut rig = ready();
-    rig.hold(|a| matches!(a, Action::Flush { .. }));
-    rig.write(1, 1, 0);
-    rig.ack(1, None, Seq(1));
+    let mut rig = flushing();
     let (_, said) = refuse(&mut rig, 2000);
     assert!(said.iter().filter(|a| matches!(a, Action::WriteHeartbeat { .. })).count() > 5);
     assert!(tells(&said, |body| *body == PeerBody::TakeOver));

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::device::over_rdma;
-use crate::load::Load;
+use crate::load::{Load, SOME};
 use crate::pair::{Front, NODES, Pair, Plan};
 use crate::scenario::Stage;
 use crate::topology::{Host, Lab, SANS};
@@ -13,8 +13,6 @@ const POOL_PAGES: u64 = 64;
 const HUGE_PAGE_KIB: u64 = 2048;
 /// A lane's data ring, by [`Plan::two_hosts`].
 const RING_KIB: u64 = 16 << 10;
-/// Requests that prove that the volume serves.
-const SOME: u64 = 50;
 
 /// Pages reserved, a pair that takes them, a load that is verified, and what the kernel says of both processes meanwhile.
 pub(super) fn staging(stage: &mut Stage) -> Result<()> {

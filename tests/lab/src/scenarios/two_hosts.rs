@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::lab_itself::FrozenClock;
 use super::parts::{self, BOTH_PATHS};
-use crate::load::{Kind, Load};
+use crate::load::{Kind, Load, SOME};
 use crate::pair::{Front, NODES, Pair, Plan, Timing, VolumeStatus};
 use crate::scenario::{Stage, ms};
 use crate::topology::{Host, Lab, Link, PATH_LOSS, SERIAL};
@@ -18,9 +18,6 @@ struct Running {
     load: Load,
     primary: usize,
 }
-
-/// Requests that prove that the volume serves.
-const SOME: u64 = 50;
 
 impl Running {
     fn start(stage: &Stage) -> Result<Self> {
