@@ -1,6 +1,6 @@
 //! Asking the other node who is there (rule 15): each of its addresses in turn, until one answers.
 
-use twinsan_fabric::{CloseReason, ConnId};
+use twinsan_fabric::{CloseReason, ConnId, Verdict};
 use twinsan_replica::Probe;
 
 /// One probe on its way.
@@ -12,8 +12,8 @@ pub(crate) struct Dial {
     pub(crate) conn: Option<ConnId>,
     /// When the next address is tried.
     pub(crate) deadline: u64,
-    /// An address was tried that did not refuse: the process may live.
-    unclear: bool,
+    /// What the addresses so far have come to.
+    heard: Verdict,
     /// How often a connection to the present address has broken off.
     broken_off: u8,
 }
@@ -25,12 +25,12 @@ const TRIES_AFTER_BREAK: u8 = 3;
 impl Dial {
     /// At the first address, not begun.
     pub(crate) const fn new(deadline: u64) -> Self {
-        Self { address: 0, conn: None, deadline, unclear: false, broken_off: 0 }
+        Self { address: 0, conn: None, deadline, heard: Verdict::new(), broken_off: 0 }
     }
 
-    /// The present address has not answered: `refused` says that nobody listens there. The next one is due.
-    pub(crate) fn failed(&mut self, refused: bool, deadline: u64) {
-        self.unclear |= !refused;
+    /// The present address has not answered. The next one is due.
+    pub(crate) fn failed(&mut self, why: CloseReason, deadline: u64) {
+        self.heard.add(why);
         self.address += 1;
         self.broken_off = 0;
         self.conn = None;
@@ -38,19 +38,19 @@ impl Dial {
     }
 
     /// The connection has ended by itself: the same address is due again, or the next one.
-    pub(crate) fn ended(&mut self, why: &CloseReason, deadline: u64) {
-        if *why == CloseReason::Ended && self.broken_off < TRIES_AFTER_BREAK {
+    pub(crate) fn ended(&mut self, why: CloseReason, deadline: u64) {
+        if why == CloseReason::Ended && self.broken_off < TRIES_AFTER_BREAK {
             self.broken_off += 1;
             self.conn = None;
             self.deadline = deadline;
         } else {
-            self.failed(*why == CloseReason::Refused, deadline);
+            self.failed(why, deadline);
         }
     }
 
-    /// What it came to when no address has answered. Only if every one was refused is the process known not to run.
-    pub(crate) const fn verdict(&self) -> Probe {
-        if self.unclear { Probe::Silent } else { Probe::Refused }
+    /// What it came to when no address has answered.
+    pub(crate) fn verdict(&self) -> Probe {
+        if self.heard.is_refused() { Probe::Refused } else { Probe::Silent }
     }
 }
 
@@ -58,15 +58,23 @@ impl Dial {
 mod tests {
     use super::*;
 
+    /// The node's address in the clients' network, to which the other node has no way, is no sign of life.
     #[test]
-    fn refused_only_if_all_addresses_refuse() {
+    fn refused_if_all_addresses_refuse_to_which_there_is_a_way() {
+        let silent = || CloseReason::Unreachable("no answer".into());
+        let no_route = || CloseReason::NoRoute("network is unreachable".into());
         let mut dial = Dial::new(10);
-        dial.failed(true, 20);
-        dial.failed(true, 30);
+        dial.failed(CloseReason::Refused, 20);
+        dial.failed(no_route(), 30);
         assert_eq!((dial.address, dial.deadline, dial.verdict()), (2, 30, Probe::Refused));
+        for other in [silent(), CloseReason::Violation("wrong key".into())] {
+            let mut dial = Dial::new(10);
+            dial.failed(other, 20);
+            dial.failed(CloseReason::Refused, 30);
+            assert_eq!(dial.verdict(), Probe::Silent);
+        }
         let mut dial = Dial::new(10);
-        dial.failed(false, 20);
-        dial.failed(true, 30);
+        dial.failed(no_route(), 20);
         assert_eq!(dial.verdict(), Probe::Silent);
     }
 
@@ -74,17 +82,17 @@ mod tests {
     fn a_connection_that_broke_off_is_tried_again_and_is_no_refusal() {
         let mut dial = Dial::new(10);
         for _ in 0..TRIES_AFTER_BREAK {
-            dial.ended(&CloseReason::Ended, 20);
+            dial.ended(CloseReason::Ended, 20);
             assert_eq!(dial.address, 0);
         }
-        dial.ended(&CloseReason::Ended, 20);
+        dial.ended(CloseReason::Ended, 20);
         assert_eq!((dial.address, dial.verdict()), (1, Probe::Silent));
         let mut dial = Dial::new(10);
-        dial.ended(&CloseReason::Ended, 20);
-        dial.ended(&CloseReason::Refused, 30);
+        dial.ended(CloseReason::Ended, 20);
+        dial.ended(CloseReason::Refused, 30);
         assert_eq!((dial.address, dial.verdict()), (1, Probe::Refused), "it was dying, and is dead now");
         let mut dial = Dial::new(10);
-        dial.ended(&CloseReason::Unreachable("no route".to_owned()), 20);
+        dial.ended(CloseReason::Unreachable("no route".to_owned()), 20);
         assert_eq!((dial.address, dial.verdict()), (1, Probe::Silent));
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 
 use twinsan_auth::{AuthError, Connector, ConnectorStep, Key, Welcome, fresh_nonce};
-use twinsan_fabric::{CloseReason, ConnId, Fabric};
+use twinsan_fabric::{CloseReason, ConnId, Fabric, Verdict};
 use twinsan_session::ConnectError;
 use twinsan_wire::{NodeId, Purpose, SetupMsg, VolumeName};
 
@@ -52,8 +52,8 @@ struct Attempt {
     conn: ConnId,
     proof: Option<Connector>,
     deadline_ms: u64,
-    /// Every address so far was refused: the process is not running.
-    all_refused: bool,
+    /// What the addresses so far have come to.
+    heard: Verdict,
     /// What was wrong with the addresses so far.
     why: Vec<String>,
 }
@@ -79,7 +79,7 @@ impl Dial {
     /// Begins, with the first address.
     pub(crate) fn begin<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64) -> Option<Dialled> {
         assert!(self.attempt.is_none(), "one attempt at a time");
-        self.try_from(fabric, now_ms, 0, true, Vec::new())
+        self.try_from(fabric, now_ms, 0, Verdict::new(), Vec::new())
     }
 
     /// Tries the addresses from `address` on, until one can at least be tried.
@@ -88,20 +88,23 @@ impl Dial {
         fabric: &mut F,
         now_ms: u64,
         address: usize,
-        all_refused: bool,
+        mut heard: Verdict,
         mut why: Vec<String>,
     ) -> Option<Dialled> {
         for (at, text) in self.target.addresses.iter().enumerate().skip(address) {
             match fabric.connect(text) {
                 Ok(conn) => {
                     let deadline_ms = now_ms + ADDRESS_TIMEOUT_MS;
-                    self.attempt = Some(Attempt { address: at, conn, proof: None, deadline_ms, all_refused, why });
+                    self.attempt = Some(Attempt { address: at, conn, proof: None, deadline_ms, heard, why });
                     return None;
                 }
-                Err(error) => why.push(error.to_string()),
+                Err(error) => {
+                    why.push(error.to_string());
+                    heard.add(CloseReason::Unreachable(error.to_string()));
+                }
             }
         }
-        let error = if all_refused { ConnectError::Refused } else { ConnectError::Unreachable };
+        let error = if heard.is_refused() { ConnectError::Refused } else { ConnectError::Unreachable };
         Some(Dialled::Failed { error, why: why.join("; ") })
     }
 
@@ -109,7 +112,10 @@ impl Dial {
     pub(crate) fn connected<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64) -> Option<Dialled> {
         let nonce = match fresh_nonce() {
             Ok(nonce) => nonce,
-            Err(error) => return self.next_address(fabric, now_ms, false, &format!("no random bytes: {error}")),
+            Err(error) => {
+                let why = format!("no random bytes: {error}");
+                return self.next_address(fabric, now_ms, CloseReason::Unreachable(why));
+            }
         };
         let Target { volume, key, .. } = &self.target;
         let (connector, hello) = Connector::new(Purpose::Client, *volume, key.clone(), nonce);
@@ -157,8 +163,7 @@ impl Dial {
 
     /// The connection has ended.
     pub(crate) fn closed<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, why: &CloseReason) -> Option<Dialled> {
-        let refused = *why == CloseReason::Refused;
-        self.next_address(fabric, now_ms, refused, &why.to_string())
+        self.next_address(fabric, now_ms, why.clone())
     }
 
     /// Gives an address up that takes too long.
@@ -168,23 +173,25 @@ impl Dial {
             return None;
         }
         fabric.disconnect(attempt.conn);
-        self.next_address(fabric, now_ms, false, &format!("no answer within {ADDRESS_TIMEOUT_MS} ms"))
+        let why = format!("no answer within {ADDRESS_TIMEOUT_MS} ms");
+        self.next_address(fabric, now_ms, CloseReason::Unreachable(why))
     }
 
     fn say<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, msg: &SetupMsg) -> Option<Dialled> {
         let conn = self.attempt.as_ref().expect("a connection of an attempt").conn;
         if let Err(error) = fabric.send(conn, msg.encode().as_bytes()) {
             fabric.disconnect(conn);
-            return self.next_address(fabric, now_ms, false, &error.to_string());
+            return self.next_address(fabric, now_ms, CloseReason::Unreachable(error.to_string()));
         }
         fabric.submit(conn);
         None
     }
 
-    fn next_address<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, refused: bool, reason: &str) -> Option<Dialled> {
-        let Attempt { address, all_refused, mut why, .. } = self.attempt.take().expect("an attempt has failed");
+    fn next_address<F: Fabric>(&mut self, fabric: &mut F, now_ms: u64, reason: CloseReason) -> Option<Dialled> {
+        let Attempt { address, mut heard, mut why, .. } = self.attempt.take().expect("an attempt has failed");
         why.push(format!("{}: {reason}", self.target.addresses[address]));
-        self.try_from(fabric, now_ms, address + 1, all_refused && refused, why)
+        heard.add(reason);
+        self.try_from(fabric, now_ms, address + 1, heard, why)
     }
 
     /// The node is there and does not want us: its other addresses would say the same.

@@ -201,8 +201,10 @@ impl<F: Fabric> Reactor<F> {
                     return;
                 }
                 Err(error) => {
-                    dial.failed(false, self.now + DIAL_TIMEOUT_MS);
-                    self.dial_trouble(index, &error.to_string());
+                    let why = error.to_string();
+                    self.dial_trouble(index, &why);
+                    let Some(dial) = &mut self.volumes[index].dial else { return };
+                    dial.failed(CloseReason::Unreachable(why), self.now + DIAL_TIMEOUT_MS);
                 }
             }
         }
@@ -253,7 +255,7 @@ impl<F: Fabric> Reactor<F> {
         let Some(gone) = self.destroy(id) else { return };
         let index = gone.volume.expect("a dial is a volume's");
         self.dial_trouble(index, why);
-        self.next_address(index);
+        self.next_address(index, CloseReason::Violation(why.to_owned()));
         self.feed_inbox();
     }
 
@@ -262,7 +264,7 @@ impl<F: Fabric> Reactor<F> {
         let index = gone.volume.expect("a dial is a volume's");
         let deadline = self.now + DIAL_TIMEOUT_MS;
         if let Some(dial) = self.volumes[index].dial.as_mut().filter(|dial| dial.conn == Some(id)) {
-            dial.ended(why, deadline);
+            dial.ended(why.clone(), deadline);
             self.dial_next(index);
         }
     }
@@ -272,16 +274,16 @@ impl<F: Fabric> Reactor<F> {
             let late = self.volumes[index].dial.as_ref().filter(|dial| self.now >= dial.deadline);
             if let Some(conn) = late.and_then(|dial| dial.conn) {
                 self.destroy(conn);
-                self.next_address(index);
+                self.next_address(index, CloseReason::Unreachable(format!("no answer within {DIAL_TIMEOUT_MS} ms")));
                 self.feed_inbox();
             }
         }
     }
 
-    /// The present address has answered nothing that helps, and has not refused.
-    fn next_address(&mut self, index: usize) {
+    /// The present address has answered nothing that helps.
+    fn next_address(&mut self, index: usize, why: CloseReason) {
         if let Some(dial) = &mut self.volumes[index].dial {
-            dial.failed(false, self.now + DIAL_TIMEOUT_MS);
+            dial.failed(why, self.now + DIAL_TIMEOUT_MS);
             self.dial_next(index);
         }
     }

@@ -30,14 +30,16 @@ pub mod conformance;
 #[cfg(feature = "faulty")]
 pub mod faulty;
 pub mod parts;
+mod reason;
 
-use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use twinsan_arena::Arena;
 pub use twinsan_wire::message::RemoteKey;
+
+pub use crate::reason::{CloseReason, Verdict};
 
 /// A connection of one fabric; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,30 +139,6 @@ pub enum Event {
         /// The caller's token.
         token: u64,
     },
-}
-
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// Nobody listens there: the process is not running.
-    Refused,
-    /// The peer closed, or its process died.
-    Ended,
-    /// No answer in time.
-    Unreachable(String),
-    /// The peer broke the protocol: wrong key, out of range, too long.
-    Violation(String),
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused => f.write_str("connection refused"),
-            Self::Ended => f.write_str("closed by the peer"),
-            Self::Unreachable(why) => write!(f, "unreachable: {why}"),
-            Self::Violation(why) => write!(f, "the peer broke the protocol: {why}"),
-        }
-    }
 }
 
 /// Why a post was not taken.

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use twinsan_fabric::CloseReason;
+use twinsan_fabric::{CloseReason, Verdict};
 
 use crate::address::Endpoint;
 use crate::socket;
@@ -33,18 +33,8 @@ pub(crate) struct Dial {
     /// When the address being tried has had its share.
     give_up_at: Instant,
     retry_at: Option<Instant>,
-    /// What is reported when all have failed, and how much it says.
-    failure: Option<(Weight, CloseReason)>,
-}
-
-/// Which of several failures is reported: the heaviest. Refused means that nobody runs there, and others act on it at
-/// once; so it must not be said of a host that is silent at one of its addresses. Where there is no way to an
-/// address at all, the others' word stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Weight {
-    NoWay,
-    Refused,
-    Silent,
+    /// What is reported when all have failed.
+    verdict: Verdict,
 }
 
 /// How an attempt went.
@@ -64,8 +54,14 @@ impl Dial {
     /// To one of `endpoints`, within `patience`.
     pub(crate) fn new(endpoints: Vec<Endpoint>, now: Instant, patience: Duration) -> Self {
         let deadline = now + patience;
-        let mut dial =
-            Self { left: endpoints.into(), deadline, patience, give_up_at: deadline, retry_at: None, failure: None };
+        let mut dial = Self {
+            left: endpoints.into(),
+            deadline,
+            patience,
+            give_up_at: deadline,
+            retry_at: None,
+            verdict: Verdict::new(),
+        };
         dial.share(now);
         dial
     }
@@ -79,7 +75,7 @@ impl Dial {
     pub(crate) fn attempt_due(&mut self, now: Instant) -> bool {
         if now >= self.give_up_at {
             let why = format!("no answer within {} ms", self.patience.as_millis());
-            self.failed(Weight::Silent, CloseReason::Unreachable(why), now);
+            self.failed(CloseReason::Unreachable(why), now);
             return true;
         }
         self.retry_at.is_some_and(|at| now >= at)
@@ -92,24 +88,24 @@ impl Dial {
             let (socket, outcome) = match begin(endpoint) {
                 Ok(begun) => begun,
                 Err(e) => {
-                    self.failed_by(&e, now);
+                    self.failed(socket::reason(&e), now);
                     continue;
                 }
             };
             match outcome {
                 Ok(()) => match settle(socket) {
                     Ok(socket) => return Attempt::Connected(socket),
-                    Err(e) => self.failed_by(&e, now),
+                    Err(e) => self.failed(socket::reason(&e), now),
                 },
                 Err(Errno::INPROGRESS | Errno::INTR) => return Attempt::Pending(socket),
                 Err(Errno::AGAIN) if matches!(endpoint, Endpoint::Unix(_)) => {
                     self.retry_at = Some(now + RETRY);
                     return Attempt::Later;
                 }
-                Err(e) => self.failed_by(&e.into(), now),
+                Err(e) => self.failed(socket::reason(&e.into()), now),
             }
         }
-        Attempt::Failed(self.failure.take().map_or(CloseReason::Refused, |(_, why)| why))
+        Attempt::Failed(self.verdict.reason().cloned().unwrap_or(CloseReason::Refused))
     }
 
     /// A pending attempt has come to an end.
@@ -117,28 +113,15 @@ impl Dial {
         match socket::connect_error(socket.as_fd()).and_then(|()| settle(socket)) {
             Ok(socket) => Attempt::Connected(socket),
             Err(e) => {
-                self.failed_by(&e, now);
+                self.failed(socket::reason(&e), now);
                 self.attempt(now)
             }
         }
     }
 
-    /// The first address has failed by the system's word.
-    fn failed_by(&mut self, error: &io::Error, now: Instant) {
-        let why = socket::reason(error);
-        let weight = match why {
-            CloseReason::Refused => Weight::Refused,
-            _ if Errno::from_io_error(error) == Some(Errno::TIMEDOUT) => Weight::Silent,
-            _ => Weight::NoWay,
-        };
-        self.failed(weight, why, now);
-    }
-
     /// The first address has failed.
-    fn failed(&mut self, weight: Weight, why: CloseReason, now: Instant) {
-        if self.failure.as_ref().is_none_or(|(so_far, _)| weight >= *so_far) {
-            self.failure = Some((weight, why));
-        }
+    fn failed(&mut self, why: CloseReason, now: Instant) {
+        self.verdict.add(why);
         self.left.pop_front();
         self.share(now);
     }
@@ -198,7 +181,7 @@ mod tests {
         assert!(dial.attempt_due(ms(300)));
         assert_eq!(dial.wake_at(), ms(600));
         // One that fails at once leaves its share to the last.
-        dial.failed_by(&Errno::CONNREFUSED.into(), ms(300));
+        dial.failed(CloseReason::Refused, ms(300));
         assert_eq!(dial.wake_at(), ms(900));
         assert!(dial.attempt_due(ms(900)));
         assert_eq!(outcome(&mut dial, ms(900)), CloseReason::Unreachable("no answer within 900 ms".into()));
@@ -210,7 +193,7 @@ mod tests {
         let told = |errors: &[Errno]| {
             let mut dial = dial(errors.len(), now);
             for &error in errors {
-                dial.failed_by(&error.into(), now);
+                dial.failed(socket::reason(&error.into()), now);
             }
             outcome(&mut dial, now)
         };
@@ -219,6 +202,10 @@ mod tests {
         assert_eq!(told(&[Errno::CONNREFUSED, Errno::NETUNREACH]), CloseReason::Refused);
         assert!(matches!(told(&[Errno::CONNREFUSED, Errno::TIMEDOUT]), CloseReason::Unreachable(_)));
         assert!(matches!(told(&[Errno::TIMEDOUT, Errno::CONNREFUSED]), CloseReason::Unreachable(_)));
-        assert!(matches!(told(&[Errno::NETUNREACH]), CloseReason::Unreachable(_)));
+        assert!(
+            matches!(told(&[Errno::CONNREFUSED, Errno::HOSTUNREACH]), CloseReason::Unreachable(_)),
+            "ARP's silence"
+        );
+        assert!(matches!(told(&[Errno::NETUNREACH]), CloseReason::NoRoute(_)));
     }
 }

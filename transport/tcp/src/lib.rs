@@ -9,7 +9,8 @@
 //!   its sender back.
 //! - A remote key is 64 random bits, made for one connection.
 //! - [`CloseReason::Refused`](twinsan_fabric::CloseReason::Refused) is a port or a socket file that nobody listens
-//!   at; silence for [`TcpOptions::connect_timeout`] is
+//!   at; an address to which this host has no route is [`CloseReason::NoRoute`](twinsan_fabric::CloseReason::NoRoute);
+//!   silence for [`TcpOptions::connect_timeout`] is
 //!   [`CloseReason::Unreachable`](twinsan_fabric::CloseReason::Unreachable), as is whatever else the system says.
 //! - After [`Event::Closed`](twinsan_fabric::Event::Closed) the connection's local slices are free as after a
 //!   disconnect.

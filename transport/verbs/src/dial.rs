@@ -14,20 +14,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use twinsan_fabric::CloseReason;
+use twinsan_fabric::{CloseReason, Verdict};
 
 use crate::connection::Connection;
 use crate::sys::CmId;
-
-/// Which of several failures is reported: the heaviest. Refused means that nobody runs there, and others act on it at once;
-/// so it must not be said of a host that is silent at one of its addresses. Where there is no way to an address at all,
-/// the others' word stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Weight {
-    NoWay,
-    Refused,
-    Silent,
-}
 
 /// What is being done.
 #[derive(Debug)]
@@ -53,7 +43,7 @@ pub(crate) struct Dial {
     /// When the address being tried has had its share.
     give_up_at: Instant,
     pub(crate) step: Step,
-    failure: Option<(Weight, CloseReason)>,
+    verdict: Verdict,
 }
 
 impl Dial {
@@ -67,7 +57,7 @@ impl Dial {
             patience,
             give_up_at: deadline,
             step: Step::Idle,
-            failure: None,
+            verdict: Verdict::new(),
         }
     }
 
@@ -101,20 +91,18 @@ impl Dial {
     pub(crate) fn was_silent(&mut self, now: Instant) {
         let Some(address) = self.address() else {
             let why = CloseReason::Unreachable("its name could not be resolved in time".into());
-            return self.failed(Weight::Silent, why, now);
+            return self.failed(why, now);
         };
         if self.again < self.left.len() {
             self.left.push_back(address);
             self.again += 1;
         }
-        self.failed(Weight::Silent, self.silence(), now);
+        self.failed(self.silence(), now);
     }
 
     /// The present address has failed. Its attempt is destroyed.
-    pub(crate) fn failed(&mut self, weight: Weight, why: CloseReason, now: Instant) {
-        if self.failure.as_ref().is_none_or(|(so_far, _)| weight >= *so_far) {
-            self.failure = Some((weight, why));
-        }
+    pub(crate) fn failed(&mut self, why: CloseReason, now: Instant) {
+        self.verdict.add(why);
         self.step = Step::Idle;
         self.left.pop_front();
         self.again = self.again.min(self.left.len());
@@ -122,8 +110,8 @@ impl Dial {
     }
 
     /// What is reported when no address is left.
-    pub(crate) fn verdict(&mut self) -> CloseReason {
-        self.failure.take().map_or_else(|| self.silence(), |(_, why)| why)
+    pub(crate) fn verdict(&self) -> CloseReason {
+        self.verdict.reason().cloned().unwrap_or_else(|| self.silence())
     }
 
     /// Gives the first address its share of what is left of the time, with a second one for each that has had none.
@@ -153,9 +141,9 @@ mod tests {
         dial.was_silent(ms(150));
         assert_eq!(dial.wake_at(), ms(300));
         // One that fails at once leaves its shares to the others.
-        dial.failed(Weight::Refused, CloseReason::Refused, ms(150));
+        dial.failed(CloseReason::Refused, ms(150));
         assert_eq!(dial.wake_at(), ms(400));
-        dial.failed(Weight::NoWay, CloseReason::Ended, ms(300));
+        dial.failed(CloseReason::NoRoute("no device".into()), ms(300));
         assert_eq!((dial.wake_at(), dial.milliseconds_left(ms(2000))), (ms(900), 1));
         assert!(dial.address().is_some(), "who was silent is asked once more");
         dial.was_silent(ms(900));
@@ -163,22 +151,5 @@ mod tests {
             (dial.address(), dial.verdict()),
             (None, CloseReason::Unreachable("no answer within 900 ms".into()))
         );
-    }
-
-    #[test]
-    fn refused_is_said_only_where_nobody_is_silent() {
-        let now = Instant::now();
-        let told = |weights: &[Weight]| {
-            let mut dial = dial(weights.len(), now);
-            for &weight in weights {
-                let why = if weight == Weight::Refused { CloseReason::Refused } else { dial.silence() };
-                dial.failed(weight, why, now);
-            }
-            dial.verdict()
-        };
-        assert_eq!(told(&[Weight::Refused, Weight::NoWay]), CloseReason::Refused);
-        assert_eq!(told(&[Weight::NoWay, Weight::Refused]), CloseReason::Refused);
-        assert_ne!(told(&[Weight::Refused, Weight::Silent]), CloseReason::Refused);
-        assert_ne!(told(&[Weight::Silent, Weight::Refused]), CloseReason::Refused);
     }
 }

@@ -50,6 +50,7 @@
 //! | what comes | [`CloseReason`] |
 //! | --- | --- |
 //! | rejected by the system: no such service (8) | `Refused` |
+//! | no route to the address, or no device that leads there | `NoRoute` |
 //! | rejected otherwise, e.g. by a process that ends | `Ended` |
 //! | rejected with our private data | `Violation`: another version |
 //! | disconnected by the peer, or its process died | `Ended` |

@@ -12,7 +12,7 @@ use twinsan_fabric::{CloseReason, ConnId, Event, FabricError, Interest};
 use super::{Listener, VerbsFabric};
 use crate::address::Address;
 use crate::connection::{Connection, Stage, set_patience};
-use crate::dial::{Dial, Step, Weight};
+use crate::dial::{Dial, Step};
 use crate::greeting::Greeting;
 use crate::sys::{CmEvent, CmEventKind, CmId};
 
@@ -34,7 +34,7 @@ const LISTENER: u64 = 1 << 63;
 const REJECTED_NO_SERVICE: i32 = 8;
 
 /// How a step went: the next one, or why there is none.
-type Went = Result<Step, (Weight, CloseReason)>;
+type Went = Result<Step, CloseReason>;
 
 impl VerbsFabric {
     /// Begins to listen. A name is resolved at once: this is start-up, where waiting harms nobody.
@@ -122,7 +122,7 @@ impl VerbsFabric {
                     self.making.insert(conn, dial);
                     return;
                 }
-                Err(e) => dial.failed(Weight::NoWay, no_way(&e), now),
+                Err(e) => dial.failed(no_way(&e), now),
             }
         }
         self.pending.push(Event::Closed { conn, why: dial.verdict() });
@@ -173,7 +173,7 @@ impl VerbsFabric {
                         events.push(Event::Connected { conn });
                         return;
                     }
-                    Err(why) => Err((Weight::Silent, why)),
+                    Err(why) => Err(why),
                 }
             }
             (step, kind) => failed(kind, event).map_or(Ok(step), Err),
@@ -183,8 +183,8 @@ impl VerbsFabric {
                 dial.step = step;
                 self.making.insert(conn, dial);
             }
-            Err((weight, why)) => {
-                dial.failed(weight, why, now);
+            Err(why) => {
+                dial.failed(why, now);
                 self.next_address(conn, dial, now);
             }
         }
@@ -194,7 +194,7 @@ impl VerbsFabric {
     fn find_route(&self, dial: &Dial, id: CmId, now: Instant) -> Went {
         match id.resolve_route(dial.milliseconds_left(now)) {
             Ok(()) => Ok(Step::Route(id)),
-            Err(e) => Err((Weight::NoWay, no_way(&e))),
+            Err(e) => Err(no_way(&e)),
         }
     }
 
@@ -206,7 +206,7 @@ impl VerbsFabric {
         });
         match connecting {
             Ok(connection) => Ok(Step::Connecting(Box::new(connection))),
-            Err(e) => Err((Weight::NoWay, CloseReason::Unreachable(cant_make(&e)))),
+            Err(e) => Err(CloseReason::Unreachable(cant_make(&e))),
         }
     }
 
@@ -283,7 +283,7 @@ impl VerbsFabric {
             }
             CmEventKind::Disconnected => connection.disconnected(conn, events),
             kind => {
-                if let Some((_, why)) = failed(kind, event) {
+                if let Some(why) = failed(kind, event) {
                     connection.fail(why);
                 }
             }
@@ -335,21 +335,16 @@ fn turn_away(id: &CmId, private_data: &[u8]) {
 }
 
 /// What an event says that ends an attempt or a connection.
-fn failed(kind: CmEventKind, event: &CmEvent) -> Option<(Weight, CloseReason)> {
+fn failed(kind: CmEventKind, event: &CmEvent) -> Option<CloseReason> {
     let system = || io::Error::from_raw_os_error(event.status.saturating_abs());
     let unreachable = |what: &str| CloseReason::Unreachable(format!("{what}: {}", system()));
     Some(match kind {
-        CmEventKind::AddressError => {
-            let silent = Errno::from_io_error(&system()) == Some(Errno::TIMEDOUT);
-            let weight = if silent { Weight::Silent } else { Weight::NoWay };
-            (weight, unreachable("its address could not be resolved"))
-        }
-        CmEventKind::RouteError => (Weight::NoWay, unreachable("there is no route")),
-        CmEventKind::Unreachable => (Weight::Silent, unreachable("no answer")),
-        CmEventKind::ConnectError => (Weight::Silent, unreachable("the connection could not be set up")),
+        CmEventKind::AddressError | CmEventKind::RouteError => no_way(&system()),
+        CmEventKind::Unreachable => unreachable("no answer"),
+        CmEventKind::ConnectError => unreachable("the connection could not be set up"),
         CmEventKind::Rejected => rejected(event),
-        CmEventKind::Disconnected => (Weight::Silent, CloseReason::Ended),
-        CmEventKind::DeviceRemoval => (Weight::NoWay, CloseReason::Unreachable("the RDMA device was removed".into())),
+        CmEventKind::Disconnected => CloseReason::Ended,
+        CmEventKind::DeviceRemoval => CloseReason::Unreachable("the RDMA device was removed".into()),
         CmEventKind::AddressResolved
         | CmEventKind::RouteResolved
         | CmEventKind::ConnectRequest
@@ -360,25 +355,26 @@ fn failed(kind: CmEventKind, event: &CmEvent) -> Option<(Weight, CloseReason)> {
 
 /// Only "no such service" means that no process runs there. A process that ends with our request unanswered rejects it as
 /// a consumer would, and so does one that lives.
-fn rejected(event: &CmEvent) -> (Weight, CloseReason) {
+fn rejected(event: &CmEvent) -> CloseReason {
     if event.status == REJECTED_NO_SERVICE {
-        return (Weight::Refused, CloseReason::Refused);
+        return CloseReason::Refused;
     }
-    let why = match Greeting::decode(&event.private_data) {
+    match Greeting::decode(&event.private_data) {
         Err(crate::greeting::GreetingError::Foreign) => CloseReason::Ended,
         Ok(_) => CloseReason::Violation("it turned our connection request away".into()),
         Err(other) => CloseReason::Violation(other.to_string()),
-    };
-    (Weight::Silent, why)
+    }
 }
 
-/// The system knows no way to an address.
+/// Address or route could not be resolved: there is no way to it, or nobody at its end answers.
 fn no_way(error: &io::Error) -> CloseReason {
-    let hint = match Errno::from_io_error(error) {
-        Some(Errno::NODEV) => "; no RDMA device of this host leads there, see `rdma link`",
-        _ => "",
-    };
-    CloseReason::Unreachable(format!("{error}{hint}"))
+    match Errno::from_io_error(error) {
+        Some(Errno::NODEV) => {
+            CloseReason::NoRoute(format!("{error}; no RDMA device of this host leads there, see `rdma link`"))
+        }
+        Some(Errno::NETUNREACH | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT) => CloseReason::NoRoute(error.to_string()),
+        _ => CloseReason::Unreachable(format!("its address could not be resolved: {error}")),
+    }
 }
 
 fn cant_make(error: &io::Error) -> String {
