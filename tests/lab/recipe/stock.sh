@@ -7,7 +7,6 @@
 #
 # The package comes from the host's own apt sources. It is only unpacked: nothing of it is installed on the host.
 set -euo pipefail
-export PATH="$PATH:/usr/sbin:/sbin"
 root=$1 modules=$2 init=$3
 meta=linux-image-6.12-amd64
 

@@ -181,6 +181,8 @@ fn build(recipe: &Recipe, base: Option<&Path>, folder: &Path, done: &Path) -> Re
     fs::create_dir(folder).with_context(|| folder.display().to_string())?;
     let mut script = Command::new("nice");
     script.arg(scripts.path().join(recipe.files[0].0)).args((recipe.arguments)(scripts.path(), base));
+    // Root's tools, for whoever has become root by `su`; and recipes read what others print.
+    script.env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin").env("LC_ALL", "C");
     script.current_dir(folder).stdin(Stdio::null()).stdout(std::io::stderr());
     let status = script.status().context("nice (Debian: coreutils)")?;
     ensure!(status.success(), "building the {} failed ({status}); its words are above", recipe.what);

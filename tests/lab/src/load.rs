@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::agent::{Job, tail};
+use crate::agent::{Job, Output, tail};
 use crate::guest::load::{Line, Summary};
 use crate::pair::PATIENCE;
 use crate::topology::{Host, Lab};
@@ -110,20 +110,17 @@ impl Load {
         self.job.wait_for(&what, PATIENCE, |said| counts(said).next_back().filter(|&n| n >= goal).map(|_| ()))
     }
 
-    /// Ends it, and checks that every completed write is there, as does fio.
+    /// Ends it, and checks that every completed write is there, as does fio, and that no request took longer than `most`
+    /// does on the fastest hosts.
     ///
     /// # Errors
-    /// If a request failed, or a write is lost.
-    pub fn end_and_check(self, lab: &Lab) -> Result<Outcome> {
-        lab.node(Host::Client).sh(&format!("touch {ENOUGH}"))?;
-        self.job.signal(libc::SIGTERM)?;
-        let output = self.job.wait(VERIFY)?;
-        let last = output.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
-        let Some(Line::Done(summary)) = last else {
-            bail!("the load ended with {}: {}", output.code, tail(&output.text));
-        };
+    /// If a request failed or took longer, or a write is lost.
+    pub fn end_and_check(self, lab: &Lab, most: Duration) -> Result<Outcome> {
+        let (output, summary) = self.end(lab)?;
         ensure!(summary.lost_blocks == 0, "completed writes are lost: {}", tail(&output.text));
         ensure!(output.code == 0, "the load ended with {}", output.code);
+        let (longest, most) = (Duration::from_millis(summary.longest_ms), lab.scaled(most));
+        ensure!(longest <= most, "a request took {} ms, more than {} ms", longest.as_millis(), most.as_millis());
         let reads = summary.reads > 0 || self.kind == Kind::Paced;
         ensure!(summary.writes > 0 && reads, "the load did nothing: {summary:?}");
         let fio = self.fio.wait(VERIFY)?;
@@ -133,6 +130,40 @@ impl Load {
         #[expect(clippy::cast_precision_loss, reason = "a few mebibytes")]
         let fio_mib = f64::from(rounds) * self.kind.fio().0 as f64 / f64::from(1 << 20);
         Ok(Outcome { summary, fio_mib })
+    }
+
+    /// Ends it where completed writes may be lost. Gives how many of the load's blocks are; fio ends at the first that it
+    /// misses.
+    ///
+    /// # Errors
+    /// If a request failed.
+    pub fn end_lossy(self, lab: &Lab) -> Result<u64> {
+        let (_, summary) = self.end(lab)?;
+        self.fio.wait(VERIFY)?;
+        Ok(summary.lost_blocks)
+    }
+
+    fn end(&self, lab: &Lab) -> Result<(Output, Summary)> {
+        lab.node(Host::Client).sh(&format!("touch {ENOUGH}"))?;
+        self.job.signal(libc::SIGTERM)?;
+        let output = self.job.wait(VERIFY)?;
+        let last = output.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+        let Some(Line::Done(summary)) = last else {
+            bail!("the load ended with {}: {}", output.code, tail(&output.text));
+        };
+        Ok((output, summary))
+    }
+
+    /// Waits until its device refuses it.
+    ///
+    /// # Errors
+    /// If it ends well, or in another way than by an I/O error.
+    pub fn until_refused(self) -> Result<()> {
+        let output = self.job.wait(PATIENCE)?;
+        let refused = output.code != 0 && output.text.contains("Input/output error");
+        ensure!(refused, "it ended with {}, and not by an I/O error: {}", output.code, tail(&output.text));
+        // On a host that was frozen, fio's rate can leave it asleep for ever.
+        self.fio.signal(libc::SIGKILL)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +16,7 @@ use twinsan_lab::report::{self, Row};
 use twinsan_lab::scenario::{Need, Scenario, matches};
 use twinsan_lab::scenarios;
 use twinsan_lab::topology::{Host, Lab};
-use twinsan_lab::{machine, programs, shell};
+use twinsan_lab::{machine, programs, shell, topology};
 
 /// Scenarios with the kernel's own RDMA, iSCSI, dm-multipath, nbd and ublk, on four guests
 ///
@@ -95,28 +95,20 @@ const fn kind(cli: &Cli) -> Kind {
     if cli.qemu { Kind::Qemu } else { Kind::Uml }
 }
 
-/// The folder of the lab that is switched on, for [`end_in_order`].
-static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-/// On a signal: every host ends, and nothing is left.
+/// On a signal: every host ends, and nothing is left but the logs.
 fn end_in_order() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             machine::kill_all();
-            if let Ok(Some(folder)) = FOLDER.lock().map(|mut folder| folder.take()) {
-                let _ = std::fs::remove_dir_all(folder);
+            topology::remove_folder();
+            if let Some(logs) = LOGS.get().filter(|logs| logs.exists()) {
+                eprintln!("lab: interrupted; logs: {}", logs.display());
             }
             std::process::exit(128 + signal);
         }
     });
     Ok(())
-}
-
-fn announce(lab: &Lab) {
-    if let Ok(mut folder) = FOLDER.lock() {
-        *folder = Some(lab.folder().to_path_buf());
-    }
 }
 
 fn run_scenarios(cli: &Cli) -> Result<bool> {
@@ -129,10 +121,12 @@ fn run_scenarios(cli: &Cli) -> Result<bool> {
     if !cli.json {
         println!("{}", report::head());
     }
+    let lacking = |need: Option<Need>| need.and_then(|need| need.lacking(parts.kind()));
+    let last_name = wanted.iter().rfind(|(need, _)| lacking(*need).is_none()).map(|(_, scenario)| scenario.name);
     for round in 1..=cli.repeat {
-        for (i, &(need, scenario)) in wanted.iter().enumerate() {
-            let last = round == cli.repeat && i + 1 == wanted.len();
-            let row = match need.and_then(|need| need.lacking(parts.kind())) {
+        for &(need, scenario) in &wanted {
+            let last = round == cli.repeat && last_name == Some(scenario.name);
+            let row = match lacking(need) {
                 Some(lacking) => not_here(cli, scenario.name, round, lacking),
                 None => one(cli, &scenario, &parts, &logs, round, last)?,
             };
@@ -178,7 +172,6 @@ fn one(cli: &Cli, scenario: &Scenario, parts: &Parts, logs: &Path, round: u32, l
         && cli.keep
         && (last || !row.passed())
     {
-        announce(&lab);
         keep(&lab, &logs)?;
     }
     if row.passed() && !cli.keep {
@@ -199,13 +192,16 @@ fn selected(only: &[String]) -> Result<Vec<(Option<Need>, Scenario)>> {
     Ok(if only.is_empty() { scenarios::all().collect() } else { wanted })
 }
 
+/// The run's logs, once it has any.
+static LOGS: OnceLock<PathBuf> = OnceLock::new();
+
 /// Beside our own program, as cargo's target folder is nobody's but the build's.
 fn logs_folder() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.parent().context("a program has a folder")?.join("lab-logs");
     let run = folder.join(std::process::id().to_string());
     std::fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
-    Ok(run)
+    Ok(LOGS.get_or_init(|| run).clone())
 }
 
 fn keep(lab: &Lab, logs: &Path) -> Result<()> {
@@ -229,7 +225,6 @@ fn open_shell(host: &str, kind: Kind) -> Result<()> {
     programs::build()?;
     let logs = logs_folder()?;
     let mut lab = Lab::create(&parts, &logs)?;
-    announce(&lab);
     eprintln!("lab: booting a new one; `exit` ends it");
     lab.boot()?;
     shell::listen(&lab)?;

@@ -131,6 +131,15 @@ impl Front {
             Self::Ublk => "--ublk --ublk-id 0",
         }
     }
+
+    /// The block device that it makes.
+    #[must_use]
+    pub const fn device(self) -> &'static str {
+        match self {
+            Self::NbdClient | Self::NbdDevice => "/dev/nbd0",
+            Self::Ublk => "/dev/ublkb0",
+        }
+    }
 }
 
 /// A pair that is set up.
@@ -246,7 +255,8 @@ impl Pair {
     /// # Errors
     /// If it ends, or does not say so in time.
     pub fn attach(&mut self, lab: &Lab, front: Front) -> Result<&'static str> {
-        self.attach_with(lab, front, "")
+        self.attach_from(lab, Host::Client, front, "")?;
+        Ok(front.device())
     }
 
     /// The same once the client that is attached now, or counts as that, has gone.
@@ -254,26 +264,26 @@ impl Pair {
     /// # Errors
     /// The same.
     pub fn attach_waiting(&mut self, lab: &Lab, front: Front) -> Result<&'static str> {
-        self.attach_with(lab, front, " --wait")
+        self.attach_from(lab, Host::Client, front, " --wait")?;
+        Ok(front.device())
     }
 
-    fn attach_with(&mut self, lab: &Lab, front: Front, more: &str) -> Result<&'static str> {
-        let client = lab.node(Host::Client);
+    /// The same on any host that reaches the nodes. Gives the client that was attached before.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn attach_from(&mut self, lab: &Lab, host: Host, front: Front, more: &str) -> Result<Option<Job>> {
+        let client = lab.node(host);
         let arguments = front.arguments().to_owned() + more;
         let command = format!("exec /lab/bin/twinsan --config {CONFIG} attach {VOLUME} {arguments}");
         let job = client.spawn("attach", &command)?;
         // Its only line of standard output (`twinsan attach --help`).
         let ready = |said: &str| said.lines().any(|line| line.contains(READY)).then_some(());
         job.wait_for("the volume is open", PATIENCE, ready)?;
-        self.client = Some(job);
-        match front {
-            Front::NbdClient => {
-                client.sh(&format!("nbd-client -unix /run/nbd.sock -N {VOLUME} /dev/nbd0 -b 4096"))?;
-                Ok("/dev/nbd0")
-            }
-            Front::NbdDevice => Ok("/dev/nbd0"),
-            Front::Ublk => Ok("/dev/ublkb0"),
+        if front == Front::NbdClient {
+            client.sh(&format!("nbd-client -unix /run/nbd.sock -N {VOLUME} {} -b 4096", front.device()))?;
         }
+        Ok(self.client.replace(job))
     }
 
     /// `twinsan attach` itself.

@@ -1,14 +1,18 @@
 //! The table of scenarios.
 
 mod device;
+mod disk_paths;
 mod fence;
 mod files;
+mod hosts;
 mod huge_pages;
 mod lab_itself;
+mod links;
 mod measures;
 mod one_host;
 mod parts;
-mod two_hosts;
+mod processes;
+mod running;
 
 use crate::scenario::{Need, Scenario};
 
@@ -97,86 +101,106 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "kill-primary-host",
         about: "the primary's host loses power under load, then that of its successor",
-        run: two_hosts::kill_primary_host,
+        run: hosts::kill_primary_host,
     },
     Scenario {
         name: "kill-primary-host-tcp",
         about: "the same over tcp, with nbd-client",
-        run: two_hosts::kill_primary_host_tcp,
+        run: hosts::kill_primary_host_tcp,
     },
     Scenario {
         name: "kill-secondary-host",
         about: "the secondary's host loses power under load",
-        run: two_hosts::kill_secondary_host,
+        run: hosts::kill_secondary_host,
     },
     Scenario {
         name: "kill-solo-host",
         about: "the host that serves alone loses power; the other one, then it, comes back",
-        run: two_hosts::kill_solo_host,
+        run: hosts::kill_solo_host,
     },
     Scenario {
         name: "kill-both-hosts",
         about: "both hosts lose power while dual: nobody serves until `twinsan recover`",
-        run: two_hosts::kill_both_hosts,
+        run: hosts::kill_both_hosts,
     },
     Scenario {
         name: "freeze-primary",
         about: "the primary's host freezes, is fenced, thaws and joins again",
-        run: two_hosts::freeze_primary,
+        run: hosts::freeze_primary,
     },
     Scenario {
         name: "freeze-secondary",
         about: "the secondary's host freezes, is dropped, thaws and joins again",
-        run: two_hosts::freeze_secondary,
+        run: hosts::freeze_secondary,
     },
-    Scenario { name: "cut-nodes", about: "the link between the nodes is cut", run: two_hosts::cut_between_nodes },
+    Scenario { name: "cut-nodes", about: "the link between the nodes is cut", run: links::cut_between_nodes },
     Scenario {
         name: "cut-client-primary",
         about: "the link between client and primary is cut",
-        run: two_hosts::cut_client_primary,
+        run: links::cut_client_primary,
     },
     Scenario {
         name: "cut-client-secondary",
         about: "the link between client and secondary is cut",
-        run: two_hosts::cut_client_secondary,
+        run: links::cut_client_secondary,
     },
     Scenario {
         name: "cut-primary-network",
         about: "all of the primary's links are cut, its disk paths are not",
-        run: two_hosts::cut_primary_network,
+        run: links::cut_primary_network,
+    },
+    Scenario {
+        name: "cut-secondary-network",
+        about: "all of the secondary's links are cut, its disk paths are not: dropped, and it takes over nothing",
+        run: links::cut_secondary_network,
     },
     Scenario {
         name: "cut-client-off",
         about: "both of the client's links are cut: requests wait",
-        run: two_hosts::cut_client_off,
+        run: links::cut_client_off,
     },
     Scenario {
         name: "lose-one-path",
         about: "a path of the primary is lost, and registered again before it is used",
-        run: two_hosts::lose_one_path,
+        run: disk_paths::lose_one_path,
     },
     Scenario {
         name: "lose-primary-paths",
         about: "all paths of the primary are lost: the other one takes over",
-        run: two_hosts::lose_primary_paths,
+        run: disk_paths::lose_primary_paths,
     },
     Scenario {
         name: "lose-secondary-paths",
         about: "all paths of the secondary are lost: it says so and stays",
-        run: two_hosts::lose_secondary_paths,
+        run: disk_paths::lose_secondary_paths,
     },
     Scenario {
         name: "lose-all-paths",
         about: "all paths of both are lost for a while: nothing fails",
-        run: two_hosts::lose_all_paths,
+        run: disk_paths::lose_all_paths,
     },
     Scenario {
         name: "shelf-restart",
         about: "the shelf loses power under load: keys and reservation outlive it",
-        run: two_hosts::shelf_restart,
+        run: hosts::shelf_restart,
     },
-    Scenario { name: "stop-in-turn", about: "SIGTERM to each node in turn under load", run: two_hosts::stop_in_turn },
-    Scenario { name: "switchover", about: "`twinsan switchover` four times under load", run: two_hosts::switchover },
+    Scenario {
+        name: "kill-processes",
+        about: "the primary's process, then the secondary's, by SIGKILL under load",
+        run: processes::kill_processes,
+    },
+    Scenario { name: "stop-in-turn", about: "SIGTERM to each node in turn under load", run: processes::stop_in_turn },
+    Scenario {
+        name: "stop-both",
+        about: "SIGTERM to both at once under load: either starts again alone",
+        run: processes::stop_both,
+    },
+    Scenario { name: "switchover", about: "`twinsan switchover` four times under load", run: processes::switchover },
+    Scenario {
+        name: "old-client-back",
+        about: "a client thaws after another one has attached: refused, and nothing of it lands",
+        run: processes::old_client_back,
+    },
     Scenario {
         name: "wire",
         about: "round trips over rxe by our fabric, with bare verbs beside them",

@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -158,6 +159,7 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir().context("a folder for the run")?;
         let alive = File::create(folder.path().join(ALIVE))?;
         alive.lock()?;
+        *current() = Some(folder.path().to_path_buf());
         let share = folder.path().join("share");
         fs::create_dir_all(share.join("shelf"))?;
         programs::share(&share)?;
@@ -280,6 +282,21 @@ impl Lab {
             self.node(host).wait_up()?;
         }
         self.set_up(hosts)
+    }
+}
+
+/// The folder of the lab that was made last, for [`remove_folder`].
+static CURRENT: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+fn current() -> MutexGuard<'static, Option<PathBuf>> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the run's folder, from any thread: for an end in a hurry.
+pub fn remove_folder() {
+    if let Some(folder) = current().take() {
+        // The lab may have ended by itself.
+        let _ = fs::remove_dir_all(folder);
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::files;
-use crate::load::Load;
+use super::running::PAUSE;
+use crate::load::{Load, SOME};
 use crate::machine::Kind;
 use crate::pair::{Front, PATIENCE, Pair, Plan};
 use crate::scenario::{Stage, ms};
@@ -26,7 +27,7 @@ fn files_on(stage: &mut Stage, front: Front) -> Result<()> {
     let (mut pair, device) = Pair::serve(&stage.lab, Plan::two_hosts("rdma"), front)?;
     over_rdma(&stage.lab)?;
     fallback_pages(&stage.lab, &pair)?;
-    let verified = files::fio_verify(&stage.lab, device)?;
+    let verified = files::fio_verify(&stage.lab, Host::Client, device)?;
     let rows = files::ext4_and_sqlite(&mut stage.lab, device, |lab| {
         let primary = pair.until_dual(lab)?;
         let host = pair.host(primary);
@@ -64,27 +65,30 @@ fn fallback_pages(lab: &Lab, pair: &Pair) -> Result<()> {
 
 /// SIGKILL under load, and the same command again: no request fails.
 pub(super) fn client_killed_ublk(stage: &mut Stage) -> Result<()> {
-    client_killed(stage, Front::Ublk)
+    client_killed(stage, Front::Ublk, PAUSE)
 }
 
 /// The same for the kernel's nbd.
 pub(super) fn client_killed_nbd(stage: &mut Stage) -> Result<()> {
-    client_killed(stage, Front::NbdDevice)
+    client_killed(stage, Front::NbdDevice, NBD_TIMEOUT + PAUSE)
 }
 
-fn client_killed(stage: &mut Stage, front: Front) -> Result<()> {
+/// The kernel's nbd asks the next process again for what the last one took with it only after so long.
+const NBD_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn client_killed(stage: &mut Stage, front: Front, most: Duration) -> Result<()> {
     let (mut pair, device) = Pair::serve(&stage.lab, Plan::two_hosts("rdma"), front)?;
     let load = Load::start(&stage.lab, device)?;
     for _ in 0..3 {
-        load.goes_on(50)?;
+        load.goes_on(SOME)?;
         pair.client()?.signal(libc::SIGKILL)?;
         pair.client()?.wait(PATIENCE)?;
         stage.lab.sleep(Duration::from_millis(500));
         pair.attach(&stage.lab, front)?;
-        load.goes_on(50)?;
+        load.goes_on(SOME)?;
     }
     pair.until_dual(&stage.lab)?;
-    let outcome = load.end_and_check(&stage.lab)?;
+    let outcome = load.end_and_check(&stage.lab, most)?;
     stage.note(format!("3 kills, {}", outcome.note()));
     Ok(())
 }

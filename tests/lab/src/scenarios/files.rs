@@ -11,12 +11,21 @@ use crate::topology::{Host, Lab};
 const LONG: Duration = Duration::from_secs(120);
 
 /// Random writes with checksums, read back by fio itself. Gives the MiB verified.
-pub(super) fn fio_verify(lab: &Lab, device: &str) -> Result<u64> {
+pub(super) fn fio_verify(lab: &Lab, host: Host, device: &str) -> Result<u64> {
+    fio(lab, host, device, "--do_verify=1")
+}
+
+/// Reads back what [`fio_verify`] has written.
+pub(super) fn fio_verify_again(lab: &Lab, host: Host, device: &str) -> Result<u64> {
+    fio(lab, host, device, "--verify_only=1")
+}
+
+fn fio(lab: &Lab, host: Host, device: &str, how: &str) -> Result<u64> {
     let fio = format!(
         "fio --name=verify --filename={device} --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bsrange=4k-64k \
-         --size=24m --verify=crc32c --verify_fatal=1 --do_verify=1 --output-format=json"
+         --size=24m --verify=crc32c --verify_fatal=1 {how} --output-format=json"
     );
-    let text = lab.node(Host::Client).sh_within(LONG, &fio)?;
+    let text = lab.node(host).sh_within(LONG, &fio)?;
     // Warnings may come before it.
     let json = text.find('{').map(|at| &text[at..]).context("fio's report")?;
     let report: serde_json::Value = serde_json::from_str(json).with_context(|| text.clone())?;

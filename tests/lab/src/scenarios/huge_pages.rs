@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::device::over_rdma;
+use super::running::HARDLY;
 use crate::load::{Load, SOME};
 use crate::pair::{Front, NODES, Pair, Plan};
 use crate::scenario::Stage;
@@ -31,7 +32,7 @@ pub(super) fn staging(stage: &mut Stage) -> Result<()> {
     }
     load.goes_on(SOME)?;
     pair.until_dual(&stage.lab)?;
-    let outcome = load.end_and_check(&stage.lab)?;
+    let outcome = load.end_and_check(&stage.lab, HARDLY)?;
     stage.note(words.join("; "));
     stage.note(outcome.note());
     Ok(())
