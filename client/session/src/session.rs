@@ -364,7 +364,8 @@ impl Session {
     }
 
     /// Rule 15: what is to be said to `node` about the other one. The epoch is the newest that either the primary has
-    /// told us or the listener itself; a listener ignores one that is not its own.
+    /// told us or the listener itself; a listener ignores one that is not its own. The session goes with it, as a node
+    /// without a lane has nothing else to know us by.
     fn complaint(&self, node: NodeId) -> Option<ClientMsg> {
         let other = node.other();
         let down_ms = self.now - self.links[other.index()].down_since?;
@@ -378,7 +379,8 @@ impl Session {
             (None, Some(said)) => (said.epoch, said.concerns(other)),
             (None, None) => return None,
         };
-        concerned.then_some(ClientMsg::Unreachable { node: other, epoch })
+        let generation = self.generation().unwrap_or(Generation::ZERO);
+        concerned.then_some(ClientMsg::Unreachable { node: other, epoch, generation })
     }
 
     // ---- The end.

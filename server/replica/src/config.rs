@@ -117,11 +117,13 @@ pub enum Weakness {
     DeafToAsking,
     /// Rule 15: only both heartbeats count, not the client's word.
     DeafToClients,
+    /// Rule 15: any client's word counts, whatever its session, and if it has none.
+    BelieveAnyClient,
 }
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::KeepIncarnation,
         Self::KeepOffered,
         Self::ReleaseWhileDropping,
@@ -144,6 +146,7 @@ impl Weakness {
         Self::HandOverUnheard,
         Self::DeafToAsking,
         Self::DeafToClients,
+        Self::BelieveAnyClient,
     ];
 }
 

@@ -13,6 +13,7 @@ impl Replica {
     pub(crate) fn read_superblock(&mut self) {
         if !self.reading_superblock {
             self.reading_superblock = true;
+            self.superblock_read_at = self.now;
             self.out(Action::ReadSuperblock);
         }
     }
@@ -41,20 +42,30 @@ impl Replica {
         self.disk_result(Ok(()), |failing| &mut failing.superblock);
         match self.state {
             State::Inspecting => {
-                self.superblock = read.superblock;
+                self.learn_from_disk(read.superblock);
                 self.enter(State::Waiting(Admission::None));
             }
             State::Waiting(_) if read.superblock.counter >= self.superblock.counter => {
                 if read.superblock.epoch > self.superblock.epoch {
                     self.admission_is_void();
                 }
-                self.superblock = read.superblock;
+                self.learn_from_disk(read.superblock);
             }
             State::TakingOver(TakeOver::Reading) => self.read_under_fence(read),
             State::TakingOver(TakeOver::Accepting { claimed: true }) => self.read_under_claim(read),
             State::Joining | State::Secondary => self.read_when_leaving(read),
             State::Fenced { .. } => self.read_when_fenced(read),
             _ => {}
+        }
+    }
+
+    /// What nobody has told: a hint, as long as there is no fence.
+    fn learn_from_disk(&mut self, superblock: Superblock) {
+        self.superblock_as_of = self.superblock_read_at;
+        let before = self.other_member();
+        self.superblock = superblock;
+        if self.other_member().is_some_and(|named| before != Some(named)) {
+            self.peer.refused = false; // Somebody has run there since; the next probe tells whether he still does.
         }
     }
 
@@ -66,10 +77,10 @@ impl Replica {
             return;
         }
         if read.superblock.members.contains(self.member()) {
-            self.superblock = read.superblock;
+            self.learn_from_disk(read.superblock);
             self.enter(State::Fenced { member: true });
         } else {
-            self.superblock = read.superblock;
+            self.learn_from_disk(read.superblock);
             self.stand_outside();
         }
     }
@@ -217,7 +228,9 @@ impl Replica {
         self.give_up_serving();
         self.enter(State::Fenced { member: false });
         self.timers.fenced_at = self.now;
-        self.peer.disk_beat = None; // Whatever was seen of it is from before.
+        // Whatever was seen of the other one is from before: somebody has fenced us.
+        self.peer.disk_beat = None;
+        self.peer.refused = false;
         self.turned_away();
         self.read_superblock();
     }

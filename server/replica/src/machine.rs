@@ -37,6 +37,10 @@ pub struct Replica {
     pub(crate) superblock: Superblock,
     pub(crate) superblock_write: Option<SuperblockWrite>,
     pub(crate) reading_superblock: bool,
+    /// When that read was issued.
+    pub(crate) superblock_read_at: u64,
+    /// Outside, or fenced: when the read that `superblock` is from was issued.
+    pub(crate) superblock_as_of: u64,
     /// The read under way was issued before the fence was held: it does not count, and another one follows.
     pub(crate) read_again: bool,
     pub(crate) peer: Peer,
@@ -184,6 +188,8 @@ impl Replica {
             superblock: Superblock::default(),
             superblock_write: None,
             reading_superblock: false,
+            superblock_read_at: 0,
+            superblock_as_of: 0,
             read_again: false,
             peer: Peer::new(0),
             lane: None,

@@ -19,7 +19,8 @@ pub(crate) struct Peer {
     pub(crate) beat: u64,
     /// When a sign of life last came over the fabric.
     pub(crate) heard_at: u64,
-    /// Nobody listens there: its process is not running. Void as soon as it is heard.
+    /// Nobody listens there: its process is not running. Void as soon as it is heard, and where the disk shows that it
+    /// has run since: on a path that is cut no probe would ever take it back.
     pub(crate) refused: bool,
     /// A probe is on its way.
     pub(crate) probing: bool,
@@ -33,8 +34,8 @@ pub(crate) struct Peer {
     pub(crate) reading_beat: bool,
     /// When to read it again.
     pub(crate) read_beat_at: u64,
-    /// When a client last said that it can't reach it.
-    pub(crate) client_misses_it_at: Option<u64>,
+    /// The session's client says that it can't reach it.
+    pub(crate) missed: Option<Missed>,
     /// The epoch of its last Status.
     pub(crate) epoch: Epoch,
     /// It has a usable path to the disk, as far as it has said (rule 11).
@@ -46,6 +47,17 @@ pub(crate) struct Peer {
     /// Whose join was thrown away on this link: it may have ACKed what it drops on hearing so, and the ACK may come
     /// later than its next request. As another incarnation it may join again.
     pub(crate) thrown_away: Option<Incarnation>,
+}
+
+/// A client's word, which it repeats with every heartbeat as long as it means it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Missed {
+    /// When it was first said.
+    pub(crate) since: u64,
+    /// When it was last said.
+    pub(crate) at: u64,
+    /// The epoch that it was said in.
+    pub(crate) epoch: Epoch,
 }
 
 impl Peer {
@@ -64,7 +76,7 @@ impl Peer {
             disk_moved_at: now,
             reading_beat: false,
             read_beat_at: now,
-            client_misses_it_at: None,
+            missed: None,
             epoch: Epoch::ZERO,
             paths: true,
             leaving: false,

@@ -71,9 +71,9 @@ impl Replica {
                 }
             }
             ClientMsg::Heartbeat => {}
-            ClientMsg::Unreachable { node, epoch } => {
+            ClientMsg::Unreachable { node, epoch, generation } => {
                 if epoch == self.superblock.epoch {
-                    if self.session == Some(conn) {
+                    if self.is_sessions_word(conn, generation) {
                         self.unreachable(node);
                     }
                     self.ask_to_hand_over(node);
@@ -87,12 +87,20 @@ impl Replica {
         }
     }
 
+    /// Rule 15: only the newest session is believed, as far as this node knows. Outside no connection has it, so that its
+    /// number is all there is to tell it by; a primary acts on what comes by the session's own connection alone.
+    fn is_sessions_word(&self, conn: ConnId, generation: Generation) -> bool {
+        let newest = generation > Generation::ZERO && generation == self.superblock.generation;
+        let serves = matches!(self.state, State::Primary(_));
+        (newest || self.cfg.weak(Weakness::BelieveAnyClient)) && (self.session == Some(conn) || !serves)
+    }
+
     /// The client's word on the links that only it can see (rule 15).
     fn unreachable(&mut self, node: NodeId) {
         if node == self.node() {
             return;
         }
-        self.peer.client_misses_it_at = Some(self.now);
+        self.client_misses_other();
         match self.state {
             State::Primary(Phase::Join(_)) => self.throw_join_away(),
             State::Primary(Phase::HandingOver { .. }) => self.call_off_hand_over(Obstacle::OtherNotReady),

@@ -8,6 +8,7 @@ use crate::action::{Action, Notice};
 use crate::config::Weakness;
 use crate::event::{DiskError, FenceError, Probe, SlotRead};
 use crate::machine::Replica;
+use crate::peer::Missed;
 use crate::state::{Admission, Phase, Purpose, Standing, State, TakeOver};
 
 impl Replica {
@@ -56,15 +57,37 @@ impl Replica {
         }
     }
 
+    /// The session's client says, in this epoch, that it can't reach the other node.
+    pub(crate) fn client_misses_other(&mut self) {
+        let (at, epoch) = (self.now, self.superblock.epoch);
+        let before = self.peer.missed.filter(|m| m.epoch == epoch && self.is_fresh(m.at));
+        self.peer.missed = Some(Missed { since: before.map_or(at, |m| m.since), at, epoch });
+    }
+
+    fn is_fresh(&self, word_at: u64) -> bool {
+        self.now.saturating_sub(word_at) < self.cfg.timing.takeover_ms
+    }
+
+    /// Whether that counts. Nobody tells a node outside of the sessions and epochs that come; so it looks at the disk
+    /// once more first, lest a client believed whose session has ended.
+    fn is_missed_by_client(&self) -> bool {
+        let Some(word) = self.peer.missed.filter(|m| self.is_fresh(m.at)) else { return false };
+        let known = !matches!(self.state, State::Waiting(_)) || self.superblock_as_of >= word.since;
+        word.epoch == self.superblock.epoch && known && !self.cfg.weak(Weakness::DeafToClients)
+    }
+
     /// Rule 15: whether `incarnation` on the other node has ceased to serve, as far as that can be told from here.
     pub(crate) fn should_take_over_from(&self, incarnation: Incarnation) -> bool {
         let timeout = self.cfg.timing.takeover_ms;
         let fabric_still = self.peer.is_silent(self.now, timeout);
-        let client_word = self.peer.client_misses_it_at.is_some_and(|at| self.now.saturating_sub(at) < timeout)
-            && !self.cfg.weak(Weakness::DeafToClients);
         self.peer.is_gone(incarnation)
             || self.is_asked()
-            || (fabric_still && (client_word || self.peer.disk_stands_still(self.now, timeout)))
+            || (fabric_still && (self.is_missed_by_client() || self.peer.disk_stands_still(self.now, timeout)))
+    }
+
+    /// Rule 12: whether that incarnation's RAM is gone. A client's word does not say so.
+    fn has_no_life(&self, incarnation: Incarnation) -> bool {
+        self.peer.is_gone(incarnation) || self.peer.shows_no_life(self.now, self.cfg.timing.takeover_ms)
     }
 
     /// Rule 15 for a node without a lane: nobody who could serve, or who has the better right to try, is alive.
@@ -82,7 +105,7 @@ impl Replica {
         // The other node is alive and a member of nothing, as we are: A goes first, B when A does nothing.
         let alive = !self.peer.refused && !self.peer.is_silent(self.now, timeout);
         if !alive {
-            return self.peer.shows_no_life(self.now, timeout);
+            return self.is_missed_by_client() || self.peer.shows_no_life(self.now, timeout);
         }
         match self.peer.role {
             Some(Role::Waiting | Role::Refusing | Role::Leaving) if self.peer.link.is_some() => {
@@ -157,7 +180,7 @@ impl Replica {
             self.told_refusing = false;
         }
         let by_right = self.may_take_without_members(self.superblock) && self.should_take_over_as_outsider();
-        let by_order = self.recover && self.other_member().is_none_or(|m| self.should_take_over_from(m));
+        let by_order = self.recover && self.other_member().is_none_or(|m| self.has_no_life(m));
         if by_right || by_order {
             self.begin_takeover(Standing::Outside);
         }

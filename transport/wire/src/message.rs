@@ -114,6 +114,8 @@ pub enum ClientMsg {
         node: NodeId,
         /// The epoch that the client knows.
         epoch: Epoch,
+        /// The client's session; [`Generation::ZERO`]: it has none yet.
+        generation: Generation,
     },
     /// The session ends in order; all its writes have completed.
     Detach,

@@ -7,7 +7,7 @@ fn connects(actions: &[Action], node: NodeId) -> usize {
 }
 
 fn unreachable(node: NodeId, epoch: Epoch) -> ClientMsg {
-    ClientMsg::Unreachable { node, epoch }
+    ClientMsg::Unreachable { node, epoch, generation: OURS }
 }
 
 #[test]
@@ -73,13 +73,27 @@ fn the_secondary_hears_of_a_primary_out_of_reach() {
 }
 
 #[test]
-fn an_attach_that_reaches_only_the_secondary_says_so() {
+fn an_attach_that_reaches_only_the_secondary_says_so_and_names_no_session() {
     let mut rig = Rig::new(config());
     rig.refuse_connection(A);
     let (b, _) = rig.connect(B, B1);
     assert_eq!(sends(&rig.wait(400)), [], "nobody has said that the other one matters");
     rig.say(b, Say::primary_a(FIRST, [A1, B1]).hint(Role::Secondary, B1));
-    assert_eq!(sends(&rig.wait(50)), [(b, unreachable(A, FIRST))]);
+    let told = ClientMsg::Unreachable { node: A, epoch: FIRST, generation: Generation::ZERO };
+    assert_eq!(sends(&rig.wait(50)), [(b, told)]);
+}
+
+/// The one that serves alone is gone from us; the other one has no part in the session, and is told all the same.
+#[test]
+fn a_node_outside_hears_of_a_lone_primary_out_of_reach() {
+    let (mut rig, a) = Rig::open_solo(config());
+    let (b, _) = rig.connect(B, B1);
+    rig.say(b, Say::primary_a(FIRST, [A1, 0]).hint(Role::Waiting, B1));
+    rig.event(Event::Closed { conn: a });
+    assert_eq!(sends(&rig.wait(300)).last(), Some(&(b, unreachable(A, FIRST))));
+    // It has read on the disk what the primary could tell nobody.
+    rig.say(b, Say::primary_a(FIRST.next(), [A1, 0]).hint(Role::Waiting, B1));
+    assert_eq!(sends(&rig.wait(50)), [(b, unreachable(A, FIRST.next()))]);
 }
 
 #[test]

@@ -328,7 +328,10 @@ impl Chaos {
             Said::ReadNoise { epoch, after, lba, blocks, slot } => {
                 ClientMsg::Read { id: 2, epoch: Epoch(epoch), after: Seq(after), lba: Lba(lba), blocks, slot }
             }
-            Said::Unreachable(own) => ClientMsg::Unreachable { node: if own { ME } else { ME.other() }, epoch },
+            Said::Unreachable(own, behind) => {
+                let generation = Generation(status.superblock.generation.0.saturating_sub(behind));
+                ClientMsg::Unreachable { node: if own { ME } else { ME.other() }, epoch, generation }
+            }
             Said::Heartbeat => ClientMsg::Heartbeat,
             Said::Detach => ClientMsg::Detach,
         };

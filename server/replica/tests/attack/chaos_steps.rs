@@ -73,7 +73,8 @@ pub(crate) enum Said {
         blocks: u32,
         slot: u32,
     },
-    Unreachable(bool),
+    /// This node or the other, by a session so many before the superblock's.
+    Unreachable(bool, u64),
     Heartbeat,
     Detach,
 }
@@ -118,7 +119,7 @@ pub(crate) fn said() -> impl Strategy<Value = Said> {
         1 => (number(), number(), number(), short(), short()).prop_map(|(epoch, after, lba, blocks, slot)| {
             Said::ReadNoise { epoch, after, lba, blocks, slot }
         }),
-        1 => any::<bool>().prop_map(Said::Unreachable),
+        1 => (any::<bool>(), 0..2u64).prop_map(|(own, behind)| Said::Unreachable(own, behind)),
         1 => Just(Said::Heartbeat),
         1 => Just(Said::Detach),
     ]

@@ -468,9 +468,10 @@ fn a_client_at_the_other_node_moves_the_volume() {
     let mut rig = Rig::secondary();
     rig.event(Event::ClientUp { conn: ConnId(1) });
     rig.said();
-    rig.client(1, ClientMsg::Unreachable { node: NodeId::A, epoch: Epoch(1) });
+    let unreachable = |epoch| ClientMsg::Unreachable { node: NodeId::A, epoch, generation: Generation::ZERO };
+    rig.client(1, unreachable(Epoch(1)));
     assert!(!tells(&rig.said(), |body| *body == PeerBody::AskHandOver), "of an epoch that has gone by");
-    rig.client(1, ClientMsg::Unreachable { node: NodeId::A, epoch: Epoch(2) });
+    rig.client(1, unreachable(Epoch(2)));
     assert!(tells(&rig.said(), |body| *body == PeerBody::AskHandOver), "whether attached or not");
 }
 

@@ -5,3 +5,4 @@ mod chaos_steps;
 mod handover;
 mod rig;
 mod scenarios;
+mod word;

@@ -96,7 +96,8 @@ fn late_words_of_a_joiner_that_was_thrown_away_begin_no_join() {
     let mut rig = Rig::attached();
     rig.joining(1);
     rig.write(1, 1, 0);
-    rig.client(1, ClientMsg::Unreachable { node: NodeId::B, epoch: rig.status().superblock.epoch });
+    let (epoch, generation) = (rig.status().superblock.epoch, Generation(1));
+    rig.client(1, ClientMsg::Unreachable { node: NodeId::B, epoch, generation });
     assert_eq!(rig.status().joiner, None, "thrown away");
     rig.said();
     // It drops its lane on hearing that; these were on their way.

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::parts::{bad, check_span, node, node_to_wire, seq_from_one, session, zero};
 use crate::error::DecodeError;
 use crate::frame::{Encoded, Message};
-use crate::ids::{Epoch, Lba, Seq};
+use crate::ids::{Epoch, Generation, Lba, Seq};
 use crate::limits::{MAX_OPEN_READS, MAX_READ_BYTES, MIN_BLOCK_BYTES};
 use crate::message::ClientMsg;
 
@@ -41,13 +41,14 @@ struct Read {
 #[repr(C)]
 struct Unreachable {
     epoch: U64,
+    generation: U64,
     node: u8,
     reserved: [u8; 7],
 }
 
 const _: () = assert!(size_of::<Resume>() == 16);
 const _: () = assert!(size_of::<Read>() == 40);
-const _: () = assert!(size_of::<Unreachable>() == 16);
+const _: () = assert!(size_of::<Unreachable>() == 24);
 
 impl ClientMsg {
     /// The bytes.
@@ -70,8 +71,13 @@ impl ClientMsg {
                 Encoded::new(READ, &body)
             }
             Self::Heartbeat => Encoded::new(HEARTBEAT, &()),
-            Self::Unreachable { node, epoch } => {
-                let body = Unreachable { epoch: epoch.0.into(), node: node_to_wire(Some(node)), reserved: [0; 7] };
+            Self::Unreachable { node, epoch, generation } => {
+                let body = Unreachable {
+                    epoch: epoch.0.into(),
+                    generation: generation.0.into(),
+                    node: node_to_wire(Some(node)),
+                    reserved: [0; 7],
+                };
                 Encoded::new(UNREACHABLE, &body)
             }
             Self::Detach => Encoded::new(DETACH, &()),
@@ -99,7 +105,11 @@ impl ClientMsg {
             UNREACHABLE => {
                 let raw: Unreachable = message.body()?;
                 zero("Unreachable.reserved", &raw.reserved)?;
-                Ok(Self::Unreachable { node: node("Unreachable.node", raw.node)?, epoch: Epoch(raw.epoch.get()) })
+                Ok(Self::Unreachable {
+                    node: node("Unreachable.node", raw.node)?,
+                    epoch: Epoch(raw.epoch.get()),
+                    generation: Generation(raw.generation.get()),
+                })
             }
             DETACH => message.no_body().map(|()| Self::Detach),
             _ => Err(message.unknown_kind()),

@@ -241,8 +241,8 @@ const CLIENT_MSGS: &[Pin<ClientMsg>] = &[
     ("client heartbeat", ClientMsg::Heartbeat, "54775367 01 43 1000 00000000 fa33ccb3"),
     (
         "client unreachable",
-        ClientMsg::Unreachable { node: NodeId::B, epoch: EPOCH },
-        "54775367 01 44 2000 00000000 474dcb9d 0807060504030201 02 00000000000000",
+        ClientMsg::Unreachable { node: NodeId::B, epoch: EPOCH, generation: GENERATION },
+        "54775367 01 44 2800 00000000 9f38c0c4 0807060504030201 1817161514131211 02 00000000000000",
     ),
     ("client detach", ClientMsg::Detach, "54775367 01 45 1000 00000000 bbaf2ac6"),
 ];
@@ -483,7 +483,8 @@ fn small_words() {
     let rejected = |why| SetupMsg::Rejected { why }.encode().as_bytes()[16];
     let rejections = [Rejection::UnknownVolume, Rejection::WrongKey, Rejection::Version, Rejection::NotAPeer];
     assert_eq!(rejections.map(rejected), [1, 2, 3, 4]);
-    let unreachable = |node| ClientMsg::Unreachable { node, epoch: EPOCH }.encode().as_bytes()[24];
+    let unreachable =
+        |node| ClientMsg::Unreachable { node, epoch: EPOCH, generation: GENERATION }.encode().as_bytes()[32];
     assert_eq!(NodeId::BOTH.map(unreachable), [1, 2]);
 }
 

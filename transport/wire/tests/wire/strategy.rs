@@ -79,7 +79,9 @@ pub(crate) fn client_msg() -> impl Strategy<Value = ClientMsg> {
             ClientMsg::Read { id, epoch, after, lba: Lba(lba), blocks, slot }
         }),
         Just(ClientMsg::Heartbeat),
-        (node(), epoch()).prop_map(|(node, epoch)| ClientMsg::Unreachable { node, epoch }),
+        (node(), epoch(), any::<u64>()).prop_map(|(node, epoch, generation)| {
+            ClientMsg::Unreachable { node, epoch, generation: Generation(generation) }
+        }),
         Just(ClientMsg::Detach),
     ]
 }
