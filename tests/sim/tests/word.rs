@@ -4,11 +4,16 @@
 mod common;
 
 use common::*;
+use twinsan_replica::Weakness as Replica;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
 
 fn serves(w: &World, node: NodeId) -> bool {
     w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
+}
+
+fn takeovers(w: &World) -> u64 {
+    w.counts().takeovers_rule_5 + w.counts().takeovers_rule_6
 }
 
 /// A hears nobody any more and is heard by nobody; it reaches the disk as before.
@@ -22,12 +27,12 @@ fn b_goes_on(w: &mut World, client: usize) -> Result<(), NotReached> {
     let open = write(w, client, 1)?;
     reach(w, "B serves", |w| serves(w, B))?;
     reach(w, "what was open completes", |w| w.completed(client) >= open)?;
-    let takeovers = w.counts().takeovers_rule_5 + w.counts().takeovers_rule_6;
+    let before = takeovers(w);
     for _ in 0..20 {
         complete(w, client, 0)?;
         w.run_for(100);
     }
-    if w.counts().takeovers_rule_5 + w.counts().takeovers_rule_6 != takeovers {
+    if takeovers(w) != before {
         w.broken("whom the client reaches is left alone");
     }
     Ok(())
@@ -84,4 +89,106 @@ fn an_epoch_that_the_client_has_not_heard_of() {
             b_goes_on(w, client)
         });
     }
+}
+
+/// Its network comes back: it is outside, finds who serves, and joins. Nobody moves again.
+#[test]
+fn back_from_the_silence_it_joins() {
+    for fence in BOTH {
+        passes(fence, |w| {
+            let client = solo(w)?;
+            isolate_a(w, client);
+            w.start_node(B);
+            b_goes_on(w, client)?;
+            let before = takeovers(w);
+            w.mend_all();
+            w.start_node(A); // `local-lock` has killed it.
+            reach(w, "both are members", World::is_dual)?;
+            for _ in 0..10 {
+                complete(w, client, 0)?;
+                w.run_for(100);
+            }
+            if takeovers(w) != before || !serves(w, B) {
+                w.broken("who comes back joins");
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The links between the nodes stay broken, and those to the client break in turn: the volume follows its client, and
+/// moves only when that has lost whom it had.
+#[test]
+fn it_follows_its_client_and_never_moves_by_itself() {
+    passes(FenceKind::Pr, |w| {
+        let client = solo(w)?;
+        isolate_a(w, client);
+        w.start_node(B);
+        let mut last = write(w, client, 0)?;
+        for round in 1..=6 {
+            let (there, gone) = if round % 2 == 1 { (B, A) } else { (A, B) };
+            if !w.run_until(5_000, |w| serves(w, there) && w.completed(client) >= last) {
+                return Err(NotReached("it follows"));
+            }
+            w.mend(Host::Client(client), Host::Node(gone)); // Both are reached again: that moves nothing.
+            for _ in 0..10 {
+                complete(w, client, 1)?;
+                w.run_for(100);
+            }
+            if takeovers(w) != 1 + round || !serves(w, there) {
+                w.broken("one move, and no more");
+            }
+            w.cut(Host::Client(client), Host::Node(there));
+            last = write(w, client, 0)?;
+        }
+        Ok(())
+    });
+}
+
+/// Two clients accuse the two nodes of each other: the old one reaches B only, the new one A only. The volume stays where
+/// the newest session is.
+#[test]
+fn an_old_client_takes_the_volume_from_nobody() {
+    for fence in BOTH {
+        scenario(fence, replica(Replica::BelieveAnyClient), |w| {
+            let old = solo(w)?;
+            w.cut(NODE_A, NODE_B);
+            w.start_node(B);
+            w.freeze(Host::Client(old));
+            let new = w.start_client();
+            w.cut(Host::Client(new), NODE_B);
+            reach(w, "the new one is in", |w| w.client_is_open(new))?;
+            w.cut(Host::Client(old), NODE_A);
+            w.thaw(Host::Client(old));
+            stays_at_a(w, new)
+        });
+    }
+}
+
+/// One that has no session yet, and reaches B only: it waits.
+#[test]
+fn a_client_without_a_session_takes_the_volume_from_nobody() {
+    for fence in BOTH {
+        scenario(fence, replica(Replica::BelieveAnyClient), |w| {
+            let client = solo(w)?;
+            w.cut(NODE_A, NODE_B);
+            w.cut(Host::Client(client), NODE_B);
+            w.start_node(B);
+            let late = w.start_client();
+            w.cut(Host::Client(late), NODE_A);
+            stays_at_a(w, client)
+        });
+    }
+}
+
+fn stays_at_a(w: &mut World, client: usize) -> Result<(), NotReached> {
+    let end = w.now_ms() + 3_000;
+    while w.now_ms() < end && serves(w, A) && w.violation().is_none() {
+        complete(w, client, 0)?;
+        w.run_for(50);
+    }
+    if !serves(w, A) {
+        w.broken("it is taken from a client that works by one that has no session");
+    }
+    Ok(())
 }
