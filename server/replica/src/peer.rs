@@ -1,6 +1,6 @@
 //! What is known of the other node: its link, its life signs, its words (rule 15's evidence).
 
-use twinsan_wire::{Epoch, Incarnation, Role};
+use twinsan_wire::{Epoch, Generation, Incarnation, Role};
 
 use crate::ids::LinkId;
 
@@ -58,6 +58,8 @@ pub(crate) struct Missed {
     pub(crate) at: u64,
     /// The epoch that it was said in.
     pub(crate) epoch: Epoch,
+    /// The client's session.
+    pub(crate) generation: Generation,
 }
 
 impl Peer {

@@ -2,7 +2,7 @@
 
 use twinsan_staging::{Accept, Lane};
 use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
-use twinsan_wire::{Blob, ClientMsg, Generation, NodeId, NodeMsg, PeerBody, Refusal, Seq};
+use twinsan_wire::{Blob, ClientMsg, Epoch, Generation, NodeId, NodeMsg, PeerBody, Refusal, Seq};
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
@@ -72,10 +72,10 @@ impl Replica {
             }
             ClientMsg::Heartbeat => {}
             ClientMsg::Unreachable { node, epoch, generation } => {
+                if self.is_sessions_word(conn, epoch, generation) {
+                    self.unreachable(node, epoch, generation);
+                }
                 if epoch == self.superblock.epoch {
-                    if self.is_sessions_word(conn, generation) {
-                        self.unreachable(node);
-                    }
                     self.ask_to_hand_over(node);
                 }
             }
@@ -87,20 +87,24 @@ impl Replica {
         }
     }
 
-    /// Rule 15: only the newest session is believed, as far as this node knows. Outside no connection has it, so that its
-    /// number is all there is to tell it by; a primary acts on what comes by the session's own connection alone.
-    fn is_sessions_word(&self, conn: ConnId, generation: Generation) -> bool {
-        let newest = generation > Generation::ZERO && generation == self.superblock.generation;
-        let serves = matches!(self.state, State::Primary(_));
-        (newest || self.cfg.weak(Weakness::BelieveAnyClient)) && (self.session == Some(conn) || !serves)
+    /// Rule 15: whether the newest session says so, as far as this node knows. A primary knows it by its connection. At any
+    /// other node it may have none, as outside; and such a node may be the last to hear of an epoch, so that the client,
+    /// who heard of it from its writer, may be ahead.
+    fn is_sessions_word(&self, conn: ConnId, epoch: Epoch, generation: Generation) -> bool {
+        let known = self.superblock;
+        if let State::Primary(_) = self.state {
+            return self.session == Some(conn) && (epoch, generation) == (known.epoch, known.generation);
+        }
+        let newest = generation > Generation::ZERO && generation >= known.generation;
+        epoch >= known.epoch && (newest || self.cfg.weak(Weakness::BelieveAnyClient))
     }
 
     /// The client's word on the links that only it can see (rule 15).
-    fn unreachable(&mut self, node: NodeId) {
+    fn unreachable(&mut self, node: NodeId, epoch: Epoch, generation: Generation) {
         if node == self.node() {
             return;
         }
-        self.client_misses_other();
+        self.client_misses_other(epoch, generation);
         match self.state {
             State::Primary(Phase::Join(_)) => self.throw_join_away(),
             State::Primary(Phase::HandingOver { .. }) => self.call_off_hand_over(Obstacle::OtherNotReady),

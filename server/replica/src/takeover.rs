@@ -2,7 +2,7 @@
 //! side, rule 9).
 
 use twinsan_staging::Lane;
-use twinsan_wire::{Incarnation, Members, NodeId, PeerBody, Role, Seq, Superblock};
+use twinsan_wire::{Epoch, Generation, Incarnation, Members, NodeId, PeerBody, Role, Seq, Superblock};
 
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
@@ -57,23 +57,30 @@ impl Replica {
         }
     }
 
-    /// The session's client says, in this epoch, that it can't reach the other node.
-    pub(crate) fn client_misses_other(&mut self) {
-        let (at, epoch) = (self.now, self.superblock.epoch);
-        let before = self.peer.missed.filter(|m| m.epoch == epoch && self.is_fresh(m.at));
-        self.peer.missed = Some(Missed { since: before.map_or(at, |m| m.since), at, epoch });
+    /// A client that counts says that it can't reach the other node.
+    pub(crate) fn client_misses_other(&mut self, epoch: Epoch, generation: Generation) {
+        let at = self.now;
+        let same = |m: &Missed| (m.epoch, m.generation) == (epoch, generation) && self.is_fresh(m.at);
+        let since = self.peer.missed.filter(same).map_or(at, |m| m.since);
+        self.peer.missed = Some(Missed { since, at, epoch, generation });
     }
 
     fn is_fresh(&self, word_at: u64) -> bool {
         self.now.saturating_sub(word_at) < self.cfg.timing.takeover_ms
     }
 
-    /// Whether that counts. Nobody tells a node outside of the sessions and epochs that come; so it looks at the disk
-    /// once more first, lest a client believed whose session has ended.
+    /// Whether it still counts, as things stand. A node outside hears of no epoch that its primary, silent, has begun: it
+    /// looks at the disk once more first, lest a client be believed whose session has ended, and then knows exactly.
     fn is_missed_by_client(&self) -> bool {
         let Some(word) = self.peer.missed.filter(|m| self.is_fresh(m.at)) else { return false };
-        let known = !matches!(self.state, State::Waiting(_)) || self.superblock_as_of >= word.since;
-        word.epoch == self.superblock.epoch && known && !self.cfg.weak(Weakness::DeafToClients)
+        let known = self.superblock;
+        let counts = if let State::Waiting(_) = self.state {
+            let newest = word.generation == known.generation || self.cfg.weak(Weakness::BelieveAnyClient);
+            self.superblock_as_of >= word.since && word.epoch == known.epoch && newest
+        } else {
+            word.epoch >= known.epoch && word.generation >= known.generation
+        };
+        counts && !self.cfg.weak(Weakness::DeafToClients)
     }
 
     /// Rule 15: whether `incarnation` on the other node has ceased to serve, as far as that can be told from here.

@@ -53,6 +53,8 @@ counts! {
     takeovers_rule_5,
     /// Takeovers by another (rule 6).
     takeovers_rule_6,
+    /// Of those, from one that serves and lives, and is not heard: by the client's word (rule 15).
+    taken_from_the_living,
     /// Completed joins (rule 8).
     joins,
     /// Joins thrown away (rule 8).
@@ -126,6 +128,7 @@ impl Counts {
             ("faults", self.faults_total(), 3_000),
             ("takeovers by rule 5", self.takeovers_rule_5, 800),
             ("takeovers by rule 6", self.takeovers_rule_6, 1_200),
+            ("takeovers from the living", self.taken_from_the_living, 100),
             ("joins", self.joins, 2_000),
             ("drops", self.drops, 700),
             ("attaches", self.attaches, 1_200),

@@ -48,6 +48,7 @@ enum Fault {
     CutNodes,
     CutClient,
     Isolate,
+    CutOffAlone,
     DiskFails,
     DiskFailsForBoth,
     PrimaryLosesPaths,
@@ -67,7 +68,7 @@ enum Fault {
 }
 
 /// Kinds by weight.
-const WEIGHTS: [(Fault, u64); 22] = [
+const WEIGHTS: [(Fault, u64); 23] = [
     (Fault::CrashPrimary, 14),
     (Fault::CrashOther, 12),
     (Fault::FreezePrimary, 20),
@@ -75,6 +76,7 @@ const WEIGHTS: [(Fault, u64); 22] = [
     (Fault::CutNodes, 8),
     (Fault::CutClient, 8),
     (Fault::Isolate, 6),
+    (Fault::CutOffAlone, 8),
     (Fault::DiskFails, 6),
     (Fault::DiskFailsForBoth, 3),
     (Fault::PrimaryLosesPaths, 8),
@@ -102,6 +104,7 @@ impl Fault {
             Self::CutNodes => "nodes cut apart",
             Self::CutClient => "client cut from a node",
             Self::Isolate => "node isolated",
+            Self::CutOffAlone => "a lone primary is cut off",
             Self::DiskFails => "a node's disk fails",
             Self::DiskFailsForBoth => "both nodes' disk fails",
             Self::PrimaryLosesPaths => "the primary loses its paths",
@@ -246,6 +249,7 @@ impl World {
                 self.live_client().is_some_and(|c| self.cut_for_a_while(Host::Client(c), Host::Node(node)))
             }
             Fault::Isolate => self.isolate(),
+            Fault::CutOffAlone => self.cut_off_alone(),
             Fault::DiskFails => {
                 let node = self.any_node();
                 self.fail_disk(node)
@@ -330,6 +334,32 @@ impl World {
         } else {
             self.cut_for_a_while(a, b) | self.cut_for_a_while(client, a)
         }
+    }
+
+    /// The primary is left alone, and is cut off from everything but its disk. The other one is started again about then,
+    /// and is all that the client reaches.
+    fn cut_off_alone(&mut self) -> bool {
+        let Some(node) = self.primary_node() else { return false };
+        let other = node.other();
+        if self.net.cut(Host::Node(node), Host::Node(other)).is_some() || self.would_lose_ram(other) {
+            return false;
+        }
+        self.crash_node(other);
+        let started = self.rng.between(1_000, 400_000);
+        self.after(started, Ev::Heal(Remedy::Start(other)));
+        for host in self.cut_off(node) {
+            let mended = self.rng.between(800_000, 2_500_000);
+            self.after(mended, Ev::Heal(Remedy::Mend(Host::Node(node), host)));
+        }
+        true
+    }
+
+    /// Nobody hears a node any more, and it hears nobody; returns whom it was cut off from.
+    pub fn cut_off(&mut self, node: NodeId) -> Vec<Host> {
+        let clients = (0..self.clients.len()).map(Host::Client).filter(|&c| self.process(c) != Process::Down);
+        let hosts: Vec<Host> = clients.chain([Host::Node(node.other())]).collect();
+        hosts.iter().for_each(|&host| self.cut(Host::Node(node), host));
+        hosts
     }
 
     fn fail_disk(&mut self, node: NodeId) -> bool {

@@ -230,6 +230,12 @@ impl World {
 
     fn node_noticed(&mut self, node: NodeId, notice: Notice) {
         self.counts.notice(&notice);
+        if notice == (Notice::TakingOver { member: false }) {
+            let other = node.other();
+            let lives = self.process(Host::Node(other)) == Process::Up && self.role(other) == Some(Role::Primary);
+            let unheard = self.net.cut(Host::Node(node), Host::Node(other)).is_some();
+            self.counts.taken_from_the_living += u64::from(lives && unheard);
+        }
         if notice == Notice::Serving {
             self.serving_begins(node);
         }

@@ -57,6 +57,41 @@ fn every_move_ends() {
     assert!(moved > SEEDS * MOVES / 2, "{moved} moves");
 }
 
+/// Rule 15: who serves alone is cut off from everything but its disk, for good; the other one, started about then and no
+/// member, is all that the client reaches. What waits goes on there, and who was cut off joins when it is back.
+#[test]
+fn a_lone_primary_that_is_cut_off_is_replaced() {
+    for seed in 0..SEEDS {
+        let mut rng = Rng::new(seed);
+        let mut w = world(seed);
+        for _ in 0..3 {
+            // One that attaches has no word yet: it waits until the network is back.
+            must(&mut w, seed, "dual, and a session", |w| w.is_dual() && w.client_is_open(0));
+            let Some(from) = primary(&w) else { continue };
+            w.crash_node(from.other());
+            let pauses = [0, 1].map(|_| rng.below(500) * rng.below(2));
+            w.run_for(pauses[0]);
+            if rng.coin() {
+                w.start_node(from.other());
+                w.run_for(pauses[1]);
+            }
+            let Some(from) = primary(&w) else { continue };
+            w.cut_off(from);
+            w.start_node(from.other());
+            let done = w.counts().writes_completed;
+            must(&mut w, seed, "the other one serves", |w| primary(w) == Some(from.other()));
+            must(&mut w, seed, "writes go on", |w| w.counts().writes_completed > done + 20);
+            let pause = rng.below(1_000);
+            w.run_for(pause);
+            assert_eq!(w.role(from.other()), Some(Role::Primary), "seed {seed}: it stays there");
+            w.mend_all();
+            w.start_node(from); // `local-lock` has killed it.
+        }
+        w.finish();
+        assert_eq!(w.violation(), None, "seed {seed}");
+    }
+}
+
 fn switch_over(w: &mut World, seed: u64, from: NodeId) {
     let fenced = w.counts().takeovers_rule_5;
     must(w, seed, "nothing is in the way", |w| w.obstacle(from).is_none());

@@ -91,6 +91,32 @@ fn an_epoch_that_the_client_has_not_heard_of() {
     }
 }
 
+/// B joins; A's word that it is a member, which the client has heard, does not get through to it any more. So the client
+/// knows a newer epoch than B, and the disk before long one that is newer still.
+#[test]
+fn a_joiner_that_has_not_heard_the_end_of_its_join() {
+    for fence in BOTH {
+        passes(fence, |w| {
+            let client = solo(w)?;
+            complete(w, client, 0)?;
+            w.hold_messages(|from, _, item| from == NODE_A && matches!(item, Item::Peer(m) if is_of_two(&m.body)));
+            w.start_node(B);
+            reach(w, "A has let it in", |w| settled_members(w) == 2)?;
+            w.run_for(5);
+            isolate_a(w, client);
+            reach(w, "A serves alone again", |w| serves(w, A) && settled_members(w) == 1)?;
+            if w.role(B) != Some(Role::Joining) {
+                return Err(NotReached("B has heard nothing"));
+            }
+            b_goes_on(w, client)
+        });
+    }
+}
+
+fn is_of_two(body: &PeerBody) -> bool {
+    matches!(body, PeerBody::Announce { superblock } if superblock.members.is_dual())
+}
+
 /// Its network comes back: it is outside, finds who serves, and joins. Nobody moves again.
 #[test]
 fn back_from_the_silence_it_joins() {

@@ -187,16 +187,18 @@ fn a_primary_hears_the_sessions_connection_only() {
     assert!(!rig.status().dual, "{:?}", rig.status());
 }
 
-/// A member that no connection has the session at: the client has not heard yet that it is one.
+/// A member in epoch 2 and session 1 that no connection has the session at: the client has not heard yet that it is one, or
+/// has heard of more from the primary than that could tell the member.
 #[test]
-fn a_member_hears_a_client_that_has_not_resumed() {
-    for (session, moved) in [(1, true), (0, false)] {
+fn a_member_hears_a_client_that_knows_as_much_or_more() {
+    let told = [(2, 1, true), (3, 1, true), (3, 2, true), (1, 1, false), (3, 0, false), (2, 0, false)];
+    for (epoch, session, moved) in told {
         let mut rig = Rig::secondary();
         rig.hold(|a| matches!(a, Action::Probe | Action::ReadHeartbeat));
         rig.event(Event::ClientUp { conn: ConnId(1) });
         rig.event(Event::LinkDown { link: LinkId(1) });
-        wait_unheard(&mut rig, 3000, |rig| rig.client(1, unreachable(Epoch(2), Generation(session))));
-        assert_eq!(rig.status().role == Role::Primary, moved);
+        wait_unheard(&mut rig, 3000, |rig| rig.client(1, unreachable(Epoch(epoch), Generation(session))));
+        assert_eq!(rig.status().role == Role::Primary, moved, "epoch {epoch}, session {session}");
     }
 }
 
