@@ -62,8 +62,11 @@ impl Replica {
     /// What nobody has told: a hint, as long as there is no fence.
     fn learn_from_disk(&mut self, superblock: Superblock) {
         self.superblock_as_of = self.superblock_read_at;
-        let before = self.other_member();
+        let (before, counter) = (self.other_member(), self.superblock.counter);
         self.superblock = superblock;
+        if superblock.counter != counter {
+            self.peer.disk_moved_at = self.now; // Who writes it lives, as with a heartbeat.
+        }
         if self.other_member().is_some_and(|named| before != Some(named)) {
             self.peer.refused = false; // Somebody has run there since; the next probe tells whether he still does.
         }

@@ -70,13 +70,15 @@ impl Replica {
     }
 
     /// Whether it still counts, as things stand. A node outside hears of no epoch that its primary, silent, has begun: it
-    /// looks at the disk once more first, lest a client be believed whose session has ended, and then knows exactly.
+    /// looks at the disk once more first, lest a client be believed whose session has ended, and then knows exactly. It
+    /// waits until that primary is alone: one that lives drops a member that is gone, and may be about to mark as in use
+    /// what is marked clean.
     fn is_missed_by_client(&self) -> bool {
         let Some(word) = self.peer.missed.filter(|m| self.is_fresh(m.at)) else { return false };
         let known = self.superblock;
         let counts = if let State::Waiting(_) = self.state {
             let newest = word.generation == known.generation || self.cfg.weak(Weakness::BelieveAnyClient);
-            self.superblock_as_of >= word.since && word.epoch == known.epoch && newest
+            self.superblock_as_of >= word.since && word.epoch == known.epoch && newest && !known.members.is_dual()
         } else {
             word.epoch >= known.epoch && word.generation >= known.generation
         };
@@ -249,7 +251,10 @@ impl Replica {
             None => self.peer.shows_no_life(self.now, self.cfg.timing.takeover_ms),
         };
         let idle = match self.peer.role {
-            Some(Role::Waiting | Role::Refusing | Role::Secondary | Role::Leaving | Role::Fenced) => true,
+            // A joiner waits for one that can't let it in any more.
+            Some(Role::Waiting | Role::Refusing | Role::Joining | Role::Secondary | Role::Leaving | Role::Fenced) => {
+                true
+            }
             // It can't go on, and has not got so far that it could ask (rule 11).
             Some(Role::TakingOver) => !self.peer.paths,
             _ => false,

@@ -215,7 +215,7 @@ impl World {
         self.after(gap, Ev::Fault);
     }
 
-    fn primary_node(&self) -> Option<NodeId> {
+    pub(crate) fn primary_node(&self) -> Option<NodeId> {
         NodeId::BOTH.into_iter().find(|n| self.nodes[n.index()].role() == Some(Role::Primary))
     }
 
@@ -223,12 +223,12 @@ impl World {
         self.primary_node().map(NodeId::other)
     }
 
-    fn any_node(&mut self) -> NodeId {
+    pub(crate) fn any_node(&mut self) -> NodeId {
         if self.rng.coin() { NodeId::A } else { NodeId::B }
     }
 
     /// A third of the time soon, else later than any timeout.
-    fn mend_after(&mut self, remedy: Remedy) {
+    pub(crate) fn mend_after(&mut self, remedy: Remedy) {
         let delay = if self.rng.below(3) == 0 {
             self.rng.between(1_000, 100_000)
         } else {
@@ -292,7 +292,7 @@ impl World {
     }
 
     /// The superblock names two members, or may when a write in flight lands, and only this one is alive.
-    fn would_lose_ram(&self, node: NodeId) -> bool {
+    pub(crate) fn would_lose_ram(&self, node: NodeId) -> bool {
         self.disk.possible_superblocks().iter().any(|superblock| {
             let alive = |n: NodeId| superblock.members.of(n).and_then(|i| self.life_behind(n, i)).is_some();
             superblock.members.is_dual() && !superblock.clean && alive(node) && !alive(node.other())
@@ -312,54 +312,6 @@ impl World {
             self.mend_after(Remedy::Thaw(host));
         }
         true
-    }
-
-    fn cut_for_a_while(&mut self, a: Host, b: Host) -> bool {
-        if self.net.cut(a, b).is_some() {
-            return false;
-        }
-        self.cut(a, b);
-        self.mend_after(Remedy::Mend(a, b));
-        true
-    }
-
-    /// A node loses all its links at once, or the client does.
-    fn isolate(&mut self) -> bool {
-        let Some(client) = self.live_client() else { return false };
-        let client = Host::Client(client);
-        let node = self.any_node();
-        let (a, b) = (Host::Node(node), Host::Node(node.other()));
-        if self.rng.below(3) == 0 {
-            self.cut_for_a_while(client, a) | self.cut_for_a_while(client, b)
-        } else {
-            self.cut_for_a_while(a, b) | self.cut_for_a_while(client, a)
-        }
-    }
-
-    /// The primary is left alone, and is cut off from everything but its disk. The other one is started again about then,
-    /// and is all that the client reaches.
-    fn cut_off_alone(&mut self) -> bool {
-        let Some(node) = self.primary_node() else { return false };
-        let other = node.other();
-        if self.net.cut(Host::Node(node), Host::Node(other)).is_some() || self.would_lose_ram(other) {
-            return false;
-        }
-        self.crash_node(other);
-        let started = self.rng.between(1_000, 400_000);
-        self.after(started, Ev::Heal(Remedy::Start(other)));
-        for host in self.cut_off(node) {
-            let mended = self.rng.between(800_000, 2_500_000);
-            self.after(mended, Ev::Heal(Remedy::Mend(Host::Node(node), host)));
-        }
-        true
-    }
-
-    /// Nobody hears a node any more, and it hears nobody; returns whom it was cut off from.
-    pub fn cut_off(&mut self, node: NodeId) -> Vec<Host> {
-        let clients = (0..self.clients.len()).map(Host::Client).filter(|&c| self.process(c) != Process::Down);
-        let hosts: Vec<Host> = clients.chain([Host::Node(node.other())]).collect();
-        hosts.iter().for_each(|&host| self.cut(Host::Node(node), host));
-        hosts
     }
 
     fn fail_disk(&mut self, node: NodeId) -> bool {

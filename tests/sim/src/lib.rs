@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod config;
 mod counts;
+mod cuts;
 mod disk;
 mod event;
 mod faults;

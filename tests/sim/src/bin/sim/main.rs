@@ -167,7 +167,7 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 15] = [
+const SCRIPTED: [(&str, &str); 16] = [
     ("admit-too-early", "section8::revived_write"),
     ("join-too-early", "section8::join_too_early"),
     ("keep-offered", "section8::resumed_too_low"),
@@ -183,6 +183,7 @@ const SCRIPTED: [(&str, &str); 15] = [
     ("ask-anybody", "paths::asked_the_wrong_one"),
     ("deaf-to-asking", "paths::a_primary_without_paths_asks"),
     ("deaf-to-clients", "daggers::the_clients_word"),
+    ("believe-any-client", "word::an_old_client_takes_the_volume_from_nobody"),
 ];
 
 /// Each wrong wording in a process of its own, as a machine's assertion that catches it ends the process.
