@@ -87,6 +87,32 @@ fn no_session_is_not_the_session_of_a_volume_that_was_never_attached() {
     assert!(!moves(superblock, unreachable(EPOCH, Generation::ZERO)));
 }
 
+/// A living primary drops a member that is gone, and is alone soon. Until then it may be about to mark as in use what is
+/// marked clean, and hold what nobody else does.
+#[test]
+fn a_word_against_one_of_two_moves_nothing() {
+    let members = alone(1).members.with(Member { node: NodeId::B, incarnation: other(7) });
+    for clean in [true, false] {
+        assert!(!moves(Superblock { members, clean, ..alone(1) }, unreachable(EPOCH, SESSION)), "clean {clean}");
+    }
+}
+
+/// Its heartbeat block stands still, and its superblock does not: it lives.
+#[test]
+fn who_writes_superblocks_lives() {
+    let mut rig = cut_off(alone(1));
+    rig.hold(|a| *a == Action::Probe);
+    rig.settle();
+    for _ in 0..10 {
+        rig.wait(500);
+        rig.disk.superblock.counter += 1;
+        rig.disk.superblock.clean ^= true;
+    }
+    assert!(!rig.said().iter().any(is_fence));
+    rig.wait(2000);
+    assert_eq!(rig.status().role, Role::Primary);
+}
+
 /// The link between the nodes is well, and so is the primary, as far as this node knows.
 #[test]
 fn a_word_against_one_that_is_heard_moves_nothing() {
@@ -246,4 +272,21 @@ fn a_refusal_from_before_the_superblock_says_nothing_of_whom_it_names() {
     wait_unheard(&mut rig, 5000, |_| {});
     assert_eq!((rig.status().superblock.epoch, rig.status().role), (epoch, Role::Waiting));
     assert!(!rig.said().iter().any(is_fence));
+}
+
+/// Whoever fenced has ended before it wrote; its next life, which has fenced nobody, was accepted as a joiner by one that did
+/// not know yet. It waits for that one, and so must not be waited for.
+#[test]
+fn a_joiner_does_not_keep_one_that_was_fenced_from_going_on() {
+    let mut rig = Rig::attached();
+    rig.joining(1);
+    rig.hold(|a| matches!(a, Action::WriteHeartbeat { .. } | Action::CheckFence));
+    rig.wait(300);
+    rig.end(|a| matches!(a, Action::WriteHeartbeat { .. }), Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    rig.end(|a| *a == Action::CheckFence, Event::FenceChecked { own: false });
+    assert_eq!(rig.status().role, Role::Fenced);
+    rig.wait_with(500, 1, 1, Role::Joining);
+    assert_eq!(rig.status().role, Role::Fenced, "it may be that one which has fenced");
+    rig.wait_with(5000, 1, 1, Role::Joining);
+    assert_eq!(rig.status().role, Role::Primary);
 }
