@@ -155,6 +155,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: links::cut_secondary_network,
     },
     Scenario {
+        name: "cut-solo-network",
+        about: "all links of a node that serves alone are cut: the one outside takes over by the client's word",
+        run: links::cut_solo_network,
+    },
+    Scenario {
         name: "cut-client-off",
         about: "both of the client's links are cut: requests wait",
         run: links::cut_client_off,

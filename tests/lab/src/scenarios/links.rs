@@ -73,6 +73,24 @@ pub(super) fn cut_secondary_network(stage: &mut Stage) -> Result<()> {
     cut_network(stage, false)
 }
 
+/// One after the other: the nodes lose each other, then the client the one that serves alone. Its word moves the other one, which
+/// is outside, and to which everything completed is on the disk (rules 15 and 6).
+pub(super) fn cut_solo_network(stage: &mut Stage) -> Result<()> {
+    let run = Running::start(stage)?;
+    let (old, new) = (run.primary, run.secondary());
+    stage.lab.cable(Link::Inter).cut();
+    run.until_solo(&stage.lab, old)?;
+    run.load.goes_on(SOME)?;
+    stage.lab.cable(client_link(old)).cut();
+    run.until_solo(&stage.lab, new)?;
+    run.load.goes_on(SOME)?;
+    for link in [Link::Inter, client_link(old)] {
+        stage.lab.cable(link).mend();
+    }
+    ensure!(run.pair.until_dual(&stage.lab)? == new, "the primary is another one now");
+    run.finish(stage, PAUSE)
+}
+
 /// Requests wait, and none fails.
 pub(super) fn cut_client_off(stage: &mut Stage) -> Result<()> {
     let run = Running::start(stage)?;
