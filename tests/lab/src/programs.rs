@@ -11,11 +11,12 @@ const PROGRAMS: [&str; 4] = ["twinsand", "twinsan", "twinsan-perf", "lab-guest"]
 /// Examples: tools for what only real parts can show.
 const EXAMPLES: [&str; 2] = ["pr-lab", "rdma-conformance"];
 /// The guests' scripts.
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     ("init", include_str!("../guest/init")),
     ("links", include_str!("../guest/links")),
     ("shelf", include_str!("../guest/shelf")),
     ("san", include_str!("../guest/san")),
+    ("state", include_str!("../guest/state")),
 ];
 
 /// Builds the programs with the cargo that runs us; without one they have to be beside our own program.

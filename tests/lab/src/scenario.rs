@@ -76,6 +76,9 @@ impl Scenario {
         let mut stage = Stage { lab, notes: Vec::new(), logs: logs.to_path_buf() };
         row.error = (self.run)(&mut stage).err().map(|error| format!("{error:#}"));
         row.time = begin.elapsed();
+        if row.failed() {
+            stage.lab.log_state();
+        }
         row.notes = stage.notes;
         (row, Some(stage.lab))
     }

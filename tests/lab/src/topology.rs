@@ -33,6 +33,9 @@ pub const DISK: &str = "/dev/mapper/mpatha";
 /// The disk's serial number, after which the shelf names its file of reservations.
 pub const SERIAL: &str = "shelf0001";
 
+/// A host says in less than this what it waits for.
+const STATE: Duration = Duration::from_secs(10);
+
 /// The run's folder: short, as sockets' paths have to be.
 const PREFIX: &str = "twinsan-lab-";
 /// The lock in it.
@@ -265,6 +268,16 @@ impl Lab {
             ensure!(output.code == 0, "setting up {} failed ({}):\n{}", host.name(), output.code, output.text);
         }
         Ok(())
+    }
+
+    /// Has every host that answers log what its processes wait for (`HOST.state.log`).
+    pub fn log_state(&self) {
+        let ask = |&host: &Host| self.node(host).spawn("state", "sh /lab/guest/state").ok();
+        let jobs: Vec<Job> = HOSTS.iter().filter_map(ask).collect();
+        for job in jobs {
+            // One that is frozen, or hangs, has said what it could.
+            let _ = job.wait(STATE);
+        }
     }
 
     /// Pulls the plugs of some hosts and switches them on again, on the same cables, as fresh as after a boot.
