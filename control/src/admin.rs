@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{AdminError, MAX_LINE_BYTES, ask, read_line, write_line};
 pub use status::{
-    DiskPathStatus, DiskStatus, HandoverState, HandoverStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus,
-    PathState, PeerStatus, SessionStatus, VolumeStatus,
+    DiskPathStatus, DiskStatus, DrainStatus, HandoverState, HandoverStatus, LaneStatus, MemberStatus, MemoryStatus,
+    NodeStatus, PathState, PeerStatus, SessionStatus, VolumeStatus,
 };
 
 /// What an administrator asks: `{"request":"status"}`.

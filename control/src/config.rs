@@ -26,6 +26,7 @@
 //! drop_ms = 500
 //! join_ms = 2000
 //! flush_rest_ms = 100
+//! takeover_budget_ms = 0
 //! spin_us = 100
 //! ```
 //!
@@ -125,13 +126,24 @@ pub struct Timing {
     pub join_ms: u64,
     /// While both nodes hold every completed write, how long the flusher gathers after each batch. 0: not at all.
     pub flush_rest_ms: u64,
+    /// While both nodes hold every completed write, no more is in RAM only than the disk takes in so long. 0: as much as
+    /// the lane holds.
+    pub takeover_budget_ms: u64,
     /// How long a reactor polls before it sleeps, in microseconds. Buys the wake-up's latency with a core's time.
     pub spin_us: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, takeover_ms: 1000, drop_ms: 500, join_ms: 2000, flush_rest_ms: 100, spin_us: 100 }
+        Self {
+            heartbeat_ms: 50,
+            takeover_ms: 1000,
+            drop_ms: 500,
+            join_ms: 2000,
+            flush_rest_ms: 100,
+            takeover_budget_ms: 0,
+            spin_us: 100,
+        }
     }
 }
 

@@ -299,6 +299,7 @@ fn replica_config(config: &Config, node: NodeId, geometry: Geometry, identity: &
         drop_ms: config.timing.drop_ms,
         join_ms: config.timing.join_ms,
         flush_rest_ms: config.timing.flush_rest_ms,
+        takeover_budget_ms: config.timing.takeover_budget_ms,
         ..Timing::default()
     };
     ReplicaConfig::new(node, geometry, identity.blocks, timing, MAX_BATCH_BYTES)

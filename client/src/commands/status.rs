@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
-use twinsan_control::admin::{NodeStatus, PathState, Request, Response, VolumeStatus, ask};
+use twinsan_control::admin::{DrainStatus, LaneStatus, NodeStatus, PathState, Request, Response, VolumeStatus, ask};
 use twinsan_control::{Config, Size};
 use twinsan_wire::Role;
 
@@ -112,6 +112,7 @@ fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result
         lane.durable,
         lane.released
     )?;
+    show_drain(f, lane)?;
     let well = if volume.disk.well { "well" } else { "IN TROUBLE" };
     let paths = if volume.disk.path_state == PathState::None { ", paths: none" } else { "" };
     writeln!(f, "    disk {}: {well}{paths}, {} errors", volume.disk.path, volume.disk.errors)?;
@@ -131,4 +132,28 @@ fn show_volume(f: &mut fmt::Formatter<'_>, volume: &VolumeStatus) -> fmt::Result
     let locked = if volume.memory.locked { "locked" } else { "NOT locked" };
     writeln!(f, "    memory: {} MiB in {} pages, {locked}", volume.memory.bytes >> 20, volume.memory.pages)?;
     volume.memory.advice.iter().try_for_each(|advice| writeln!(f, "      {advice}"))
+}
+
+/// What a takeover would have to write, and what the last one had to.
+fn show_drain(f: &mut fmt::Formatter<'_>, lane: &LaneStatus) -> fmt::Result {
+    if let (Some(pace), Some(ms)) = (lane.flush_bytes_per_s, lane.drain_ms) {
+        let held = if lane.at_budget { "; writes wait for it (takeover_budget_ms)" } else { "" };
+        writeln!(f, "    the disk takes {}/s: a takeover now would write for {ms} ms{held}", Mib(pace))?;
+    }
+    if let Some(DrainStatus { blobs, bytes, ms }) = lane.last_drain {
+        let pace = (bytes * 1000).checked_div(ms).map_or_else(String::new, |pace| format!(", {}/s", Mib(pace)));
+        writeln!(f, "    last takeover here: {blobs} blobs, {} written in {ms} ms{pace}", Mib(bytes))?;
+    }
+    Ok(())
+}
+
+/// Bytes that nobody has chosen, to be compared.
+struct Mib(u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
+        let mib = self.0 as f64 / f64::from(1 << 20);
+        write!(f, "{mib:.1} MiB")
+    }
 }

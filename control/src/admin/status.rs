@@ -162,8 +162,34 @@ pub struct LaneStatus {
     pub staged_bytes: u64,
     /// Since the oldest of them has been there; zero without any.
     pub staged_age_ms: u64,
+    /// In how many nodes' RAM a completed write of them is, and nowhere else; zero: each is on the disk.
+    #[serde(default)]
+    pub copies: u8,
+    /// Bytes that the disk takes in a second, measured over the last batches; `None`: not measured yet.
+    #[serde(default)]
+    pub flush_bytes_per_s: Option<u64>,
+    /// How long a takeover would have to write, at that rate.
+    #[serde(default)]
+    pub drain_ms: Option<u64>,
+    /// Writes that both nodes hold wait for the disk, as `takeover_budget_ms` is used up.
+    #[serde(default)]
+    pub at_budget: bool,
+    /// What this node's last takeover had to write before it served.
+    #[serde(default)]
+    pub last_drain: Option<DrainStatus>,
     /// Reads that have not been answered.
     pub open_reads: u64,
+}
+
+/// What a takeover had to write before it served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Blobs that were staged.
+    pub blobs: u64,
+    /// Bytes of the disk that they cover.
+    pub bytes: u64,
+    /// Until they were past the disk's cache.
+    pub ms: u64,
 }
 
 /// The staging memory of a volume.

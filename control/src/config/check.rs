@@ -182,6 +182,10 @@ impl Checker<'_> {
             let why = format!("what a takeover has to write grows with it; write 0 to {MAX_FLUSH_REST_MS}");
             return wrong("flush_rest_ms", timing.flush_rest_ms, why);
         }
+        if timing.takeover_budget_ms > MAX_MS {
+            let why = format!("write 0 (no bound but the lane's size) to {MAX_MS}");
+            return wrong("takeover_budget_ms", timing.takeover_budget_ms, why);
+        }
         if timing.spin_us > MAX_SPIN_US {
             return wrong("spin_us", timing.spin_us, format!("write 0 to {MAX_SPIN_US}"));
         }

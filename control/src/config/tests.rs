@@ -91,8 +91,15 @@ fn everything_can_be_said() {
     assert_eq!(volume.key_file.as_deref(), Some(Path::new("/etc/twinsan/db.key")));
     assert_eq!(volume.staging, Size::mib(256));
     assert!(!volume.integrity);
-    let expected =
-        Timing { heartbeat_ms: 20, takeover_ms: 400, drop_ms: 200, join_ms: 2000, flush_rest_ms: 0, spin_us: 50 };
+    let expected = Timing {
+        heartbeat_ms: 20,
+        takeover_ms: 400,
+        drop_ms: 200,
+        join_ms: 2000,
+        flush_rest_ms: 0,
+        takeover_budget_ms: 0,
+        spin_us: 50,
+    };
     assert_eq!(config.timing, expected);
 }
 
@@ -155,7 +162,7 @@ fn unknown_and_missing_keys_show_their_place() {
         &format!("{NODES}{VOLUME}[timing]\nheartbeat = 50"),
         "heartbeat = 50",
         "unknown field `heartbeat`, expected one of `heartbeat_ms`, `takeover_ms`, `drop_ms`, `join_ms`, \
-         `flush_rest_ms`, `spin_us`",
+         `flush_rest_ms`, `takeover_budget_ms`, `spin_us`",
     );
 }
 
@@ -290,6 +297,11 @@ fn times_keep_their_relations() {
         refused(&timing(&format!("{key} = 600001")), &format!("[timing]: {key} = 600001: write at most 600000"));
         parse(&timing(&format!("{key} = 101"))).expect("just enough");
     }
+    refused(
+        &timing("takeover_budget_ms = 600001"),
+        "[timing]: takeover_budget_ms = 600001: write 0 (no bound but the lane's size) to 600000",
+    );
+    parse(&timing("takeover_budget_ms = 2000")).expect("a bound");
     refused(
         &timing("flush_rest_ms = 1001"),
         "[timing]: flush_rest_ms = 1001: what a takeover has to write grows with it; write 0 to 1000",

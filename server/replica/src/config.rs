@@ -45,6 +45,8 @@ pub struct Timing {
     /// While dual, between the end of a flush batch and the next one, unless a whole batch is due or the lane fills:
     /// the disk's work then does not run into the next write's way, and blocks written again meanwhile are written once.
     pub flush_rest_ms: u64,
+    /// While dual, no more may be in RAM only than the disk takes in so long. 0: as much as the lane holds.
+    pub takeover_budget_ms: u64,
     /// Between two tries of a disk operation that failed, or of a request to join.
     pub retry_ms: u64,
     /// The longest random wait of who was fenced or turned away (rule 15).
@@ -64,6 +66,7 @@ impl Default for Timing {
             leave_ms: 3000,
             clean_ms: 60_000,
             flush_rest_ms: 100,
+            takeover_budget_ms: 0,
             retry_ms: 100,
             backoff_max_ms: 4000,
         }

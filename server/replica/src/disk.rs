@@ -147,7 +147,11 @@ impl Replica {
         }
     }
 
-    pub(crate) fn batch_ended(&mut self, batch: u64, result: Result<(), DiskError>) {
+    pub(crate) fn batch_ended(&mut self, batch: u64, result: Result<(), DiskError>, us: u64) {
+        if result.is_ok() {
+            let bytes = self.flusher.blocks_of(batch) * u64::from(self.cfg.geometry.block_bytes());
+            self.pace.took(bytes, us);
+        }
         if !self.flusher.ended(batch, result.is_ok()) {
             return; // From before: it would tell of a disk trouble that no later batch may ever clear.
         }
@@ -273,6 +277,9 @@ impl Replica {
 
     /// Both nodes hold what completes, so that nobody waits for the disk: what is due may gather for a moment.
     fn gathers(&self) -> bool {
+        if self.is_at_budget() {
+            return false;
+        }
         let dual = matches!(self.state, State::Primary(Phase::Dual { .. })) && self.attach.is_none();
         dual && self.flusher.rests_until.is_some_and(|until| self.now < until)
     }

@@ -36,6 +36,8 @@ pub enum Event {
         batch: u64,
         /// The outcome of all.
         result: Result<(), DiskError>,
+        /// From its start to its end, in microseconds.
+        us: u64,
     },
     /// Answers [`crate::Action::ReadDisk`].
     DiskRead {

@@ -40,6 +40,8 @@ pub(crate) struct Flusher {
 struct InFlight {
     number: u64,
     upto: Seq,
+    /// What it writes.
+    blocks: u64,
     /// For each blob of the batch, what it was left out for.
     waits_for: Vec<Seq>,
     /// Ended and failed, or its positions were declared void: it no longer counts.
@@ -118,11 +120,17 @@ impl Flusher {
         let number = self.next_batch;
         self.next_batch += 1;
         self.issued = self.issued.max(upto);
-        self.in_flight.push(InFlight { number, upto, waits_for, void: false });
+        let blocks = writes.iter().map(|w| w.blocks).sum();
+        self.in_flight.push(InFlight { number, upto, blocks, waits_for, void: false });
         if writes.is_empty() {
             self.ended(number, true);
         }
         Some((number, writes))
+    }
+
+    /// What a batch in flight writes.
+    pub(crate) fn blocks_of(&self, number: u64) -> u64 {
+        self.in_flight.iter().find(|b| b.number == number).map_or(0, |b| b.blocks)
     }
 
     /// A batch has ended. After a failure it is due again, as a whole. False: it no longer counts.

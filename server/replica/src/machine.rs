@@ -17,6 +17,7 @@ use twinsan_wire::{Incarnation, Member, NodeId, Role, Seq, Superblock};
 use crate::action::{Action, Notice};
 use crate::config::ReplicaConfig;
 use crate::event::Event;
+use crate::exposure::{Drained, Exposure, Pace};
 use crate::flush::Flusher;
 use crate::handover::HandedOver;
 use crate::ids::ConnId;
@@ -48,6 +49,10 @@ pub struct Replica {
     pub(crate) lane: Option<Lane>,
     pub(crate) index: Index,
     pub(crate) flusher: Flusher,
+    pub(crate) pace: Pace,
+    /// While dual, with a takeover budget.
+    pub(crate) exposure: Exposure,
+    pub(crate) drained: Option<Drained>,
     pub(crate) reads: Reads,
     /// All clients' connections.
     pub(crate) clients: BTreeMap<ConnId, Client>,
@@ -171,6 +176,8 @@ pub(crate) struct Timers {
     pub(crate) ask_at: u64,
     /// When something was last staged.
     pub(crate) staged_at: u64,
+    /// Rule 5: when the drain began.
+    pub(crate) drain_began: u64,
 }
 
 impl Replica {
@@ -195,6 +202,9 @@ impl Replica {
             lane: None,
             index: Index::new(),
             flusher: Flusher::new(Seq::ZERO),
+            pace: Pace::default(),
+            exposure: Exposure::default(),
+            drained: None,
             reads: Reads::default(),
             clients: BTreeMap::new(),
             session: None,
@@ -249,7 +259,7 @@ impl Replica {
                 self.heartbeat_written(result);
             }
             Event::HeartbeatRead(result) => self.heartbeat_read(result),
-            Event::Flushed { batch, result } => self.batch_ended(batch, result),
+            Event::Flushed { batch, result, us } => self.batch_ended(batch, result, us),
             Event::DiskRead { token, result } => self.disk_read(token, result),
             Event::Admitted(result) => self.admitted(result),
             Event::FenceHeld(result) => self.fence_held(result),
@@ -281,6 +291,7 @@ impl Replica {
         self.advance_clean();
         self.advance_leaving();
         self.advance_asking();
+        self.follow_exposure();
         self.pump_reads();
         self.pump_release();
         self.pump_completion();

@@ -30,7 +30,7 @@ impl Replica {
             Phase::Join(join) if self.join_gate(join) => self.flusher.flushed().min(join.acked.unwrap_or(Seq::ZERO)),
             Phase::Solo | Phase::Join(_) => self.flusher.flushed(),
             Phase::Dual { .. } if self.may_be_clean() => self.completed,
-            Phase::Dual { acked, .. } => self.received().min(acked),
+            Phase::Dual { acked, .. } => self.received().min(acked).min(self.within_budget()),
             Phase::Dropping { .. } | Phase::HandingOver { .. } => self.completed,
         };
         allowed.max(self.completed)

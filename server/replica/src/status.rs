@@ -3,6 +3,7 @@
 use twinsan_wire::{Generation, Incarnation, PeerBody, Role, Seq, Superblock};
 
 use crate::action::Action;
+use crate::exposure::Drained;
 use crate::handover::HandedOver;
 use crate::machine::Replica;
 use crate::state::{Phase, State, TakeOver};
@@ -38,6 +39,12 @@ pub struct Status {
     pub released: Seq,
     /// Payload bytes staged and not released.
     pub staged_bytes: u64,
+    /// Bytes that the disk would take in a second, at the pace of the last batches; `None`: not measured yet.
+    pub flush_bytes_per_s: Option<u64>,
+    /// Writes that both nodes hold wait for the disk, as the takeover budget is used up.
+    pub at_budget: bool,
+    /// What the last takeover had to write before it served (rule 5).
+    pub drained: Option<Drained>,
     /// Open reads.
     pub reads: usize,
     /// The disk fails.
@@ -73,6 +80,9 @@ impl Replica {
             flushed: self.flusher.flushed(),
             released: self.released(),
             staged_bytes: self.lane.as_ref().map_or(0, staged),
+            flush_bytes_per_s: self.pace.within(1000),
+            at_budget: self.is_at_budget(),
+            drained: self.drained,
             reads: self.reads.open.len(),
             disk_trouble: self.failing.any(),
             paths: self.reaches_disk(),

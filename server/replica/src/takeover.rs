@@ -370,12 +370,16 @@ impl Replica {
             self.flusher.forget(self.released());
         }
         let target = self.received();
+        self.timers.drain_began = self.now;
         self.enter(State::TakingOver(TakeOver::Draining { target }));
     }
 
     pub(crate) fn advance_takeover(&mut self) {
         match self.state {
-            State::TakingOver(TakeOver::Draining { target }) if self.flusher.flushed() >= target => self.take_over(),
+            State::TakingOver(TakeOver::Draining { target }) if self.flusher.flushed() >= target => {
+                self.note_drained(target);
+                self.take_over();
+            }
             State::TakingOver(TakeOver::Reading)
                 if !self.reading_superblock && self.superblock_write.is_none() && self.now >= self.timers.reread_at =>
             {

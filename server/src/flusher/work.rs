@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use twinsan_replica::{DiskError, Event, FenceError, Piece, ReadToken, SlotRead, Source, WriteRange};
@@ -26,7 +27,7 @@ enum Pending {
     WriteSuperblock,
     WriteHeartbeat,
     ReadHeartbeat,
-    Flush { batch: u64 },
+    Flush { batch: u64, since: Instant },
     Read { token: ReadToken },
 }
 
@@ -119,7 +120,7 @@ impl Worker {
             Job::ReadHeartbeat => (VolumeOp::ReadHeartbeat, Pending::ReadHeartbeat),
             Job::Flush { batch, writes } => {
                 let writes = writes.iter().map(|write| self.block_write(write)).collect();
-                (VolumeOp::Write(writes), Pending::Flush { batch })
+                (VolumeOp::Write(writes), Pending::Flush { batch, since: Instant::now() })
             }
             Job::Read { token, offset, pieces } => {
                 (VolumeOp::Read(self.block_reads(offset, &pieces)), Pending::Read { token })
@@ -259,7 +260,10 @@ impl Worker {
             Pending::WriteSuperblock => Event::SuperblockWritten(self.judged(Kind::SuperblockWrite, result).map(drop)),
             Pending::WriteHeartbeat => Event::HeartbeatWritten(self.judged(Kind::HeartbeatWrite, result).map(drop)),
             Pending::ReadHeartbeat => Event::HeartbeatRead(self.heartbeat(result)),
-            Pending::Flush { batch } => Event::Flushed { batch, result: self.judged(Kind::Write, result).map(drop) },
+            Pending::Flush { batch, since } => {
+                let us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+                Event::Flushed { batch, result: self.judged(Kind::Write, result).map(drop), us }
+            }
             Pending::Read { token } => Event::DiskRead { token, result: self.judged(Kind::Read, result).map(drop) },
         }
     }

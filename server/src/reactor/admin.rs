@@ -1,11 +1,11 @@
 //! The control thread's requests.
 
 use twinsan_control::admin::{
-    DiskPathStatus, DiskStatus, HandoverState, HandoverStatus, LaneStatus, MemberStatus, MemoryStatus, NodeStatus,
-    PathState, PeerStatus, Request, Response, SessionStatus, VolumeStatus,
+    DiskPathStatus, DiskStatus, DrainStatus, HandoverState, HandoverStatus, LaneStatus, MemberStatus, MemoryStatus,
+    NodeStatus, PathState, PeerStatus, Request, Response, SessionStatus, VolumeStatus,
 };
 use twinsan_fabric::Fabric;
-use twinsan_replica::{Event, HandedOver, Obstacle};
+use twinsan_replica::{Drained, Event, HandedOver, Obstacle};
 use twinsan_sas::multipath::{PathStatus, Watch};
 use twinsan_wire::layout::descriptor_slot;
 use twinsan_wire::limits::LANE_SLOTS;
@@ -177,6 +177,11 @@ fn lane(volume: &Volume, status: &twinsan_replica::Status, now: u64) -> LaneStat
         staged_blobs,
         staged_bytes: status.staged_bytes,
         staged_age_ms: if staged_blobs == 0 { 0 } else { now.saturating_sub(oldest) },
+        copies: if status.dual { 2 } else { 0 },
+        flush_bytes_per_s: status.flush_bytes_per_s,
+        drain_ms: status.flush_bytes_per_s.and_then(|rate| (status.staged_bytes * 1000).checked_div(rate)),
+        at_budget: status.at_budget,
+        last_drain: status.drained.map(|Drained { blobs, bytes, ms }| DrainStatus { blobs, bytes, ms }),
         open_reads: status.reads as u64,
     }
 }

@@ -68,7 +68,7 @@ impl SimConfig {
         let volume_blocks = rng.between(8, 40);
         let slots = 8 << rng.below(2);
         let ring_blocks = rng.between(12, 32);
-        Self {
+        let mut config = Self {
             seed,
             fence: if rng.chance(600) { FenceKind::Pr } else { FenceKind::Lock },
             volume_blocks,
@@ -83,7 +83,10 @@ impl SimConfig {
             kill_both: rng.chance(40),
             weakness: None,
             trace: false,
-        }
+        };
+        // Drawn last, so that a seed is otherwise what it was without it.
+        config.timing.takeover_budget_ms = [0, 0, 2, 20][usize::try_from(rng.below(4)).expect("few")];
+        config
     }
 
     /// A quiet cluster for a script: nothing happens by itself, and everything that does is quick.
@@ -140,6 +143,7 @@ fn timing() -> Timing {
         leave_ms: 900,
         clean_ms: 400,
         flush_rest_ms: 0,
+        takeover_budget_ms: 0,
         retry_ms: 40,
         backoff_max_ms: 800,
     }

@@ -59,6 +59,8 @@ counts! {
     joins,
     /// Joins thrown away (rule 8).
     joins_thrown_away,
+    /// Happenings after which completed-to-be writes waited for the takeover budget only.
+    held_back,
     /// Secondaries dropped (rule 7).
     drops,
     /// Handovers begun (rule 13).
@@ -130,6 +132,7 @@ impl Counts {
             ("takeovers by rule 6", self.takeovers_rule_6, 1_200),
             ("takeovers from the living", self.taken_from_the_living, 100),
             ("joins", self.joins, 2_000),
+            ("happenings at the takeover budget", self.held_back, 20_000),
             ("drops", self.drops, 700),
             ("attaches", self.attaches, 1_200),
             ("handovers", self.handovers_told, 400),

@@ -53,6 +53,7 @@ pub(crate) struct Op {
     pub(crate) what: What,
     /// The parts that have not ended.
     pub(crate) units: Vec<Unit>,
+    pub(crate) since_us: u64,
     pub(crate) failed: Option<DiskError>,
 }
 
@@ -187,7 +188,7 @@ impl World {
         let op = self.disk.next_op;
         let units: Vec<Unit> = parts.into_iter().map(Unit::new).collect();
         let count = units.len();
-        self.disk.ops.insert(op, Op { life, node, what, units, failed: None });
+        self.disk.ops.insert(op, Op { life, node, what, units, since_us: self.now_us, failed: None });
         for unit in 0..count {
             let delay = self.disk_delay();
             self.after(delay, Ev::Disk { op, unit });
@@ -345,7 +346,7 @@ impl World {
         let host = Host::Node(op.node);
         let result = op.failed.map_or(Ok(()), Err);
         let event = match op.what {
-            What::Flush { batch } => replica::Event::Flushed { batch, result },
+            What::Flush { batch } => replica::Event::Flushed { batch, result, us: self.now_us - op.since_us },
             What::Superblock { superblock } => {
                 if result.is_ok() {
                     self.superblock_settled(op.life, superblock);

@@ -128,7 +128,9 @@ impl World {
         let now = self.now_ms();
         let n = &mut self.nodes[node.index()];
         let mut out = std::mem::take(&mut n.out);
-        n.machine.as_mut().expect("it runs").handle(event, now, &mut out);
+        let machine = n.machine.as_mut().expect("it runs");
+        machine.handle(event, now, &mut out);
+        self.counts.held_back += u64::from(machine.is_at_budget());
         self.carry_out(node, out);
         one_authoritative_primary::check_role(self, node);
     }

@@ -113,7 +113,7 @@ impl Chaos {
         let event = match &action {
             Action::WriteSuperblock(_) if fails || refused => Event::SuperblockWritten(result),
             Action::WriteHeartbeat { .. } if fails || refused => Event::HeartbeatWritten(result),
-            Action::Flush { batch, .. } if fails || refused => Event::Flushed { batch: *batch, result },
+            Action::Flush { batch, .. } if fails || refused => Event::Flushed { batch: *batch, result, us: 100 },
             Action::CheckFence => Event::FenceChecked { own: !self.fenced },
             Action::ReadSuperblock if fails => Event::SuperblockRead(Err(DiskError::Failed)),
             Action::ReadDisk { token, .. } if fails => Event::DiskRead { token: *token, result },

@@ -66,7 +66,7 @@ fn each_step_waits_for_the_one_before() {
     let Some(&Action::Flush { batch, .. }) = rig.pending.iter().find(|a| matches!(a, Action::Flush { .. })) else {
         panic!("a batch is in flight")
     };
-    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()) });
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()), us: 100 });
     assert!(!rig.pending.iter().any(names_b), "a heartbeat is in flight");
     rig.end(|a| matches!(a, Action::WriteHeartbeat { .. }), Event::HeartbeatWritten(Ok(())));
     assert!(rig.pending.iter().any(names_b));
@@ -357,7 +357,7 @@ fn ram_goes_on_while_the_disk_fails() {
     let Some(&Action::Flush { batch, .. }) = rig.pending.iter().find(|a| matches!(a, Action::Flush { .. })) else {
         panic!("it is being flushed")
     };
-    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN });
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN, us: 100 });
     assert!(rig.status().disk_trouble);
     rig.write(1, 2, 1);
     rig.ack(1, Some(Seq(1)), Seq(2));
@@ -483,7 +483,7 @@ fn refuse(rig: &mut Rig, ms: u64) -> (usize, Vec<Action>) {
         rig.wait_with(50, 1, 1, Role::Secondary);
         while let Some(&Action::Flush { batch, .. }) = rig.pending.iter().find(|a| matches!(a, Action::Flush { .. })) {
             let result = Err(DiskError::Conflict);
-            rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result });
+            rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result, us: 100 });
             times += 1;
         }
         said.extend(rig.said());

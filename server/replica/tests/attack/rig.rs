@@ -15,6 +15,12 @@ pub(crate) const VOLUME_BLOCKS: u64 = 64;
 /// Bytes of one.
 pub(crate) const BLOCK: u32 = 512;
 
+/// A small lane, and the product's times.
+pub(crate) fn config(node: NodeId) -> ReplicaConfig {
+    let geometry = Geometry::new(8, 16 * u64::from(BLOCK), BLOCK).unwrap();
+    ReplicaConfig::new(node, geometry, VOLUME_BLOCKS, Timing::default(), 1 << 20)
+}
+
 type Test = fn(&Action) -> bool;
 
 /// The bench.
@@ -64,15 +70,13 @@ fn wants_answer(action: &Action) -> bool {
 impl Rig {
     /// A process that starts while `superblock` stands on the disk.
     pub(crate) fn new(node: NodeId, superblock: Superblock) -> Self {
-        let mut rig = Self::starting(node, superblock);
+        let mut rig = Self::starting(config(node), superblock);
         rig.settle();
         rig
     }
 
     /// The same, with nothing answered yet.
-    fn starting(node: NodeId, superblock: Superblock) -> Self {
-        let geometry = Geometry::new(8, 16 * u64::from(BLOCK), BLOCK).unwrap();
-        let cfg = ReplicaConfig::new(node, geometry, VOLUME_BLOCKS, Timing::default(), 1 << 20);
+    fn starting(cfg: ReplicaConfig, superblock: Superblock) -> Self {
         let mut rig = Self {
             machine: Replica::new(cfg, 42),
             now: 1000,
@@ -91,7 +95,7 @@ impl Rig {
 
     /// As [`Rig::new`], with node A's or B's incarnation 1 at the other end of link 1.
     pub(crate) fn linked(node: NodeId, superblock: Superblock) -> Self {
-        let mut rig = Self::starting(node, superblock);
+        let mut rig = Self::starting(config(node), superblock);
         rig.pending.retain(|a| *a != Action::Probe);
         rig.bare(Event::Probed(Probe::Alive(other(1))));
         rig.link(1, 1);
@@ -109,19 +113,36 @@ impl Rig {
     /// Alone, with a client on connection 1 in session 1.
     pub(crate) fn attached() -> Self {
         let mut rig = Self::solo(0);
-        rig.event(Event::ClientUp { conn: ConnId(1) });
-        rig.client(1, ClientMsg::Attach);
-        assert!(rig.status().session);
+        rig.attach();
         rig
+    }
+
+    fn attach(&mut self) {
+        self.event(Event::ClientUp { conn: ConnId(1) });
+        self.client(1, ClientMsg::Attach);
+        assert!(self.status().session);
     }
 
     /// Two members: node B's incarnation 1 has joined, by link 1; the client is there.
     pub(crate) fn dual() -> Self {
         let mut rig = Self::attached();
-        rig.joining(1);
-        rig.ack(1, Some(Seq(1)), Seq(0));
-        assert!(rig.status().dual, "{:?}", rig.status());
+        rig.become_dual();
         rig
+    }
+
+    /// The same, with the times and batches of `cfg`.
+    pub(crate) fn dual_with(cfg: ReplicaConfig) -> Self {
+        let mut rig = Self::starting(cfg, Superblock::default());
+        rig.settle();
+        rig.attach();
+        rig.become_dual();
+        rig
+    }
+
+    fn become_dual(&mut self) {
+        self.joining(1);
+        self.ack(1, Some(Seq(1)), Seq(0));
+        assert!(self.status().dual, "{:?}", self.status());
     }
 
     /// Node B's incarnation `n` has been accepted as a joiner, by link `n`.
@@ -247,7 +268,7 @@ impl Rig {
             Action::CheckFence => Event::FenceChecked { own: true },
             Action::YieldFence => Event::FenceYielded,
             Action::AcceptFence => Event::FenceAccepted(Ok(())),
-            Action::Flush { batch, .. } => Event::Flushed { batch: *batch, result: Ok(()) },
+            Action::Flush { batch, .. } => Event::Flushed { batch: *batch, result: Ok(()), us: 100 },
             Action::ReadDisk { token, .. } => Event::DiskRead { token: *token, result: Ok(()) },
             Action::AnswerRead { token, .. } => Event::ReadAnswered { token: *token },
             Action::Probe => Event::Probed(Probe::Refused),

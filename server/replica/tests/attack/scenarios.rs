@@ -133,7 +133,7 @@ fn the_end_of_a_void_batch_is_no_disk_trouble() {
     rig.link(1, 1);
     rig.peer(1, 1, PeerBody::Announce { superblock: theirs });
     assert_eq!(rig.status().role, Role::Waiting);
-    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN });
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN, us: 100 });
     rig.let_go();
     // And dies.
     rig.event(Event::LinkDown { link: LinkId(1) });
@@ -270,11 +270,11 @@ fn a_read_that_met_a_failing_batch_is_answered_when_that_has_been_written() {
     let (batch, token) = (batch_of(&rig).unwrap(), token.unwrap());
     let answered = |rig: &mut Rig| rig.said().iter().any(|a| matches!(a, Action::AnswerRead { .. }));
     rig.end(|a| matches!(a, Action::ReadDisk { .. }), Event::DiskRead { token, result: Ok(()) });
-    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN });
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN, us: 100 });
     assert!(!answered(&mut rig));
     rig.wait(200);
     let batch = batch_of(&rig).expect("it is tried again");
-    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()) });
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()), us: 100 });
     assert!(answered(&mut rig));
 }
 

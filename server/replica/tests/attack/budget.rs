@@ -1,0 +1,101 @@
+//! The takeover budget: what completes in RAM is bounded by what the disk takes in time, and goes on as it takes it.
+
+use twinsan_replica::{Action, ConnId, Event, LinkId, ReplicaConfig, Timing};
+use twinsan_wire::{ClientMsg, Generation, NodeId, Role, Seq};
+
+use crate::rig::{BLOCK, Rig, config};
+
+/// One block a batch; 100 ms of the disk's.
+fn budgeted() -> ReplicaConfig {
+    let timing = Timing { takeover_budget_ms: 100, flush_rest_ms: 10_000, ..Timing::default() };
+    ReplicaConfig { timing, max_batch_bytes: u64::from(BLOCK), ..config(NodeId::A) }
+}
+
+/// Write `seq`, of one block, is here and at the other node.
+fn staged(rig: &mut Rig, seq: u64) {
+    rig.write(1, seq, seq);
+    rig.ack(1, Some(Seq(1)), Seq(seq));
+}
+
+/// Ends the one batch that is under way, after so long.
+fn flush(rig: &mut Rig, us: u64) {
+    let Some(&Action::Flush { batch, .. }) = rig.pending.first() else { panic!("nothing is being flushed") };
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()), us });
+}
+
+#[test]
+fn what_completes_in_ram_is_what_the_disk_takes_in_time() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    for seq in 1..=3 {
+        staged(&mut rig, seq);
+    }
+    assert_eq!(rig.status().durable, Seq(3), "as long as nothing is known of the disk, nothing waits");
+    // 50 ms for a block: two of them in the budget.
+    flush(&mut rig, 50_000);
+    assert_eq!(rig.status().flushed, Seq(1));
+    assert!(!rig.status().at_budget);
+    staged(&mut rig, 4);
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(3), true), "2 and 3 are in RAM only");
+    assert_eq!(rig.status().flush_bytes_per_s, Some(20 * u64::from(BLOCK)));
+    // The rest of 10 s does not count: somebody waits.
+    flush(&mut rig, 50_000);
+    assert_eq!((rig.status().flushed, rig.status().durable), (Seq(2), Seq(4)));
+    // A disk that has become faster.
+    staged(&mut rig, 5);
+    assert_eq!(rig.status().durable, Seq(4));
+    flush(&mut rig, 1);
+    assert_eq!((rig.status().flushed, rig.status().durable, rig.status().at_budget), (Seq(3), Seq(5), false));
+}
+
+#[test]
+fn one_blob_always_completes_however_slow_the_disk_is() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    staged(&mut rig, 1);
+    flush(&mut rig, 60_000_000);
+    staged(&mut rig, 2);
+    assert_eq!(rig.status().durable, Seq(2));
+    staged(&mut rig, 3);
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(2), true));
+    flush(&mut rig, 60_000_000);
+    assert_eq!(rig.status().durable, Seq(3));
+}
+
+#[test]
+fn alone_nothing_is_in_ram_only_and_nothing_waits_for_the_budget() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    for seq in 1..=3 {
+        staged(&mut rig, seq);
+    }
+    flush(&mut rig, 60_000_000);
+    rig.let_go();
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(2000);
+    assert!(!rig.status().dual);
+    rig.write(1, 4, 4);
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(4), false));
+}
+
+#[test]
+fn a_takeover_tells_what_it_had_to_write() {
+    let mut rig = Rig::secondary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, ClientMsg::Resume { generation: Generation(1), first: Seq(1) });
+    rig.write(1, 1, 7);
+    rig.write(1, 2, 7);
+    assert_eq!(rig.status().drained, None);
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(1500);
+    assert_eq!(rig.status().role, Role::TakingOver);
+    rig.wait(40);
+    let begun = rig.now;
+    rig.wait(80);
+    rig.let_go();
+    assert_eq!(rig.status().role, Role::Primary);
+    let drained = rig.status().drained.expect("rule 5");
+    assert_eq!((drained.blobs, drained.bytes), (2, 2 * u64::from(BLOCK)));
+    assert!(drained.ms >= rig.now - begun, "{drained:?}");
+}
