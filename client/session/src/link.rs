@@ -31,8 +31,9 @@ use crate::view::View;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Link {
     pub(crate) state: State,
-    /// What is known of the lane of the last incarnation that was asked to open one. Kept while the node is away, and
-    /// also when it is no longer a holder, so that it shows if it ever came back with a lane that was given up.
+    /// What is known of the lane of the last incarnation that was asked to open one, or that mirrors. Kept while the
+    /// node is away, and also when it is no longer a holder, so that it shows if it ever came back with a lane that was
+    /// given up.
     pub(crate) lane: Option<LaneMark>,
     /// Since when the node has been out of reach; `None` while it is connected.
     pub(crate) down_since: Option<u64>,

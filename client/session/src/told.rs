@@ -90,6 +90,7 @@ impl Session {
             out.push(Action::Notice(Notice::NewEpoch { epoch, primary, dual }));
         }
         self.evict(&next, out);
+        self.mark_mirror();
         for node in NodeId::BOTH {
             let was = before.and_then(|before| before.holder(node));
             if next.holder(node).is_some_and(|holder| was != Some(holder)) {
@@ -157,7 +158,21 @@ impl Session {
         link.lane = Some(LaneMark { incarnation, released: Seq::ZERO });
         link.turn(Duty::Feeding { sent: Seq::ZERO });
         self.phase = Phase::Open { generation };
+        self.mark_mirror();
         out.push(Action::Opened { generation });
+    }
+
+    /// A member that mirrors holds a lane whether we have ever asked for it or not: the primary feeds it where we don't
+    /// (rule 14). What it has not released is kept from now on; what was forgotten before, it can't hold.
+    fn mark_mirror(&mut self) {
+        let (Some(known), Some(_)) = (&self.known, self.generation()) else { return };
+        let node = known.primary.node.other();
+        let link = &mut self.links[node.index()];
+        if let Some(incarnation) = known.members.of(node)
+            && link.released(incarnation).is_none()
+        {
+            link.lane = Some(LaneMark { incarnation, released: self.window.freed() });
+        }
     }
 
     fn resumed(
@@ -237,7 +252,7 @@ impl Session {
     // ---- What has completed.
 
     pub(crate) fn mailbox(&mut self, node: NodeId, mailbox: Mailbox, out: &mut Vec<Action>) {
-        let Mailbox::Completion { epoch, from, generation, durable, released } = mailbox else {
+        let Mailbox::Completion { epoch, from, generation, durable, released, relayed } = mailbox else {
             return self.violation(node, "a mailbox that is between nodes", out);
         };
         let (Some(ours), Some(known)) = (self.generation(), self.known) else { return };
@@ -256,6 +271,13 @@ impl Session {
             return self.violation(node, "released or completed a blob that was never sent", out);
         }
         self.links[node.index()].raise(from, released);
+        // Of the other member as this epoch names it: the primary has it from its very incarnation (rule 14).
+        if relayed
+            && serves
+            && let Some(member) = known.members.of(node.other())
+        {
+            self.links[node.other().index()].raise(member, released);
+        }
         if let Some(durable) = durable {
             self.complete(durable, out);
         }

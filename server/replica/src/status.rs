@@ -5,6 +5,7 @@ use twinsan_wire::{Generation, Incarnation, PeerBody, Role, Seq, Superblock};
 use crate::action::Action;
 use crate::handover::HandedOver;
 use crate::machine::Replica;
+use crate::relay::RelayPhase;
 use crate::state::{Phase, State, TakeOver};
 
 /// A snapshot for status and metrics.
@@ -48,6 +49,8 @@ pub struct Status {
     pub peer_paths: bool,
     /// The last handover from here.
     pub handed_over: HandedOver,
+    /// Rule 14: whether this node feeds the other member in the client's place.
+    pub relay: RelayPhase,
 }
 
 impl Replica {
@@ -78,6 +81,7 @@ impl Replica {
             paths: self.reaches_disk(),
             peer_paths: self.peer.paths,
             handed_over: self.handed,
+            relay: self.relay.phase(),
         }
     }
 

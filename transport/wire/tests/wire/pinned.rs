@@ -65,9 +65,17 @@ pub(crate) const DESCRIPTORS: &[Pin<Descriptor>] = &[
 pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
     (
         "ack",
-        Mailbox::Ack { epoch: EPOCH, from: FROM, to: TO, generation: GENERATION, first: Some(SECOND), received: SEQ },
+        Mailbox::Ack {
+            epoch: EPOCH,
+            from: FROM,
+            to: TO,
+            generation: GENERATION,
+            first: Some(SECOND),
+            received: SEQ,
+            released: Seq(SEQ.0 - 0x0203),
+        },
         "5477536d 01 01 0100 0807060504030201 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1 1817161514131211 \
-             2827262524232221 3837363534333231 00000000 c86d3c61",
+             2827262524232221 3837363534333231 03020000 c86d3c61",
     ),
     (
         "ack, nothing known yet",
@@ -78,6 +86,7 @@ pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
             generation: Generation::ZERO,
             first: None,
             received: Seq::ZERO,
+            released: Seq::ZERO,
         },
         "5477536d 01 01 0000 0807060504030201 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1 0000000000000000 \
              0000000000000000 0000000000000000 00000000 ef0ef97f",
@@ -90,8 +99,28 @@ pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
     ),
     (
         "completion",
-        Mailbox::Completion { epoch: EPOCH, from: FROM, generation: GENERATION, durable: Some(SECOND), released: SEQ },
+        Mailbox::Completion {
+            epoch: EPOCH,
+            from: FROM,
+            generation: GENERATION,
+            durable: Some(SECOND),
+            released: SEQ,
+            relayed: false,
+        },
         "5477536d 01 03 0100 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
+             2827262524232221 3837363534333231 00000000 626b32eb",
+    ),
+    (
+        "completion, for both members",
+        Mailbox::Completion {
+            epoch: EPOCH,
+            from: FROM,
+            generation: GENERATION,
+            durable: Some(SECOND),
+            released: SEQ,
+            relayed: true,
+        },
+        "5477536d 01 03 0300 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
              2827262524232221 3837363534333231 00000000 626b32eb",
     ),
     (
@@ -102,13 +131,21 @@ pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
             generation: GENERATION,
             durable: Some(Seq::ZERO),
             released: Seq::ZERO,
+            relayed: false,
         },
         "5477536d 01 03 0100 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
              0000000000000000 0000000000000000 00000000 82234adf",
     ),
     (
         "completion, not from the primary",
-        Mailbox::Completion { epoch: EPOCH, from: FROM, generation: GENERATION, durable: None, released: SEQ },
+        Mailbox::Completion {
+            epoch: EPOCH,
+            from: FROM,
+            generation: GENERATION,
+            durable: None,
+            released: SEQ,
+            relayed: false,
+        },
         "5477536d 01 03 0000 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
              2827262524232221 0000000000000000 00000000 c87e645d",
     ),
