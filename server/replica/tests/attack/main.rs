@@ -3,6 +3,7 @@
 mod chaos;
 mod chaos_steps;
 mod handover;
+mod relay;
 mod rig;
 mod scenarios;
 mod word;
