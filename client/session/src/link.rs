@@ -47,6 +47,15 @@ pub(crate) struct LaneMark {
     pub(crate) incarnation: Incarnation,
     /// It needs nothing up to here any more: it has released it, or its lane begins later.
     pub(crate) released: Seq,
+    /// As much of that was said by the primary, which feeds it by relay (rule 14).
+    pub(crate) relayed: Seq,
+}
+
+impl LaneMark {
+    /// Of what nobody has said anything yet.
+    pub(crate) const fn new(incarnation: Incarnation, released: Seq) -> Self {
+        Self { incarnation, released, relayed: Seq::ZERO }
+    }
 }
 
 /// The connection.
@@ -260,6 +269,21 @@ impl Link {
         if let Some(lane) = self.lane.as_mut().filter(|lane| lane.incarnation == incarnation) {
             lane.released = lane.released.max(released);
         }
+    }
+}
+
+impl Link {
+    /// The primary, which feeds it by relay, says what it has released.
+    pub(crate) fn raise_by_relay(&mut self, incarnation: Incarnation, released: Seq) {
+        self.raise(incarnation, released);
+        if let Some(lane) = self.lane.as_mut().filter(|lane| lane.incarnation == incarnation) {
+            lane.relayed = lane.relayed.max(released);
+        }
+    }
+
+    /// It has been fed past `received` by relay, as far as that has been told.
+    pub(crate) fn was_relayed_past(&self, received: Seq) -> bool {
+        self.lane.is_some_and(|lane| lane.relayed > received)
     }
 }
 

@@ -329,11 +329,11 @@ impl Session {
             // It had stopped being a holder, and its space was written over or its missing blobs were forgotten. If an
             // answer was lost it may never have opened that lane; if it has one, its own word will show (told.rs).
             Some(released) if released < freed && !forgets => {
-                link.lane = Some(LaneMark { incarnation: member.incarnation, released: self.completed });
+                link.lane = Some(LaneMark::new(member.incarnation, self.completed));
             }
             Some(_) => {}
             // From the moment that it is asked, it may begin there, and needs what comes after (rule 8).
-            None => link.lane = Some(LaneMark { incarnation: member.incarnation, released: self.completed }),
+            None => link.lane = Some(LaneMark::new(member.incarnation, self.completed)),
         }
         let conn = link.conn().expect("only a connected node is asked");
         link.turn(Duty::Resuming { first_ask });

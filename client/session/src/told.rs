@@ -155,7 +155,7 @@ impl Session {
         }
         assert_eq!((self.phase, self.last()), (Phase::Attaching, Seq::ZERO), "a session is opened once");
         let link = &mut self.links[node.index()];
-        link.lane = Some(LaneMark { incarnation, released: Seq::ZERO });
+        link.lane = Some(LaneMark::new(incarnation, Seq::ZERO));
         link.turn(Duty::Feeding { sent: Seq::ZERO });
         self.phase = Phase::Open { generation };
         self.mark_mirror();
@@ -171,7 +171,7 @@ impl Session {
         if let Some(incarnation) = known.members.of(node)
             && link.released(incarnation).is_none()
         {
-            link.lane = Some(LaneMark { incarnation, released: self.window.freed() });
+            link.lane = Some(LaneMark::new(incarnation, self.window.freed()));
         }
     }
 
@@ -186,6 +186,10 @@ impl Session {
         match self.check_resumed(node, generation, from, received) {
             Ok(()) => {}
             Err(what) => return self.violation(node, what, out),
+        }
+        if received < self.window.freed() {
+            // It was true when it was said. A relay took this connection's place after that, and has ended it.
+            return self.break_off(node, out);
         }
         let last = self.last();
         let link = &mut self.links[node.index()];
@@ -216,7 +220,8 @@ impl Session {
             return Err("resumed after a blob that was never sent");
         }
         // Nothing that a holder may lack has been forgotten (invariant 3).
-        if received < self.window.freed() { Err("resumed before a blob that it does not need") } else { Ok(()) }
+        let forgotten = received < self.window.freed() && !self.links[node.index()].was_relayed_past(received);
+        if forgotten { Err("resumed before a blob that it does not need") } else { Ok(()) }
     }
 
     fn refused(&mut self, node: NodeId, why: Refusal, out: &mut Vec<Action>) {
@@ -276,7 +281,7 @@ impl Session {
             && serves
             && let Some(member) = known.members.of(node.other())
         {
-            self.links[node.other().index()].raise(member, released);
+            self.links[node.other().index()].raise_by_relay(member, released);
         }
         if let Some(durable) = durable {
             self.complete(durable, out);

@@ -74,7 +74,7 @@ const WEIGHTS: [(Fault, u64); 23] = [
     (Fault::FreezePrimary, 20),
     (Fault::FreezeOther, 7),
     (Fault::CutNodes, 8),
-    (Fault::CutClient, 12),
+    (Fault::CutClient, 8),
     (Fault::Isolate, 6),
     (Fault::CutOffAlone, 8),
     (Fault::DiskFails, 6),

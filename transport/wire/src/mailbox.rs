@@ -154,7 +154,7 @@ impl Mailbox {
         if raw.version != PROTOCOL_VERSION {
             return Err(DecodeError::Version { what: WHAT, found: raw.version });
         }
-        if raw.kind != KIND_ACK {
+        if matches!(raw.kind, KIND_RELEASED | KIND_COMPLETION) {
             zero("Mailbox.reserved", raw.behind.as_bytes())?;
         }
         raw.mailbox()

@@ -87,3 +87,15 @@ fn back_on_a_connection_of_its_own_it_speaks_for_itself() {
     rig.mailbox(b, B1, DUAL, None, 5);
     assert_eq!(freed(&rig), 5);
 }
+
+/// A relay that was on its way took the place of the client's new connection, whose answer is late.
+#[test]
+fn an_answer_that_the_relay_has_overtaken_is_no_violation() {
+    let (mut rig, a) = five_relayed();
+    let (b, _) = rig.connect(B, B1);
+    relayed(&mut rig, a, A1, DUAL, 4);
+    assert_eq!(freed(&rig), 4);
+    let after = rig.resumed(b, B1, 2);
+    assert_eq!((closes(&after), posts(&after)), (vec![b], vec![]));
+    assert!(!after.iter().any(|action| matches!(action, Action::Notice(Notice::NodeViolation(_)))), "{after:?}");
+}
