@@ -1,14 +1,15 @@
 //! The connection table.
 //!
 //! ```text
-//!  accepted ─▶ Listening ──proof──▶ Admitted ──Ready──▶ Link / Client
+//!  accepted ─▶ Listening ──proof──▶ Admitted ──Ready──▶ Link / Client (a relay that feeds us is like one)
 //!                  │                    └─ a probe ─▶ Parting
 //!                  └── wrong ─▶ Parting
 //!  dialled  ─▶ Dialling ─connected▶ Proving ─Welcome──▶ Link   (node B)
+//!                                              ├──────▶ Relay
 //!                                              └──────▶ gone   (a probe)
 //! ```
 //!
-//! Nothing of a connection reaches a machine before Link or Client. All stages but these two have a deadline.
+//! Nothing of a connection reaches a machine before Link, Client or Relay. All stages but these three have a deadline.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use twinsan_auth::{Connector, Listener};
 use twinsan_fabric::ConnId;
 use twinsan_wire::message::{LaneGrant, Purpose, RemoteKey};
 
+use crate::dial::Errand;
 use crate::outbox::Outbox;
 
 /// One connection.
@@ -51,13 +53,18 @@ pub(crate) enum Stage {
         /// Its mailbox region.
         mailbox: RemoteKey,
     },
-    /// A client.
+    /// A client, or a relay that feeds us in its place; that one has no regions, and is written nothing.
     Client {
         /// Its mailbox region.
         mailbox: RemoteKey,
         /// Its read buffers.
         reads: RemoteKey,
         /// The lane, once it has been opened to this connection.
+        grant: Option<LaneGrant>,
+    },
+    /// Ours: we feed the other node by it (rule 14).
+    Relay {
+        /// Its lane, once it has been opened to us.
         grant: Option<LaneGrant>,
     },
 }
@@ -70,12 +77,20 @@ impl Conn {
 
     /// Still in the set-up, or parting: it has a deadline.
     pub(crate) fn is_passing(&self) -> bool {
-        !matches!(self.stage, Stage::Link { .. } | Stage::Client { .. })
+        !matches!(self.stage, Stage::Link { .. } | Stage::Client { .. } | Stage::Relay { .. })
     }
 
     /// Ours, on the way to the other node.
     pub(crate) fn is_dial(&self) -> bool {
         matches!(self.stage, Stage::Dialling(_) | Stage::Proving(..))
+    }
+
+    /// What it is dialled for.
+    pub(crate) fn errand(&self) -> Errand {
+        match self.stage {
+            Stage::Dialling(Purpose::Relay { .. }) | Stage::Proving(Purpose::Relay { .. }, _) => Errand::Relay,
+            _ => Errand::Probe,
+        }
     }
 
     /// It has been told an incarnation of ours, or has told us, and the set-up is not through.

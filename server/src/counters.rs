@@ -46,6 +46,10 @@ counters! {
     clients_connected,
     /// Links to the other node that came up.
     links_connected,
+    /// Relays to the other node that came up (rule 14).
+    relays_connected,
+    /// Blobs fed to it.
+    blobs_relayed,
     /// Times that the other node was dialled.
     probes,
     /// Connections closed because they took nothing any more.

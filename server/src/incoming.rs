@@ -159,6 +159,7 @@ mod tests {
             generation: Generation(1),
             first: Some(Seq(1)),
             received: Seq(5),
+            released: Seq(3),
         }
     }
 

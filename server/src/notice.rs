@@ -71,6 +71,11 @@ impl Speaker<'_> {
                 ),
             ),
             Notice::Serving => (Info, "takeover has ended: serving".to_owned()),
+            Notice::Relaying => (
+                Warn,
+                format!("the client does not reach {other}: this node feeds it, and both stay members (rule 14)"),
+            ),
+            Notice::RelayEnded => (Info, format!("this node feeds {other} no more")),
             Notice::DroppingSecondary => (
                 Warn,
                 format!(
@@ -234,6 +239,8 @@ mod tests {
         for notice in [
             Notice::TakingOver { member: true },
             Notice::TakingOver { member: false },
+            Notice::Relaying,
+            Notice::RelayEnded,
             Notice::DroppingSecondary,
             Notice::Joined,
             Notice::JoinThrownAway,

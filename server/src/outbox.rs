@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use twinsan_fabric::{ConnId, Fabric, LocalSlice, Payload, PostError, RemoteAddr, RemoteKey, WorkId};
 use twinsan_replica::ReadToken;
 use twinsan_wire::imm::Immediate;
-use twinsan_wire::layout::{PEER_MAILBOX_SLOTS, mailbox_offset, read_offset};
+use twinsan_wire::layout::{PEER_MAILBOX_SLOTS, descriptor_offset, descriptor_slot, mailbox_offset, read_offset};
 use twinsan_wire::limits::MAILBOX_BYTES;
-use twinsan_wire::{Encoded, Mailbox};
+use twinsan_wire::message::LaneGrant;
+use twinsan_wire::{Descriptor, Encoded, Mailbox};
 
 use crate::limits::{MAX_OUTBOX, SIGNAL_EVERY};
 
@@ -42,11 +43,34 @@ impl Answer {
     }
 }
 
+/// A blob of the own lane for the other node's (rule 14). The payload leaves from where it lies: nobody writes over it
+/// before the other node has ACKed it, which it does when all of this has landed, or has destroyed the connection.
+#[derive(Debug)]
+pub(crate) struct Relayed {
+    /// The other node's lane.
+    pub(crate) grant: LaneGrant,
+    /// Descriptor, with the client's own CRC.
+    pub(crate) descriptor: Descriptor,
+    /// The payload; of no bytes where it has none.
+    pub(crate) payload: LocalSlice,
+    /// Where in the data ring.
+    pub(crate) ring_offset: u64,
+    payload_posted: bool,
+}
+
+impl Relayed {
+    /// Nothing of it posted yet.
+    pub(crate) fn new(grant: LaneGrant, descriptor: Descriptor, payload: LocalSlice, ring_offset: u64) -> Self {
+        Self { grant, descriptor, payload, ring_offset, payload_posted: false }
+    }
+}
+
 #[derive(Debug)]
 enum Item {
     Message(Encoded),
     Mailbox { slot: u32, bytes: [u8; MAILBOX_BYTES] },
     Answer(Answer),
+    Relayed(Relayed),
 }
 
 /// One connection's queue.
@@ -77,6 +101,11 @@ impl Outbox {
     pub(crate) fn answer(&mut self, answer: Answer) {
         self.settle_mailboxes();
         self.queue.push_back(Item::Answer(answer));
+    }
+
+    /// Queues a blob of the own lane.
+    pub(crate) fn relayed(&mut self, relayed: Relayed) {
+        self.queue.push_back(Item::Relayed(relayed));
     }
 
     /// Nothing waits.
@@ -135,6 +164,7 @@ impl Item {
                 fabric.write_imm(conn, Payload::Inline(bytes), to, imm, None)
             }
             Self::Answer(answer) => answer.post(fabric, conn),
+            Self::Relayed(relayed) => relayed.post(fabric, conn),
         }
     }
 }
@@ -154,6 +184,23 @@ impl Answer {
             self.landed += u64::from(piece.len);
         }
         fabric.send(conn, self.done.as_bytes())
+    }
+}
+
+impl Relayed {
+    /// Payload, then descriptor: goes on where the send queue was full.
+    fn post<F: Fabric>(&mut self, fabric: &mut F, conn: ConnId) -> Result<(), PostError> {
+        let seq = self.descriptor.blob.seq;
+        let signal = seq.0.is_multiple_of(SIGNAL_EVERY as u64).then_some(NO_READ);
+        if self.payload.len > 0 && !self.payload_posted {
+            let to = RemoteAddr { key: self.grant.data, offset: self.ring_offset };
+            fabric.write(conn, Payload::Region(self.payload), to, None)?;
+            self.payload_posted = true;
+        }
+        let slot = descriptor_slot(seq);
+        let to = RemoteAddr { key: self.grant.descriptors, offset: descriptor_offset(slot) };
+        let imm = Immediate::Blob { slot }.encode();
+        fabric.write_imm(conn, Payload::Inline(&self.descriptor.encode()), to, imm, signal)
     }
 }
 

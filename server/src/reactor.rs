@@ -13,11 +13,13 @@
 //! | --- | --- |
 //! | `actions` | carrying out |
 //! | `setup` | who may connect, and dialling the other node |
+//! | `relay` | feeding the other node (rule 14) |
 //! | `traffic` | messages and immediates, checked, become events |
 //! | `admin` | the control thread's requests |
 
 mod actions;
 mod admin;
+mod relay;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,7 @@ use anyhow::Context;
 use crossbeam_channel::Receiver;
 use twinsan_auth::Keyring;
 use twinsan_fabric::{ConnId, Event as FabricEvent, Fabric, Interest};
-use twinsan_replica::{Action, Event, LinkId};
+use twinsan_replica::{Action, Event, LinkId, RelayId};
 use twinsan_wire::NodeId;
 
 use crate::clock::Clock;
@@ -287,6 +289,7 @@ impl<F: Fabric> Reactor<F> {
         if let Some(volume) = gone.volume {
             match gone.stage {
                 Stage::Link { .. } => self.inbox.push_back((volume, Event::LinkDown { link: LinkId(conn.0) })),
+                Stage::Relay { .. } => self.inbox.push_back((volume, Event::RelayDown { relay: RelayId(conn.0) })),
                 Stage::Client { .. } => {
                     let conn = twinsan_replica::ConnId(conn.0);
                     self.inbox.push_back((volume, Event::ClientDown { conn }));

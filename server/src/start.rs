@@ -283,7 +283,7 @@ pub(crate) fn new_volume(
         paths: Paths::new(),
         slab: Slab::new(),
         answering: BTreeMap::new(),
-        dial: None,
+        dials: [None, None],
         dial_trouble: None,
         arrivals: Box::new([0; _]),
         counters: Counters::default(),

@@ -69,8 +69,8 @@ pub(crate) struct Volume {
     pub(crate) slab: Slab,
     /// Reads whose answers are on their way, and by which connection.
     pub(crate) answering: BTreeMap<ReadToken, ConnId>,
-    /// The dial in progress.
-    pub(crate) dial: Option<Dial>,
+    /// The dials in progress, by [`crate::dial::Errand`].
+    pub(crate) dials: [Option<Dial>; 2],
     /// The last thing that a dial failed with, so that it is logged once.
     pub(crate) dial_trouble: Option<String>,
     /// When each descriptor slot was last filled.

@@ -6,7 +6,7 @@ mod support;
 use support::client::{Client, Heard};
 use support::{Cluster, VOLUME, on_disk};
 use twinsan_fabric::{Fabric, Payload, RemoteAddr};
-use twinsan_wire::{ClientMsg, Immediate, Lba, NodeMsg, Refusal, Seq};
+use twinsan_wire::{ClientMsg, Immediate, Lba, NodeId, NodeMsg, Refusal, Seq};
 
 const BLOCK: usize = 4096;
 
@@ -197,4 +197,36 @@ fn without_integrity_nobody_asks_for_a_crc() {
     client.post(&blob);
     client.wait_durable(Seq(1));
     assert_eq!(client.read(5, 1), pattern(1, 1));
+}
+
+/// Rule 14: the client reaches the primary only. Both stay members, what completes is in both RAMs, and the other one has
+/// it on the disk when it has taken over.
+#[test]
+fn a_client_that_reaches_the_primary_only_is_relayed_for() {
+    let mut cluster = Cluster::new("staging = \"4 MiB\"");
+    cluster.start(0);
+    cluster.start(1);
+    let primary = cluster.wait_dual();
+    let secondary = 1 - primary;
+    let mut client = connect(&cluster, primary);
+    client.attach();
+    let epoch = client.epoch;
+    let unreachable =
+        ClientMsg::Unreachable { node: [NodeId::A, NodeId::B][secondary], epoch, generation: client.generation };
+    // Through the ring several times over: its space comes back by the relay.
+    let mut last = Vec::new();
+    for round in 0..24_u8 {
+        client.send(&unreachable);
+        last = pattern(round, 64);
+        let blob = client.blob(64 * u64::from(round % 4), &last);
+        client.post(&blob);
+        client.wait_durable(blob.blob.seq);
+        client.wait_released_by_both(Seq(blob.blob.seq.0.saturating_sub(8)));
+    }
+    let status = cluster.wait(primary, "a primary that relays", |volume| volume.counters["blobs_relayed"] >= 24);
+    assert!(status.dual && status.epoch == epoch.0, "nobody was dropped: {status:#?}");
+    cluster.wait(secondary, "fed", |volume| volume.lane.received == 24 && volume.counters["violations"] == 0);
+    cluster.kill(primary);
+    cluster.wait(secondary, "primary", |volume| volume.role == "primary");
+    assert!(on_disk(&cluster.disk(), 64 * 3 * BLOCK as u64, last.len()) == last, "what completed last");
 }

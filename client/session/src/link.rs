@@ -31,8 +31,9 @@ use crate::view::View;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Link {
     pub(crate) state: State,
-    /// What is known of the lane of the last incarnation that was asked to open one. Kept while the node is away, and
-    /// also when it is no longer a holder, so that it shows if it ever came back with a lane that was given up.
+    /// What is known of the lane of the last incarnation that was asked to open one, or that mirrors. Kept while the
+    /// node is away, and also when it is no longer a holder, so that it shows if it ever came back with a lane that was
+    /// given up.
     pub(crate) lane: Option<LaneMark>,
     /// Since when the node has been out of reach; `None` while it is connected.
     pub(crate) down_since: Option<u64>,
@@ -46,6 +47,15 @@ pub(crate) struct LaneMark {
     pub(crate) incarnation: Incarnation,
     /// It needs nothing up to here any more: it has released it, or its lane begins later.
     pub(crate) released: Seq,
+    /// As much of that was said by the primary, which feeds it by relay (rule 14).
+    pub(crate) relayed: Seq,
+}
+
+impl LaneMark {
+    /// Of what nobody has said anything yet.
+    pub(crate) const fn new(incarnation: Incarnation, released: Seq) -> Self {
+        Self { incarnation, released, relayed: Seq::ZERO }
+    }
 }
 
 /// The connection.
@@ -259,6 +269,21 @@ impl Link {
         if let Some(lane) = self.lane.as_mut().filter(|lane| lane.incarnation == incarnation) {
             lane.released = lane.released.max(released);
         }
+    }
+}
+
+impl Link {
+    /// The primary, which feeds it by relay, says what it has released.
+    pub(crate) fn raise_by_relay(&mut self, incarnation: Incarnation, released: Seq) {
+        self.raise(incarnation, released);
+        if let Some(lane) = self.lane.as_mut().filter(|lane| lane.incarnation == incarnation) {
+            lane.relayed = lane.relayed.max(released);
+        }
+    }
+
+    /// It has been fed past `received` by relay, as far as that has been told.
+    pub(crate) fn was_relayed_past(&self, received: Seq) -> bool {
+        self.lane.is_some_and(|lane| lane.relayed > received)
     }
 }
 

@@ -11,7 +11,8 @@
 //! 2. `freed ≤ completed ≤ last`. `completed` only grows, by the word of the primary of the known epoch alone: by its
 //!    mailbox, or with the answer to a read (rule 1, section 3 †).
 //! 3. `freed` is at most what each holder (member or joiner) has released, so that each can be sent all that it may
-//!    lack, and no ring byte is written over that one may still use (rules 8, 14, section 3.4). A holder that was never
+//!    lack, and no ring byte is written over that one may still use (rules 8, 14, section 3.4). What a member that
+//!    mirrors has released, it says itself, or the primary that feeds it by relay. A joiner or a primary that was never
 //!    asked to open a lane will begin after `completed`, and so needs nothing before.
 //! 4. A fed node is a holder by its very incarnation, and has been posted every blob; at most one connection per node.
 //! 5. Open reads are out only on the connection of the known epoch's primary, naming that epoch, once, and after every
@@ -328,11 +329,11 @@ impl Session {
             // It had stopped being a holder, and its space was written over or its missing blobs were forgotten. If an
             // answer was lost it may never have opened that lane; if it has one, its own word will show (told.rs).
             Some(released) if released < freed && !forgets => {
-                link.lane = Some(LaneMark { incarnation: member.incarnation, released: self.completed });
+                link.lane = Some(LaneMark::new(member.incarnation, self.completed));
             }
             Some(_) => {}
             // From the moment that it is asked, it may begin there, and needs what comes after (rule 8).
-            None => link.lane = Some(LaneMark { incarnation: member.incarnation, released: self.completed }),
+            None => link.lane = Some(LaneMark::new(member.incarnation, self.completed)),
         }
         let conn = link.conn().expect("only a connected node is asked");
         link.turn(Duty::Resuming { first_ask });

@@ -8,6 +8,7 @@ mod epochs;
 mod feeding;
 mod handover;
 mod reading;
+mod relayed;
 mod timing;
 #[cfg(feature = "weaken")]
 mod weak;
@@ -146,7 +147,7 @@ impl Rig {
 
     fn mailbox(&mut self, conn: ConnId, from: u64, epoch: Epoch, durable: Option<u64>, released: u64) -> Vec<Action> {
         let (from, durable, released) = (inc(from), durable.map(Seq), Seq(released));
-        let mailbox = Mailbox::Completion { epoch, from, generation: OURS, durable, released };
+        let mailbox = Mailbox::Completion { epoch, from, generation: OURS, durable, released, relayed: false };
         self.event(Event::Mailbox { conn, mailbox })
     }
 

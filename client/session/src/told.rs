@@ -90,6 +90,7 @@ impl Session {
             out.push(Action::Notice(Notice::NewEpoch { epoch, primary, dual }));
         }
         self.evict(&next, out);
+        self.mark_mirror();
         for node in NodeId::BOTH {
             let was = before.and_then(|before| before.holder(node));
             if next.holder(node).is_some_and(|holder| was != Some(holder)) {
@@ -154,10 +155,24 @@ impl Session {
         }
         assert_eq!((self.phase, self.last()), (Phase::Attaching, Seq::ZERO), "a session is opened once");
         let link = &mut self.links[node.index()];
-        link.lane = Some(LaneMark { incarnation, released: Seq::ZERO });
+        link.lane = Some(LaneMark::new(incarnation, Seq::ZERO));
         link.turn(Duty::Feeding { sent: Seq::ZERO });
         self.phase = Phase::Open { generation };
+        self.mark_mirror();
         out.push(Action::Opened { generation });
+    }
+
+    /// A member that mirrors holds a lane whether we have ever asked for it or not: the primary feeds it where we don't
+    /// (rule 14). What it has not released is kept from now on; what was forgotten before, it can't hold.
+    fn mark_mirror(&mut self) {
+        let (Some(known), Some(_)) = (&self.known, self.generation()) else { return };
+        let node = known.primary.node.other();
+        let link = &mut self.links[node.index()];
+        if let Some(incarnation) = known.members.of(node)
+            && link.released(incarnation).is_none()
+        {
+            link.lane = Some(LaneMark::new(incarnation, self.window.freed()));
+        }
     }
 
     fn resumed(
@@ -171,6 +186,10 @@ impl Session {
         match self.check_resumed(node, generation, from, received) {
             Ok(()) => {}
             Err(what) => return self.violation(node, what, out),
+        }
+        if received < self.window.freed() {
+            // It was true when it was said. A relay took this connection's place after that, and has ended it.
+            return self.break_off(node, out);
         }
         let last = self.last();
         let link = &mut self.links[node.index()];
@@ -201,7 +220,8 @@ impl Session {
             return Err("resumed after a blob that was never sent");
         }
         // Nothing that a holder may lack has been forgotten (invariant 3).
-        if received < self.window.freed() { Err("resumed before a blob that it does not need") } else { Ok(()) }
+        let forgotten = received < self.window.freed() && !self.links[node.index()].was_relayed_past(received);
+        if forgotten { Err("resumed before a blob that it does not need") } else { Ok(()) }
     }
 
     fn refused(&mut self, node: NodeId, why: Refusal, out: &mut Vec<Action>) {
@@ -237,7 +257,7 @@ impl Session {
     // ---- What has completed.
 
     pub(crate) fn mailbox(&mut self, node: NodeId, mailbox: Mailbox, out: &mut Vec<Action>) {
-        let Mailbox::Completion { epoch, from, generation, durable, released } = mailbox else {
+        let Mailbox::Completion { epoch, from, generation, durable, released, relayed } = mailbox else {
             return self.violation(node, "a mailbox that is between nodes", out);
         };
         let (Some(ours), Some(known)) = (self.generation(), self.known) else { return };
@@ -256,6 +276,13 @@ impl Session {
             return self.violation(node, "released or completed a blob that was never sent", out);
         }
         self.links[node.index()].raise(from, released);
+        // Of the other member as this epoch names it: the primary has it from its very incarnation (rule 14).
+        if relayed
+            && serves
+            && let Some(member) = known.members.of(node.other())
+        {
+            self.links[node.other().index()].raise_by_relay(member, released);
+        }
         if let Some(durable) = durable {
             self.complete(durable, out);
         }

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use twinsan_wire::{BlobKind, Epoch, Incarnation, Lba, Mailbox, NodeMsg, PeerMsg, Seq, Superblock};
+use twinsan_wire::{Blob, BlobKind, ClientMsg, Epoch, Incarnation, Lba, Mailbox, NodeMsg, PeerMsg, Seq, Superblock};
 
 use crate::event::FenceError;
 use crate::handover::Obstacle;
-use crate::ids::{ConnId, LinkId, ReadToken};
+use crate::ids::{ConnId, LinkId, ReadToken, RelayId};
 
 /// One thing to do. Drivers carry actions out in order; disk actions may overlap each other unless the machine waits
 /// for the answer, which it does wherever order matters.
@@ -98,6 +98,33 @@ pub enum Action {
         link: LinkId,
     },
 
+    /// Connect to the other node as a relay (rule 14), if it is still this incarnation. Answered by `RelayDialled`.
+    RelayConnect {
+        /// The only one to be fed.
+        to: Incarnation,
+    },
+    /// Send by a relay that this node feeds.
+    SendRelay {
+        /// By which.
+        relay: RelayId,
+        /// The message.
+        msg: ClientMsg,
+    },
+    /// Write payload and descriptor, as they stand in the own lane, into the other node's lane at the same places. They
+    /// stay as they are until that node has ACKed the blob, or the relay is destroyed.
+    RelayPost {
+        /// By which.
+        relay: RelayId,
+        /// The blob.
+        blob: Blob,
+    },
+    /// Destroy a relay that this node feeds: when this has been carried out, nothing is taken from the lane any more.
+    /// `RelayDown` does not follow.
+    CloseRelay {
+        /// Which.
+        relay: RelayId,
+    },
+
     /// Send to a client. [`NodeMsg::Attached`] and [`NodeMsg::Resumed`] carry the lane's keys: the driver opens the
     /// lane's memory to this connection first.
     SendClient {
@@ -113,7 +140,7 @@ pub enum Action {
         /// The contents.
         mailbox: Mailbox,
     },
-    /// Destroy a client's connection: when this has been carried out, nothing from it can land. `ClientDown` does not
+    /// Destroy a client's connection, or a relay that feeds this node: when this has been carried out, nothing from it can land. `ClientDown` does not
     /// follow.
     CloseClient {
         /// Which.
@@ -197,6 +224,10 @@ pub enum Notice {
     Serving,
     /// The secondary is being dropped (rule 7).
     DroppingSecondary,
+    /// Rule 14: the client does not reach the secondary; this node feeds it.
+    Relaying,
+    /// Rule 14: that has ended.
+    RelayEnded,
     /// The secondary has joined (rule 8).
     Joined,
     /// A join was thrown away.

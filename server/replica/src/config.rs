@@ -122,11 +122,17 @@ pub enum Weakness {
     DeafToClients,
     /// Rule 15: any client's word counts, whatever its session, and if it has none.
     BelieveAnyClient,
+    /// Rule 14: the connection that fed a session before stays when another one takes it over.
+    KeepEarlierFeeder,
+    /// Rule 14: a relay is believed whoever feeds it.
+    BelieveAnyRelay,
+    /// Rule 14: what a relay carries back is what the primary has released, not who is fed.
+    ReleasedByGuess,
 }
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::KeepIncarnation,
         Self::KeepOffered,
         Self::ReleaseWhileDropping,
@@ -150,6 +156,9 @@ impl Weakness {
         Self::DeafToAsking,
         Self::DeafToClients,
         Self::BelieveAnyClient,
+        Self::KeepEarlierFeeder,
+        Self::BelieveAnyRelay,
+        Self::ReleasedByGuess,
     ];
 }
 

@@ -47,7 +47,7 @@ impl Replica {
 
     /// Hands over (rule 13); where that can't be, goes on alone (7) and ends so.
     fn leave_dual(&mut self, late: bool) {
-        match self.obstacle() {
+        match self.obstacle_to_leaving() {
             None => self.begin_hand_over(),
             // Without a path the other one takes over by rule 11, or neither can do anything.
             Some(Obstacle::Attaching | Obstacle::NoPath) => {}

@@ -1,8 +1,8 @@
 //! What happens to a node.
 
-use twinsan_wire::{Blob, ClientMsg, Incarnation, Mailbox, PeerMsg, Superblock};
+use twinsan_wire::{Blob, ClientMsg, Incarnation, Mailbox, NodeMsg, PeerMsg, Superblock};
 
-use crate::ids::{ConnId, LinkId, ReadToken};
+use crate::ids::{ConnId, LinkId, ReadToken, RelayId};
 
 /// One thing that happened. Each event that answers an action comes exactly once per action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,29 @@ pub enum Event {
         /// The connection.
         conn: ConnId,
     },
-    /// A client's connection is gone.
+    /// The other node has connected as a relay, and is authenticated: blobs of the session come by it as from a client.
+    RelayAccepted {
+        /// The connection.
+        conn: ConnId,
+        /// Who is at the other end.
+        from: Incarnation,
+    },
+    /// Answers [`crate::Action::RelayConnect`]: it is up and authenticated, or it did not work.
+    RelayDialled(Option<RelayId>),
+    /// A relay that this node feeds is gone.
+    RelayDown {
+        /// Which.
+        relay: RelayId,
+    },
+    /// The other node's message by a relay that this node feeds. With Resumed the driver has taken the lane's keys for
+    /// this connection.
+    Relay {
+        /// By which.
+        relay: RelayId,
+        /// What it says.
+        msg: NodeMsg,
+    },
+    /// The connection of a client, or of a relay that feeds this node, is gone.
     ClientDown {
         /// Which.
         conn: ConnId,

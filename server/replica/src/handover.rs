@@ -43,7 +43,7 @@ pub enum Obstacle {
     OtherLeaves,
     /// The other node has no usable path to the disk.
     OtherHasNoPath,
-    /// The other node has not entered the epoch yet, or is not fed by the client.
+    /// The other node has not entered the epoch yet, or the client does not reach it.
     OtherNotReady,
     /// Its disk I/O in flight has not ended for a takeover timeout.
     Slow,
@@ -97,9 +97,15 @@ impl HandedOver {
 impl Replica {
     // ---- rule 13, the old primary -----------------------------------------------------------------------------------
 
-    /// Why a handover can't begin now; `None`: it can.
+    /// Why a handover can't begin now; `None`: it can. One whom the client does not reach would hand back at once.
     #[must_use]
     pub fn obstacle(&self) -> Option<Obstacle> {
+        let relays = self.relay.is_wanted().then_some(Obstacle::OtherNotReady);
+        self.obstacle_to_leaving().or(relays)
+    }
+
+    /// The same for one that ends: there will be nobody else whom the client could reach.
+    pub(crate) fn obstacle_to_leaving(&self) -> Option<Obstacle> {
         match self.state {
             State::Primary(Phase::Dual { .. }) => {}
             State::Primary(Phase::HandingOver { .. }) => return Some(Obstacle::UnderWay),

@@ -24,6 +24,7 @@ use crate::ids::ConnId;
 use crate::peer::Peer;
 use crate::random::Random;
 use crate::reads::Reads;
+use crate::relay::Relay;
 use crate::state::{Attach, State, SuperblockWrite, TakeOver};
 
 /// One volume on one node.
@@ -56,8 +57,10 @@ pub struct Replica {
     pub(crate) reads: Reads,
     /// All clients' connections.
     pub(crate) clients: BTreeMap<ConnId, Client>,
-    /// The one that may put blobs into the lane (rule 14).
+    /// The one that may put blobs into the lane (rule 14): a client's connection, or at a mirror its primary's relay.
     pub(crate) session: Option<ConnId>,
+    /// The session's blobs on their way from here to the other member (rule 14).
+    pub(crate) relay: Relay,
     /// A mirror: what its primary has released; blobs that come later than that word are released at once.
     pub(crate) may_release: Seq,
     /// What the client has been told to complete.
@@ -84,6 +87,8 @@ pub struct Replica {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
     pub(crate) heard_at: u64,
+    /// It is none, but a relay: who feeds it.
+    pub(crate) relay: Option<Incarnation>,
 }
 
 /// The kinds of disk work of which the last try failed.
@@ -208,6 +213,7 @@ impl Replica {
             reads: Reads::default(),
             clients: BTreeMap::new(),
             session: None,
+            relay: Relay::default(),
             may_release: Seq::ZERO,
             completed: Seq::ZERO,
             attach: None,
@@ -273,6 +279,10 @@ impl Replica {
             Event::Peer { link, msg } => self.peer_message(link, msg),
             Event::PeerMailbox { link, mailbox } => self.peer_mailbox(link, mailbox),
             Event::ClientUp { conn } => self.client_up(conn),
+            Event::RelayAccepted { conn, from } => self.relay_accepted(conn, from),
+            Event::RelayDialled(relay) => self.relay_dialled(relay),
+            Event::RelayDown { relay } => self.relay_down(relay),
+            Event::Relay { relay, msg } => self.relay_message(relay, msg),
             Event::ClientDown { conn } => self.client_down(conn),
             Event::Client { conn, msg } => self.client_message(conn, msg),
             Event::Blob { conn, blob } => self.blob(conn, blob),
@@ -287,6 +297,7 @@ impl Replica {
         self.advance_waiting();
         self.advance_takeover();
         self.advance_primary();
+        self.advance_relay();
         self.advance_attach();
         self.advance_clean();
         self.advance_leaving();

@@ -165,10 +165,11 @@ impl Replica {
             return;
         }
         match mailbox {
-            Mailbox::Ack { epoch, from, to, generation, first, received } => {
+            Mailbox::Ack { epoch, from, to, generation, first, received, released } => {
                 let lane = self.lane_is(generation) || (self.lane.is_none() && first.is_none());
                 if self.fits(epoch, from, Some(to)) && lane {
                     self.acked(from, first, received);
+                    self.relay_released(released);
                 }
             }
             Mailbox::Released { epoch, from, to, generation, released } => {
@@ -237,6 +238,7 @@ impl Replica {
     pub(crate) fn entered_epoch(&mut self) {
         self.notice(Notice::EpochEntered(self.superblock));
         self.cancel_reads();
+        self.close_void_relays();
         self.tell_status();
         if matches!(self.state, State::Primary(_)) {
             self.send_peer(PeerBody::Announce { superblock: self.superblock });
@@ -268,6 +270,7 @@ impl Replica {
             generation: self.lane.as_ref().map_or(self.superblock.generation, Lane::generation),
             first: self.lane.as_ref().and_then(Lane::first),
             received: self.received(),
+            released: self.released(),
         };
         self.out(Action::PeerMailbox { link, mailbox });
     }

@@ -64,13 +64,21 @@ impl Replica {
     /// Writes the session's mailbox: released, and from a primary what may be completed.
     pub(crate) fn tell_session(&mut self) {
         let (Some(conn), Some(lane)) = (self.session, &self.lane) else { return };
+        if self.is_relay(conn) {
+            return; // Its feeder has it with the ACK.
+        }
+        let (released, relayed) = match self.released_by_both() {
+            Some(both) => (both, true),
+            None => (lane.released(), false),
+        };
         let durable = matches!(self.state, State::Primary(_)).then_some(self.completed);
         let mailbox = Mailbox::Completion {
             epoch: self.superblock.epoch,
             from: self.me,
             generation: lane.generation(),
             durable,
-            released: lane.released(),
+            released,
+            relayed,
         };
         self.out(Action::ClientMailbox { conn, mailbox });
     }
@@ -106,6 +114,9 @@ impl Replica {
             self.tell_peer_released();
         }
         self.tell_session();
+        if self.session.is_some_and(|conn| self.is_relay(conn)) {
+            self.ack(); // It carries the released position back to the client.
+        }
     }
 
     /// Rule 1: resolves a read once, and pins what it shows.
@@ -231,7 +242,9 @@ impl Replica {
     pub(crate) fn tell_view(&mut self) {
         let conns: alloc::vec::Vec<ConnId> = self.clients.keys().copied().collect();
         for conn in conns {
-            self.tell_view_to(conn);
+            if !self.is_relay(conn) {
+                self.tell_view_to(conn);
+            }
         }
     }
 

@@ -17,7 +17,7 @@ const LAST_FIRST: Seq = Seq(1 << 62);
 
 impl Replica {
     pub(crate) fn client_up(&mut self, conn: ConnId) {
-        self.clients.insert(conn, Client { heard_at: self.now });
+        self.clients.insert(conn, Client { heard_at: self.now, relay: None });
         self.tell_view_to(conn);
     }
 
@@ -51,6 +51,10 @@ impl Replica {
     pub(crate) fn client_message(&mut self, conn: ConnId, msg: ClientMsg) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.heard_at = self.now;
+        if client.relay.is_some() && !matches!(msg, ClientMsg::Resume { .. }) {
+            self.violation(conn, "a relay that says what only a client may");
+            return;
+        }
         match msg {
             ClientMsg::Attach => self.attach_requested(conn),
             ClientMsg::Resume { generation, first } => self.resume(conn, generation, first),
@@ -107,12 +111,11 @@ impl Replica {
         self.client_misses_other(epoch, generation);
         match self.state {
             State::Primary(Phase::Join(_)) => self.throw_join_away(),
-            State::Primary(Phase::HandingOver { .. }) => self.call_off_hand_over(Obstacle::OtherNotReady),
-            State::Primary(Phase::Dual { .. }) => {
-                // Without a relay the secondary can't be fed: a rejoin would end the same way, so it waits longer.
-                self.timers.joins_thrown_away += 1;
-                self.start_drop();
+            // Who is to end goes, whomever the client reaches: the other one is then all that there is.
+            State::Primary(Phase::HandingOver { .. }) if self.leaving_since.is_none() => {
+                self.call_off_hand_over(Obstacle::OtherNotReady);
             }
+            State::Primary(Phase::Dual { .. }) => self.want_relay(),
             _ => {}
         }
     }
@@ -122,6 +125,10 @@ impl Replica {
     fn resume(&mut self, conn: ConnId, generation: Generation, first: Seq) {
         if first > LAST_FIRST {
             self.violation(conn, "a session that begins beyond all numbers");
+            return;
+        }
+        if !self.believes_relay(conn) {
+            self.close_client(conn);
             return;
         }
         let known = self.superblock.generation;
@@ -136,7 +143,9 @@ impl Replica {
             return;
         }
         if self.session != Some(conn) {
-            self.close_session(); // One connection at a time, the earlier one destroyed before the answer.
+            if !self.cfg.weak(Weakness::KeepEarlierFeeder) {
+                self.close_session(); // One connection at a time, the earlier one destroyed before the answer.
+            }
             self.session = Some(conn);
         }
         self.skip_what_has_completed(generation, first);
@@ -149,7 +158,9 @@ impl Replica {
         }
         let received = self.received();
         self.out(Action::SendClient { conn, msg: NodeMsg::Resumed { generation, from: self.me, received } });
-        self.tell_view_to(conn);
+        if !self.is_relay(conn) {
+            self.tell_view_to(conn);
+        }
         self.tell_session();
         self.ack();
     }
@@ -165,7 +176,9 @@ impl Replica {
     }
 
     pub(crate) fn blob(&mut self, conn: ConnId, blob: Blob) {
-        if self.session != Some(conn) {
+        let kept =
+            self.cfg.weak(Weakness::KeepEarlierFeeder) && self.clients.contains_key(&conn) && self.lane.is_some();
+        if self.session != Some(conn) && !kept {
             return;
         }
         let in_volume = blob.lba.0.checked_add(u64::from(blob.blocks)).is_some_and(|end| end <= self.cfg.volume_blocks);
@@ -216,6 +229,7 @@ impl Replica {
         }
         self.cancel_reads();
         self.close_session();
+        self.end_relay(); // Before anybody writes into the lane anew.
         self.attach = Some(Attach { conn, step: AttachStep::Flushing });
         self.send_peer(PeerBody::CloseSession { generation: self.superblock.generation });
     }

@@ -6,6 +6,7 @@ use crate::action::Action;
 use crate::exposure::Drained;
 use crate::handover::HandedOver;
 use crate::machine::Replica;
+use crate::relay::RelayPhase;
 use crate::state::{Phase, State, TakeOver};
 
 /// A snapshot for status and metrics.
@@ -55,6 +56,8 @@ pub struct Status {
     pub peer_paths: bool,
     /// The last handover from here.
     pub handed_over: HandedOver,
+    /// Rule 14: whether this node feeds the other member in the client's place.
+    pub relay: RelayPhase,
 }
 
 impl Replica {
@@ -88,6 +91,7 @@ impl Replica {
             paths: self.reaches_disk(),
             peer_paths: self.peer.paths,
             handed_over: self.handed,
+            relay: self.relay.phase(),
         }
     }
 

@@ -13,13 +13,21 @@ const READS: RemoteKey = RemoteKey(71);
 fn completion(durable: u64) -> Mailbox {
     let from = Incarnation::from_random(1);
     let durable = Some(Seq(durable));
-    Mailbox::Completion { epoch: Epoch(1), from, generation: Generation(1), durable, released: Seq(0) }
+    Mailbox::Completion { epoch: Epoch(1), from, generation: Generation(1), durable, released: Seq(0), relayed: false }
 }
 
 fn ack(received: u64) -> Mailbox {
     let me = Incarnation::from_random(1);
     let first = Some(Seq(1));
-    Mailbox::Ack { epoch: Epoch(1), from: me, to: me, generation: Generation(1), first, received: Seq(received) }
+    Mailbox::Ack {
+        epoch: Epoch(1),
+        from: me,
+        to: me,
+        generation: Generation(1),
+        first,
+        received: Seq(received),
+        released: Seq(0),
+    }
 }
 
 fn released(upto: u64) -> Mailbox {

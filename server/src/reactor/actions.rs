@@ -8,6 +8,7 @@ use twinsan_wire::{Epoch, NodeFrame, NodeMsg, Seq};
 
 use super::Reactor;
 use crate::conn::Stage;
+use crate::dial::Errand;
 use crate::flusher::{Done, Job};
 use crate::notice;
 use crate::outbox::Answer;
@@ -57,7 +58,15 @@ impl<F: Fabric> Reactor<F> {
                 self.volumes[volume].slab.end(token);
                 self.pump_slab(volume);
             }
-            Action::Probe => self.dial(volume),
+            Action::Probe => self.dial(volume, Errand::Probe, None),
+            Action::RelayConnect { to } => self.dial(volume, Errand::Relay, Some(to)),
+            Action::SendRelay { relay, msg } => {
+                if let Some(outbox) = self.conns.outbox(ConnId(relay.0)) {
+                    outbox.message(msg.encode());
+                }
+            }
+            Action::RelayPost { relay, blob } => self.relay_post(volume, ConnId(relay.0), &blob),
+            Action::CloseRelay { relay } => drop(self.destroy(ConnId(relay.0))),
             Action::SendPeer { link: id, msg } => {
                 if let Some(outbox) = self.conns.outbox(link(id)) {
                     outbox.message(msg.encode());

@@ -11,7 +11,7 @@ use twinsan_wire::{Incarnation, NodeId};
 
 use super::Reactor;
 use crate::conn::{Conn, NO_KEY, Stage};
-use crate::dial::Dial;
+use crate::dial::{Dial, Errand};
 use crate::limits::{DIAL_TIMEOUT_MS, MAX_CONNECTIONS};
 
 /// The node that dials for the link.
@@ -67,13 +67,13 @@ impl<F: Fabric> Reactor<F> {
                     Err(error) => self.dial_refused(id, &error.to_string()),
                 }
             }
-            Stage::Dialling(_) | Stage::Parting | Stage::Link { .. } | Stage::Client { .. } => {
+            Stage::Dialling(_) | Stage::Parting | Stage::Link { .. } | Stage::Client { .. } | Stage::Relay { .. } => {
                 self.violation(id, &"a message where none was due");
             }
         }
     }
 
-    fn say(&mut self, id: ConnId, msg: &SetupMsg) {
+    pub(super) fn say(&mut self, id: ConnId, msg: &SetupMsg) {
         if let Some(outbox) = self.conns.outbox(id) {
             outbox.message(msg.encode());
         }
@@ -92,7 +92,7 @@ impl<F: Fabric> Reactor<F> {
         let mailbox = match admitted.purpose {
             Purpose::Peer { .. } => self.expose_mailboxes(index, id),
             // Whoever writes no mailboxes gets no key.
-            Purpose::Client | Purpose::Probe { .. } => Some(NO_KEY),
+            Purpose::Client | Purpose::Relay { .. } | Purpose::Probe { .. } => Some(NO_KEY),
         };
         let Some(mailbox) = mailbox else { return };
         let volume = &self.volumes[index];
@@ -107,7 +107,7 @@ impl<F: Fabric> Reactor<F> {
         conn.volume = Some(index);
         conn.stage = match admitted.purpose {
             Purpose::Probe { .. } => Stage::Parting,
-            purpose @ (Purpose::Client | Purpose::Peer { .. }) => Stage::Admitted(purpose),
+            purpose @ (Purpose::Client | Purpose::Peer { .. } | Purpose::Relay { .. }) => Stage::Admitted(purpose),
         };
     }
 
@@ -119,7 +119,9 @@ impl<F: Fabric> Reactor<F> {
     fn ready(&mut self, id: ConnId, purpose: Purpose, mailbox: RemoteKey, reads: Option<RemoteKey>) {
         match (purpose, reads) {
             (Purpose::Peer { incarnation, .. }, _) => self.link_up(id, incarnation, mailbox),
+            (Purpose::Relay { incarnation, .. }, None) => self.fed(id, incarnation),
             (Purpose::Client, Some(reads)) => self.client_up(id, mailbox, reads),
+            (Purpose::Relay { .. }, Some(_)) => self.violation(id, &"a relay that names read buffers"),
             (Purpose::Client | Purpose::Probe { .. }, _) => self.violation(id, &"Ready without what it must name"),
         }
     }
@@ -169,23 +171,24 @@ impl<F: Fabric> Reactor<F> {
 
     // ---- dialling -------------------------------------------------------------------------------------------------
 
-    /// Carries out a probe.
-    pub(super) fn dial(&mut self, index: usize) {
+    /// Carries out a probe, or what becomes a relay to that incarnation.
+    pub(super) fn dial(&mut self, index: usize, errand: Errand, to: Option<Incarnation>) {
         let volume = &mut self.volumes[index];
-        assert!(volume.dial.is_none(), "the machine probes once at a time");
-        volume.counters.probes += 1;
-        volume.dial = Some(Dial::new(self.now + DIAL_TIMEOUT_MS));
-        self.dial_next(index);
+        let dial = &mut volume.dials[errand as usize];
+        assert!(dial.is_none(), "the machine dials once at a time for each");
+        *dial = Some(Dial::new(to, self.now + DIAL_TIMEOUT_MS));
+        volume.counters.probes += u64::from(errand == Errand::Probe);
+        self.dial_next(index, errand);
     }
 
     /// Tries the dial's present address, and those after it as long as they are none.
-    fn dial_next(&mut self, index: usize) {
+    fn dial_next(&mut self, index: usize, errand: Errand) {
         loop {
             let volume = &mut self.volumes[index];
-            let Some(dial) = &mut volume.dial else { return };
+            let Some(dial) = &mut volume.dials[errand as usize] else { return };
             let Some(address) = volume.facts.other.get(dial.address) else {
                 let verdict = dial.verdict();
-                self.dial_ended(index, verdict);
+                self.dial_ended(index, errand, verdict);
                 return;
             };
             match self.fabric.connect(&address.to_string()) {
@@ -193,17 +196,19 @@ impl<F: Fabric> Reactor<F> {
                     dial.conn = Some(id);
                     dial.deadline = self.now + DIAL_TIMEOUT_MS;
                     let node = self.identity.node;
-                    let purpose = match node {
-                        DIALLER => Purpose::Peer { node, incarnation: volume.incarnation },
-                        _ => Purpose::Probe { node },
+                    let incarnation = volume.incarnation;
+                    let purpose = match (errand, node) {
+                        (Errand::Relay, _) => Purpose::Relay { node, incarnation },
+                        (Errand::Probe, DIALLER) => Purpose::Peer { node, incarnation },
+                        (Errand::Probe, _) => Purpose::Probe { node },
                     };
                     self.conns.insert(id, Conn::new(Some(index), Stage::Dialling(purpose), self.now));
                     return;
                 }
                 Err(error) => {
                     let why = error.to_string();
-                    self.dial_trouble(index, &why);
-                    let Some(dial) = &mut self.volumes[index].dial else { return };
+                    self.dial_trouble(index, errand, &why);
+                    let Some(dial) = &mut self.volumes[index].dials[errand as usize] else { return };
                     dial.failed(CloseReason::Unreachable(why), self.now + DIAL_TIMEOUT_MS);
                 }
             }
@@ -236,26 +241,31 @@ impl<F: Fabric> Reactor<F> {
             self.dial_refused(id, &message);
             return;
         }
+        if let Purpose::Relay { .. } = purpose {
+            self.relay_welcomed(index, id, welcome.incarnation);
+            return;
+        }
         let alive = Probe::Alive(welcome.incarnation);
         if !matches!(purpose, Purpose::Peer { .. }) {
             self.destroy(id);
-            self.dial_ended(index, alive);
+            self.dial_ended(index, Errand::Probe, alive);
             self.feed_inbox();
             return;
         }
         let Some(mailbox) = self.expose_mailboxes(index, id) else { return };
         self.say(id, &SetupMsg::Ready { mailbox, reads: None });
-        self.dial_ended(index, alive);
+        self.dial_ended(index, Errand::Probe, alive);
         self.feed_inbox();
         self.link_up(id, welcome.incarnation, welcome.mailbox);
     }
 
     /// The other node answered, and it did not work: its process lives, and we don't know as what.
-    fn dial_refused(&mut self, id: ConnId, why: &str) {
+    pub(super) fn dial_refused(&mut self, id: ConnId, why: &str) {
         let Some(gone) = self.destroy(id) else { return };
         let index = gone.volume.expect("a dial is a volume's");
-        self.dial_trouble(index, why);
-        self.next_address(index, CloseReason::Violation(why.to_owned()));
+        let errand = gone.errand();
+        self.dial_trouble(index, errand, why);
+        self.next_address(index, errand, CloseReason::Violation(why.to_owned()));
         self.feed_inbox();
     }
 
@@ -263,35 +273,42 @@ impl<F: Fabric> Reactor<F> {
     pub(super) fn dial_failed(&mut self, id: ConnId, gone: &Conn, why: &CloseReason) {
         let index = gone.volume.expect("a dial is a volume's");
         let deadline = self.now + DIAL_TIMEOUT_MS;
-        if let Some(dial) = self.volumes[index].dial.as_mut().filter(|dial| dial.conn == Some(id)) {
+        let errand = gone.errand();
+        let dial = self.volumes[index].dials[errand as usize].as_mut();
+        if let Some(dial) = dial.filter(|dial| dial.conn == Some(id)) {
             dial.ended(why.clone(), deadline);
-            self.dial_next(index);
+            self.dial_next(index, errand);
         }
     }
 
     pub(super) fn expire_dials(&mut self) {
-        for index in 0..self.volumes.len() {
-            let late = self.volumes[index].dial.as_ref().filter(|dial| self.now >= dial.deadline);
+        for (index, errand) in (0..self.volumes.len()).flat_map(|i| [(i, Errand::Probe), (i, Errand::Relay)]) {
+            let late = self.volumes[index].dials[errand as usize].as_ref().filter(|dial| self.now >= dial.deadline);
             if let Some(conn) = late.and_then(|dial| dial.conn) {
                 self.destroy(conn);
-                self.next_address(index, CloseReason::Unreachable(format!("no answer within {DIAL_TIMEOUT_MS} ms")));
+                let why = CloseReason::Unreachable(format!("no answer within {DIAL_TIMEOUT_MS} ms"));
+                self.next_address(index, errand, why);
                 self.feed_inbox();
             }
         }
     }
 
     /// The present address has answered nothing that helps.
-    fn next_address(&mut self, index: usize, why: CloseReason) {
-        if let Some(dial) = &mut self.volumes[index].dial {
+    fn next_address(&mut self, index: usize, errand: Errand, why: CloseReason) {
+        if let Some(dial) = &mut self.volumes[index].dials[errand as usize] {
             dial.failed(why, self.now + DIAL_TIMEOUT_MS);
-            self.dial_next(index);
+            self.dial_next(index, errand);
         }
     }
 
-    /// Puts the answer to the machine's probe into the inbox.
-    fn dial_ended(&mut self, index: usize, probe: Probe) {
+    /// Puts the answer to the machine's probe into the inbox, or that there is no relay.
+    fn dial_ended(&mut self, index: usize, errand: Errand, probe: Probe) {
         let volume = &mut self.volumes[index];
-        volume.dial = None;
+        volume.dials[errand as usize] = None;
+        if errand == Errand::Relay {
+            self.inbox.push_back((index, Event::RelayDialled(None)));
+            return;
+        }
         if matches!(probe, Probe::Alive(_)) {
             volume.dial_trouble = None;
         }
@@ -299,9 +316,11 @@ impl<F: Fabric> Reactor<F> {
     }
 
     /// Logs what keeps us from the other node, once until it changes or works.
-    fn dial_trouble(&mut self, index: usize, why: &str) {
+    fn dial_trouble(&mut self, index: usize, errand: Errand, why: &str) {
         let volume = &mut self.volumes[index];
-        if volume.dial_trouble.as_deref() != Some(why) {
+        if errand == Errand::Relay {
+            tracing::debug!(volume = volume.facts.name.as_str(), "no relay: {why}"); // Tried again, or rule 7.
+        } else if volume.dial_trouble.as_deref() != Some(why) {
             let (name, other) = (volume.facts.name.as_str(), volume.node_name(volume.other_node()));
             tracing::warn!(volume = name, "can't connect to {other}: {why}");
             volume.dial_trouble = Some(why.to_owned());
@@ -317,8 +336,10 @@ impl<F: Fabric> Reactor<F> {
         for conn in self.conns.which(void) {
             self.destroy(conn);
         }
-        if self.volumes[index].dial.is_some() {
-            self.dial_ended(index, Probe::Silent);
+        for errand in [Errand::Probe, Errand::Relay] {
+            if self.volumes[index].dials[errand as usize].is_some() {
+                self.dial_ended(index, errand, Probe::Silent);
+            }
         }
     }
 }

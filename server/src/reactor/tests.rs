@@ -164,7 +164,7 @@ fn dialled(rig: &mut Rig) -> ConnId {
     rig.take();
     rig.reactor.act(0, Action::Probe);
     assert_eq!(rig.reactor.fabric.take(), [Call::Connect("unix:///first.fabric".to_owned())]);
-    rig.reactor.volumes[0].dial.as_ref().unwrap().conn.unwrap()
+    rig.reactor.volumes[0].dials[0].as_ref().unwrap().conn.unwrap()
 }
 
 fn close(rig: &mut Rig, conn: ConnId, why: &CloseReason) -> Vec<Call> {
@@ -178,9 +178,9 @@ fn a_probe_goes_through_all_addresses_before_it_says_refused() {
     let conn = dialled(&mut rig);
     let calls = close(&mut rig, conn, &CloseReason::Refused);
     assert_eq!(calls, [Call::Connect("unix:///second.fabric".to_owned())]);
-    let conn = rig.reactor.volumes[0].dial.as_ref().unwrap().conn.unwrap();
+    let conn = rig.reactor.volumes[0].dials[0].as_ref().unwrap().conn.unwrap();
     close(&mut rig, conn, &CloseReason::Refused);
-    assert!(rig.reactor.volumes[0].dial.is_none());
+    assert!(rig.reactor.volumes[0].dials[0].is_none());
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_new_incarnation_voids_what_was_said_in_the_old_ones_name() {
     let conn = dialled(&mut rig);
     rig.reactor.act(0, Action::Incarnation(Incarnation::from_random(123)));
     assert_eq!(rig.reactor.fabric.take(), [Call::Disconnect(conn)]);
-    assert!(rig.reactor.volumes[0].dial.is_none());
+    assert!(rig.reactor.volumes[0].dials[0].is_none());
     assert!(matches!(rig.reactor.inbox.front(), Some((0, Event::Probed(twinsan_replica::Probe::Silent)))));
 }
 

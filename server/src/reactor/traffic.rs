@@ -17,6 +17,7 @@ impl<F: Fabric> Reactor<F> {
             (Stage::Client { .. }, Some(_)) => {
                 ClientMsg::decode(bytes).map(|msg| Event::Client { conn: twinsan_replica::ConnId(id.0), msg })
             }
+            (Stage::Relay { .. }, Some(volume)) => return self.relay_message(volume, id, bytes),
             _ => return self.setup_message(id, bytes),
         };
         match (event, volume) {

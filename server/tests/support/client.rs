@@ -34,6 +34,8 @@ pub(crate) struct Client {
     next_pos: u64,
     next_seq: Seq,
     next_read: u64,
+    /// Both members have released it, by a relay's word.
+    released_by_both: Seq,
 }
 
 /// What a test may wait for.
@@ -67,6 +69,7 @@ impl Client {
             next_pos: 0,
             next_seq: Seq(1),
             next_read: 1,
+            released_by_both: Seq::ZERO,
         };
         client.set_up(VolumeName::new(volume).unwrap(), key);
         client
@@ -125,7 +128,11 @@ impl Client {
                     assert_eq!(Immediate::decode(imm), Ok(Immediate::Mailbox { slot: 0 }));
                     let mut bytes = [0; 64];
                     self.arena.copy_out(0, &mut bytes);
-                    return Heard::Mailbox(Mailbox::decode(&bytes).unwrap());
+                    let mailbox = Mailbox::decode(&bytes).unwrap();
+                    if let Mailbox::Completion { released, relayed: true, .. } = mailbox {
+                        self.released_by_both = self.released_by_both.max(released);
+                    }
+                    return Heard::Mailbox(mailbox);
                 }
                 Event::Closed { .. } => return Heard::Closed,
                 Event::Sent { .. } => {}
@@ -195,6 +202,13 @@ impl Client {
                 Heard::Closed => panic!("closed before blob {seq} was durable"),
                 _ => {}
             }
+        }
+    }
+
+    /// Waits until the primary, which feeds the other member, says that both have released everything up to `seq`.
+    pub(crate) fn wait_released_by_both(&mut self, seq: Seq) {
+        while self.released_by_both < seq {
+            assert!(!matches!(self.hear(), Heard::Closed), "closed before {seq} was released");
         }
     }
 

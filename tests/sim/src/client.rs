@@ -33,6 +33,8 @@ pub(crate) struct Client {
     buffers: Vec<Vec<Cell>>,
     pub(crate) generation: Option<Generation>,
     pub(crate) ended: Option<Ended>,
+    /// Times that a node was fed again.
+    pub(crate) resumes: u64,
     /// Writes issued and not completed.
     pub(crate) writes: BTreeMap<Seq, Extent>,
     pub(crate) reads: BTreeMap<u64, OpenRead>,
@@ -109,6 +111,7 @@ impl World {
             buffers: vec![Vec::new(); MAX_OPEN_READS],
             generation: None,
             ended: None,
+            resumes: 0,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             out: Vec::new(),
@@ -190,7 +193,7 @@ impl World {
 
     fn client_carries_out_one(&mut self, number: usize, action: Action) {
         match action {
-            Action::Connect { node } => self.dial(Host::Client(number), node),
+            Action::Connect { node } => self.dial(Host::Client(number), node, None),
             Action::Close { conn } => self.close_end(conn_index(conn.0), 0, End::Closed),
             Action::Send { conn, msg } => self.send(conn_index(conn.0), 0, Item::Client(msg)),
             Action::Post { conn, blob } => self.send(conn_index(conn.0), 0, Item::Blob(blob)),
@@ -212,6 +215,7 @@ impl World {
             Action::Notice(session::Notice::NodeViolation(what)) => {
                 self.fail("nobody_breaks_the_protocol", format!("C{number} says of a node: {what}"));
             }
+            Action::Notice(session::Notice::NodeResumed { .. }) => self.clients[number].resumes += 1,
             Action::Notice(_) => {}
         }
     }

@@ -63,6 +63,10 @@ counts! {
     held_back,
     /// Secondaries dropped (rule 7).
     drops,
+    /// Relays begun (rule 14).
+    relays,
+    /// Blobs that the primary has fed to the other node.
+    relayed,
     /// Handovers begun (rule 13).
     handovers,
     /// Of those, called off before anything had happened.
@@ -97,6 +101,7 @@ impl Counts {
             Notice::TakingOver { member: true } => self.takeovers_rule_5 += 1,
             Notice::TakingOver { member: false } => self.takeovers_rule_6 += 1,
             Notice::DroppingSecondary => self.drops += 1,
+            Notice::Relaying => self.relays += 1,
             Notice::HandingOver => self.handovers += 1,
             Notice::HandOverCalledOff(_) => self.handovers_called_off += 1,
             Notice::HandedTo => self.handovers_told += 1,
@@ -136,6 +141,8 @@ impl Counts {
             ("drops", self.drops, 700),
             ("attaches", self.attaches, 1_200),
             ("handovers", self.handovers_told, 400),
+            ("relays", self.relays, 40),
+            ("blobs relayed", self.relayed, 2_000),
             ("asked to take over", self.asked, 100),
             ("fenced", self.fenced, 50),
             ("refusals", self.refusals, 20),

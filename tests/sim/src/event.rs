@@ -106,7 +106,7 @@ pub(crate) enum ByConn {
 pub(crate) enum Ev {
     Tick(Host, LifeIndex),
     Hand(Host, LifeIndex, Inbound),
-    Dial { from: Host, life: LifeIndex, to: NodeId },
+    Dial { from: Host, life: LifeIndex, to: NodeId, relay: Option<Incarnation> },
     SetupTimeout(ConnIndex),
     Deliver { conn: ConnIndex, dir: usize },
     Break { conn: ConnIndex, end: usize, cut: u64 },

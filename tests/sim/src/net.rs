@@ -41,6 +41,8 @@ pub(crate) struct Conn {
     dirs: [Dir; 2],
     /// The connector's incarnation when it asked, if it is a node.
     connector: Option<Incarnation>,
+    /// It is a relay (rule 14).
+    pub(crate) relay: bool,
     /// `words[e]`: end `e`'s mailbox region.
     words: [[Option<Mailbox>; MAILBOX_KINDS]; 2],
     /// The node has opened its lane's memory to this client.
@@ -57,6 +59,16 @@ pub(crate) enum End {
     Lost,
     /// It has closed it itself: nothing from it is taken any more.
     Closed,
+}
+
+/// Somebody connects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial {
+    pub(crate) from: Host,
+    pub(crate) life: LifeIndex,
+    pub(crate) to: NodeId,
+    /// As a relay, to this incarnation only.
+    pub(crate) relay: Option<Incarnation>,
 }
 
 #[derive(Default)]
@@ -82,17 +94,23 @@ impl Conn {
     fn alive(&self, end: usize) -> bool {
         matches!(self.state[end], End::Setup | End::Open)
     }
+
+    /// The link between the nodes.
+    fn is_link(&self) -> bool {
+        matches!(self.ends, [Host::Node(_), Host::Node(_)]) && !self.relay
+    }
 }
 
 impl World {
-    /// The process at `from` connects to `to` (a node that probes: see [`Item::Ready`]).
-    pub(crate) fn dial(&mut self, from: Host, to: NodeId) {
+    /// The process at `from` connects to `to` (a node that probes: see [`Item::Ready`]); as a relay to that incarnation.
+    pub(crate) fn dial(&mut self, from: Host, to: NodeId, relay: Option<Incarnation>) {
         let life = self.life_of(from).expect("a process that dials is there");
         let delay = self.net_delay();
-        self.after(delay, Ev::Dial { from, life, to });
+        self.after(delay, Ev::Dial { from, life, to, relay });
     }
 
-    pub(crate) fn dial_arrives(&mut self, from: Host, life: LifeIndex, to: NodeId) {
+    pub(crate) fn dial_arrives(&mut self, dial: Dial) {
+        let Dial { from, life, to, relay } = dial;
         if self.life_of(from) != Some(life) {
             return;
         }
@@ -100,13 +118,16 @@ impl World {
         let delay = self.net_delay();
         if self.net.cut(from, target).is_some() || self.process(target) == Process::Frozen {
             let late = SETUP_TIMEOUT_US + delay;
-            return self.dial_fails(from, life, to, ConnectError::Unreachable, late);
+            return self.dial_fails(dial, ConnectError::Unreachable, late);
         }
         if self.process(target) == Process::Down {
-            return self.dial_fails(from, life, to, ConnectError::Refused, delay);
+            return self.dial_fails(dial, ConnectError::Refused, delay);
         }
         let incarnation = self.nodes[to.index()].incarnation;
-        if let Host::Node(node) = from {
+        if relay.is_some_and(|wanted| wanted != incarnation) {
+            return self.dial_fails(dial, ConnectError::Rejected, delay);
+        }
+        if let (Host::Node(node), None) = (from, relay) {
             let linked = self.open_links(node).next().is_some();
             if node == NodeId::A || linked {
                 let alive = replica::Event::Probed(Probe::Alive(incarnation));
@@ -122,6 +143,7 @@ impl World {
             state: [End::Setup; 2],
             dirs: [Dir::default(), Dir::default()],
             connector,
+            relay: relay.is_some(),
             words: [[None; MAILBOX_KINDS]; 2],
             lane_open: false,
         });
@@ -129,9 +151,11 @@ impl World {
         self.after(SETUP_TIMEOUT_US, Ev::SetupTimeout(conn));
     }
 
-    fn dial_fails(&mut self, from: Host, life: LifeIndex, to: NodeId, why: ConnectError, delay: u64) {
+    fn dial_fails(&mut self, dial: Dial, why: ConnectError, delay: u64) {
+        let Dial { from, life, to, relay } = dial;
         let what = match from {
             Host::Client(_) => Inbound::Session(session::Event::ConnectFailed { node: to, why }),
+            Host::Node(_) if relay.is_some() => Inbound::Replica(replica::Event::RelayDialled(None)),
             Host::Node(_) => {
                 let probe = if why == ConnectError::Refused { Probe::Refused } else { Probe::Silent };
                 Inbound::Replica(replica::Event::Probed(probe))
@@ -149,10 +173,11 @@ impl World {
 
     fn abort_setup(&mut self, conn: ConnIndex) {
         let c = &self.net.conns[conn];
-        let (from, life, to) = (c.ends[0], c.lives[0], c.ends[1]);
+        let (from, life, to, connector) = (c.ends[0], c.lives[0], c.ends[1], c.connector);
         let Host::Node(to) = to else { unreachable!("only nodes listen") };
+        let dial = Dial { from, life, to, relay: connector.filter(|_| c.relay) };
         self.close_end(conn, 0, End::Closed);
-        self.dial_fails(from, life, to, ConnectError::Unreachable, 1);
+        self.dial_fails(dial, ConnectError::Unreachable, 1);
     }
 
     /// A node has taken another incarnation: what is being set up under the old name is not finished.
@@ -170,7 +195,7 @@ impl World {
     /// The links that this node's driver has open.
     pub(crate) fn open_links(&self, node: NodeId) -> impl Iterator<Item = ConnIndex> + '_ {
         let host = Host::Node(node);
-        let link = move |c: &Conn| matches!(c.ends, [Host::Node(_), Host::Node(_)]) && c.alive(c.end_at(host));
+        let link = move |c: &Conn| c.is_link() && c.ends.contains(&host) && c.alive(c.end_at(host));
         self.net.conns.iter().enumerate().filter(move |(_, c)| link(c)).map(|(i, _)| i)
     }
 
@@ -247,6 +272,10 @@ impl World {
                 let event = replica::Event::Client { conn: replica::ConnId(conn as u64), msg };
                 self.hand(host, life, Inbound::ByConn(conn, ByConn::Replica(event)));
             }
+            Item::Node(msg) if c.relay => {
+                let event = replica::Event::Relay { relay: replica::RelayId(conn as u64), msg };
+                self.hand(host, life, Inbound::ByConn(conn, ByConn::Replica(event)));
+            }
             Item::Node(msg) => {
                 let event = session::Event::Message { conn: session::ConnId(conn as u64), msg };
                 self.hand(host, life, Inbound::ByConn(conn, ByConn::Session(event)));
@@ -274,7 +303,7 @@ impl World {
     fn connected(&mut self, conn: ConnIndex, incarnation: Incarnation) {
         let c = &mut self.net.conns[conn];
         c.state[0] = End::Open;
-        let (host, life, connector) = (c.ends[0], c.lives[0], c.connector);
+        let (host, life, connector, relay) = (c.ends[0], c.lives[0], c.connector, c.relay);
         let Host::Node(listener) = c.ends[1] else { unreachable!("only nodes listen") };
         self.send(conn, 0, Item::Ready(connector));
         let id = conn as u64;
@@ -283,6 +312,10 @@ impl World {
                 let conn_id = session::ConnId(id);
                 let event = session::Event::Connected { node: listener, conn: conn_id, incarnation };
                 self.hand(host, life, Inbound::ByConn(conn, ByConn::Session(event)));
+            }
+            Host::Node(_) if relay => {
+                let event = replica::Event::RelayDialled(Some(replica::RelayId(id)));
+                self.hand(host, life, Inbound::ByConn(conn, ByConn::Replica(event)));
             }
             Host::Node(_) => {
                 self.hand(host, life, Inbound::Replica(replica::Event::Probed(Probe::Alive(incarnation))));
@@ -299,6 +332,7 @@ impl World {
         let (host, life) = (c.ends[1], c.lives[1]);
         let id = conn as u64;
         let event = match connector {
+            Some(from) if c.relay => replica::Event::RelayAccepted { conn: replica::ConnId(id), from },
             Some(peer) => replica::Event::LinkUp { link: replica::LinkId(id), peer },
             None => replica::Event::ClientUp { conn: replica::ConnId(id) },
         };
@@ -318,6 +352,8 @@ impl World {
         let (host, life, id) = (c.ends[end], c.lives[end], conn as u64);
         let what = match (host, c.ends[1 - end]) {
             (Host::Client(_), _) => ByConn::Session(session::Event::Closed { conn: session::ConnId(id) }),
+            _ if c.relay && end == 0 => ByConn::Replica(replica::Event::RelayDown { relay: replica::RelayId(id) }),
+            _ if c.relay => ByConn::Replica(replica::Event::ClientDown { conn: replica::ConnId(id) }),
             (_, Host::Client(_)) => ByConn::Replica(replica::Event::ClientDown { conn: replica::ConnId(id) }),
             _ => ByConn::Replica(replica::Event::LinkDown { link: replica::LinkId(id) }),
         };
@@ -334,8 +370,7 @@ impl World {
         if !was_alive {
             return;
         }
-        self.net.conns[conn].lane_open &= self.net.conns[conn].ends[end] != Host::Node(NodeId::A)
-            && self.net.conns[conn].ends[end] != Host::Node(NodeId::B);
+        self.net.conns[conn].lane_open &= end == 0; // The one whose lane it is has listened.
         let incoming = std::mem::take(&mut self.net.conns[conn].dirs[1 - end].items);
         incoming.into_iter().for_each(|(_, item)| self.item_lost(item));
         let sent = self.net.conns[conn].dirs[end].items.len();
@@ -348,7 +383,10 @@ impl World {
 
     /// What a closed end had sent uses its host's memory no more.
     fn copy_out(&mut self, conn: ConnIndex, end: usize) {
-        let items = std::mem::take(&mut self.net.conns[conn].dirs[end].items);
+        let mut items = std::mem::take(&mut self.net.conns[conn].dirs[end].items);
+        if !self.net.conns[conn].alive(1 - end) {
+            items.retain(|(_, item)| !matches!(item, Item::Blob(_))); // Nobody takes them.
+        }
         let copy = |(at, item): (u64, Item)| match item {
             Item::Blob(blob) => {
                 let cells = self.payload_now(conn, &blob);
@@ -468,18 +506,19 @@ pub(crate) fn mailbox_kind(mailbox: &Mailbox) -> usize {
 fn torn(old: Mailbox, new: Mailbox) -> Mailbox {
     let mix = |old: Seq, new: Seq| Seq(new.0 & !0xff | old.0 & 0xff);
     match (old, new) {
-        (Mailbox::Ack { received: before, .. }, Mailbox::Ack { epoch, from, to, generation, first, received }) => {
-            Mailbox::Ack { epoch, from, to, generation, first, received: mix(before, received) }
-        }
+        (
+            Mailbox::Ack { received: before, .. },
+            Mailbox::Ack { epoch, from, to, generation, first, received, released },
+        ) => Mailbox::Ack { epoch, from, to, generation, first, received: mix(before, received), released },
         (Mailbox::Released { released: before, .. }, Mailbox::Released { epoch, from, to, generation, released }) => {
             Mailbox::Released { epoch, from, to, generation, released: mix(before, released) }
         }
         (
             Mailbox::Completion { durable: done, released: before, .. },
-            Mailbox::Completion { epoch, from, generation, durable, released },
+            Mailbox::Completion { epoch, from, generation, durable, released, relayed },
         ) => {
             let durable = durable.map(|new| done.map_or(new, |old| mix(old, new)));
-            Mailbox::Completion { epoch, from, generation, durable, released: mix(before, released) }
+            Mailbox::Completion { epoch, from, generation, durable, released: mix(before, released), relayed }
         }
         (_, new) => new,
     }

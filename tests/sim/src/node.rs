@@ -191,7 +191,14 @@ impl World {
             Action::DropRead { token } => {
                 self.nodes[node.index()].buffers.remove(&token);
             }
-            Action::Probe => self.dial(Host::Node(node), node.other()),
+            Action::Probe => self.dial(Host::Node(node), node.other(), None),
+            Action::RelayConnect { to } => self.dial(Host::Node(node), node.other(), Some(to)),
+            Action::SendRelay { relay, msg } => self.node_sends(node, relay.0, Item::Client(msg)),
+            Action::RelayPost { relay, blob } => {
+                self.counts.relayed += 1;
+                self.node_sends(node, relay.0, Item::Blob(blob));
+            }
+            Action::CloseRelay { relay } => self.node_closes(node, relay.0),
             Action::SendPeer { link, msg } => self.node_sends(node, link.0, Item::Peer(msg)),
             Action::PeerMailbox { link, mailbox } => self.node_sends(node, link.0, Item::Mailbox(mailbox)),
             Action::CloseLink { link } => self.node_closes(node, link.0),
@@ -243,14 +250,17 @@ impl World {
         }
     }
 
-    /// A blob's payload, fetched from the client's own ring now, as a NIC may when it lands.
+    /// A blob's payload, fetched from the ring of the client, or of the node that relays, now, as a NIC may when it
+    /// lands.
     pub(crate) fn payload_now(&mut self, conn: ConnIndex, blob: &Blob) -> Vec<Cell> {
-        let Host::Client(client) = self.net.conns[conn].ends[0] else { unreachable!("only clients post") };
+        let (who, life) = (self.net.conns[conn].ends[0], self.net.conns[conn].lives[0]);
         let mut cells = Vec::new();
         for (at, lba) in self.payload_places(blob) {
-            let cell = self.clients[client].ring[at];
+            let cell = match who {
+                Host::Client(client) => self.clients[client].ring[at],
+                Host::Node(_) => self.lives[life].ring[at],
+            };
             if cell != (Cell { version: Version::of(blob), lba }) {
-                let who = Host::Client(client);
                 lane_space_is_not_reused_early::broken(self, who, "a post", lba, blob.seq.0, cell.version);
             }
             cells.push(cell);

@@ -1,6 +1,6 @@
 //! What scripts see and do beside the faults of ordinary runs: exact interleavings need exact hands.
 
-use twinsan_replica::{HandedOver, Obstacle, Replica};
+use twinsan_replica::{HandedOver, Obstacle, RelayPhase, Replica};
 use twinsan_wire::{NodeId, Role, Seq, Superblock};
 
 use crate::hold::HoldId;
@@ -25,6 +25,18 @@ impl World {
     #[must_use]
     pub fn handed_over(&self, node: NodeId) -> Option<HandedOver> {
         self.nodes[node.index()].machine.as_ref().map(|m| m.status().handed_over)
+    }
+
+    /// Whether a node feeds the other one in the client's place.
+    #[must_use]
+    pub fn relay(&self, node: NodeId) -> Option<RelayPhase> {
+        self.nodes[node.index()].machine.as_ref().map(|m| m.status().relay)
+    }
+
+    /// How often a client has begun to feed a node, or gone on with it after a break.
+    #[must_use]
+    pub fn resumes(&self, client: usize) -> u64 {
+        self.clients[client].resumes
     }
 
     /// What a node has received of the session.

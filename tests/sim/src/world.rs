@@ -16,7 +16,7 @@ use crate::event::{Ev, Host, Inbound, LifeIndex, Scheduled};
 use crate::faults::Plan;
 use crate::fence::Fence;
 use crate::hold::Holds;
-use crate::net::Net;
+use crate::net::{Dial, Net};
 use crate::node::{Life, Node};
 use crate::rng::Rng;
 use crate::trace::{Trace, trace};
@@ -130,7 +130,7 @@ impl World {
         match ev {
             Ev::Tick(host, life) => self.tick(host, life),
             Ev::Hand(host, life, what) => self.hand(host, life, what),
-            Ev::Dial { from, life, to } => self.dial_arrives(from, life, to),
+            Ev::Dial { from, life, to, relay } => self.dial_arrives(Dial { from, life, to, relay }),
             Ev::SetupTimeout(conn) => self.setup_times_out(conn),
             Ev::Deliver { conn, dir } => self.deliver(conn, dir),
             Ev::Break { conn, end, cut } => self.break_end(conn, end, cut),

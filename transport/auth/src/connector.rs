@@ -141,6 +141,6 @@ impl Awaits {
 pub(crate) const fn own_node(purpose: Purpose) -> Option<NodeId> {
     match purpose {
         Purpose::Client => None,
-        Purpose::Peer { node, .. } | Purpose::Probe { node } => Some(node),
+        Purpose::Peer { node, .. } | Purpose::Relay { node, .. } | Purpose::Probe { node } => Some(node),
     }
 }

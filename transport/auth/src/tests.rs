@@ -10,7 +10,8 @@ use crate::{Admitted, AuthError, Connector, ConnectorStep, Key, Keyring, Listene
 const CONNECTOR_NONCE: Nonce = [0x11; 32];
 const LISTENER_NONCE: Nonce = [0x22; 32];
 const PEER: Purpose = Purpose::Peer { node: NodeId::B, incarnation: incarnation() };
-const PURPOSES: [Purpose; 3] = [Purpose::Client, PEER, Purpose::Probe { node: NodeId::B }];
+const RELAY: Purpose = Purpose::Relay { node: NodeId::B, incarnation: incarnation() };
+const PURPOSES: [Purpose; 4] = [Purpose::Client, PEER, RELAY, Purpose::Probe { node: NodeId::B }];
 
 const fn incarnation() -> Incarnation {
     Incarnation::from_random(0xb0b)
@@ -256,7 +257,7 @@ fn a_proof_is_worth_nothing_for_another_purpose_or_volume() {
     let other = VolumeName::new("vol1").unwrap();
     let volumes = Keyring::from_iter([(volume(), Some(right_key())), (other, Some(right_key()))]);
     for (purpose, volume) in
-        [(PEER, volume()), (Purpose::Probe { node: NodeId::B }, volume()), (Purpose::Client, other)]
+        [(PEER, volume()), (RELAY, volume()), (Purpose::Probe { node: NodeId::B }, volume()), (Purpose::Client, other)]
     {
         let mut listener = Listener::new(NodeId::A, LISTENER_NONCE);
         sent(listener.handle(SetupMsg::Hello { purpose, volume, nonce, keyed }, &volumes));
@@ -281,7 +282,7 @@ fn an_unknown_volume_is_refused_by_name() {
 
 #[test]
 fn a_node_does_not_take_itself_for_the_other_one() {
-    for purpose in [PEER, Purpose::Probe { node: NodeId::B }] {
+    for purpose in [PEER, RELAY, Purpose::Probe { node: NodeId::B }] {
         let (mut connector, hello) = connector(purpose, None);
         let refused = Listener::new(NodeId::B, LISTENER_NONCE).handle(hello, &serving(None)).unwrap_err();
         assert_eq!(refused, AuthError::OwnName { node: NodeId::B });

@@ -8,14 +8,14 @@
 //! | 0 | 4 | magic, `TwSm` | same | same |
 //! | 4 | 1 | protocol version | same | same |
 //! | 5 | 1 | kind: 1 | 2 | 3 |
-//! | 6 | 2 | flags: bit 0, `first` is given | 0 | bit 0, `durable` is given |
+//! | 6 | 2 | flags: bit 0, `first` is given | 0 | bit 0, `durable` is given; bit 1, `relayed` |
 //! | 8 | 8 | epoch | same | same |
 //! | 16 | 8 | from | same | same |
 //! | 24 | 8 | to | to | zero |
 //! | 32 | 8 | generation | same | same |
 //! | 40 | 8 | received | released | released |
 //! | 48 | 8 | first, or zero | zero | durable, or zero |
-//! | 56 | 4 | reserved, zero | same | same |
+//! | 56 | 4 | received − released | reserved, zero | same |
 //! | 60 | 4 | CRC32C of bytes 0 to 59 | same | same |
 
 use zerocopy::little_endian::{U16, U32, U64};
@@ -25,7 +25,7 @@ use crate::codec::parts::{bad, incarnation, optional, seq_from_one, zero};
 use crate::crc::crc32c;
 use crate::error::DecodeError;
 use crate::ids::{Epoch, Generation, Incarnation, Seq};
-use crate::limits::{MAILBOX_BYTES, PROTOCOL_VERSION};
+use crate::limits::{LANE_SLOTS, MAILBOX_BYTES, PROTOCOL_VERSION};
 
 /// A mailbox's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub enum Mailbox {
         first: Option<Seq>,
         /// The last seq received.
         received: Seq,
+        /// The sender's released position: at most [`LANE_SLOTS`] behind.
+        released: Seq,
     },
     /// Primary → secondary (or joiner): every blob up to `released` is on the disk, its space may be given back.
     Released {
@@ -70,6 +72,8 @@ pub enum Mailbox {
         durable: Option<Seq>,
         /// The node's own released position.
         released: Seq,
+        /// From the primary: it feeds the other member by relay, and that one has released as much (rule 14).
+        relayed: bool,
     },
 }
 
@@ -77,6 +81,7 @@ const WHAT: &str = "mailbox";
 const MAGIC: u32 = u32::from_le_bytes(*b"TwSm");
 const CRC_OFFSET: usize = 60;
 const FLAG_SECOND: u16 = 1;
+const FLAG_RELAYED: u16 = 2;
 
 const KIND_ACK: u8 = 1;
 const KIND_RELEASED: u8 = 2;
@@ -95,7 +100,7 @@ struct Raw {
     generation: U64,
     position: U64,
     second: U64,
-    reserved: [u8; 4],
+    behind: U32,
     crc: U32,
 }
 
@@ -104,17 +109,25 @@ const _: () = assert!(core::mem::offset_of!(Raw, crc) == CRC_OFFSET);
 
 impl Mailbox {
     /// The bytes for the receiver's slot.
+    ///
+    /// # Panics
+    /// If an ACK says that more is unreleased than a lane holds.
     #[must_use]
     pub fn encode(&self) -> [u8; MAILBOX_BYTES] {
         let raw = match *self {
-            Self::Ack { epoch, from, to, generation, first, received } => {
-                Raw::new(KIND_ACK, epoch, from, Some(to), generation, received, first)
+            Self::Ack { epoch, from, to, generation, first, received, released } => {
+                let behind = received.0.checked_sub(released.0).and_then(|behind| u32::try_from(behind).ok());
+                let behind =
+                    behind.filter(|behind| *behind <= LANE_SLOTS).expect("a lane holds no more than its slots");
+                Raw { behind: behind.into(), ..Raw::new(KIND_ACK, epoch, from, Some(to), generation, received, first) }
             }
             Self::Released { epoch, from, to, generation, released } => {
                 Raw::new(KIND_RELEASED, epoch, from, Some(to), generation, released, None)
             }
-            Self::Completion { epoch, from, generation, durable, released } => {
-                Raw::new(KIND_COMPLETION, epoch, from, None, generation, released, durable)
+            Self::Completion { epoch, from, generation, durable, released, relayed } => {
+                let mut raw = Raw::new(KIND_COMPLETION, epoch, from, None, generation, released, durable);
+                raw.flags = (raw.flags.get() | if relayed { FLAG_RELAYED } else { 0 }).into();
+                raw
             }
         };
         let mut bytes: [u8; MAILBOX_BYTES] = zerocopy::transmute!(raw);
@@ -141,7 +154,9 @@ impl Mailbox {
         if raw.version != PROTOCOL_VERSION {
             return Err(DecodeError::Version { what: WHAT, found: raw.version });
         }
-        zero("Mailbox.reserved", &raw.reserved)?;
+        if matches!(raw.kind, KIND_RELEASED | KIND_COMPLETION) {
+            zero("Mailbox.reserved", raw.behind.as_bytes())?;
+        }
         raw.mailbox()
     }
 }
@@ -167,7 +182,7 @@ impl Raw {
             generation: generation.0.into(),
             position: position.0.into(),
             second: second.map_or(0, |seq| seq.0).into(),
-            reserved: [0; 4],
+            behind: U32::ZERO,
             crc: U32::ZERO,
         }
     }
@@ -177,17 +192,23 @@ impl Raw {
         let from = incarnation("Mailbox.from", self.from)?;
         let generation = Generation(self.generation.get());
         let position = Seq(self.position.get());
-        let given = match self.flags.get() {
-            0 => false,
-            FLAG_SECOND if self.kind != KIND_RELEASED => true,
-            flags => return Err(bad("Mailbox.flags", flags, "0, or for Ack and Completion 1")),
+        let allowed = match self.kind {
+            KIND_COMPLETION => FLAG_SECOND | FLAG_RELAYED,
+            KIND_RELEASED => 0,
+            _ => FLAG_SECOND,
         };
+        let flags = self.flags.get();
+        if flags & !allowed != 0 {
+            return Err(bad("Mailbox.flags", flags, "0, for Ack also 1, for Completion up to 3"));
+        }
+        let given = flags & FLAG_SECOND != 0;
         let second = optional("Mailbox.second", given, self.second)?.map(Seq);
         match self.kind {
             KIND_ACK => {
                 let to = incarnation("Mailbox.to", self.to)?;
                 let first = second.map(|seq| seq_from_one("Mailbox.first", seq)).transpose()?;
-                Ok(Mailbox::Ack { epoch, from, to, generation, first, received: position })
+                let released = self.released(position)?;
+                Ok(Mailbox::Ack { epoch, from, to, generation, first, received: position, released })
             }
             KIND_RELEASED => {
                 let to = incarnation("Mailbox.to", self.to)?;
@@ -197,9 +218,22 @@ impl Raw {
                 if self.to != U64::ZERO {
                     return Err(bad("Mailbox.to", self.to, "zero in a Completion, which names the session instead"));
                 }
-                Ok(Mailbox::Completion { epoch, from, generation, durable: second, released: position })
+                let relayed = flags & FLAG_RELAYED != 0;
+                Ok(Mailbox::Completion { epoch, from, generation, durable: second, released: position, relayed })
             }
             found => Err(DecodeError::Kind { what: WHAT, found }),
+        }
+    }
+
+    /// An ACK's released position.
+    fn released(&self, received: Seq) -> Result<Seq, DecodeError> {
+        let behind = u64::from(self.behind.get());
+        if behind > u64::from(LANE_SLOTS) {
+            return Err(bad("Mailbox.behind", behind, "at most LANE_SLOTS, 1024"));
+        }
+        match received.0.checked_sub(behind) {
+            Some(released) => Ok(Seq(released)),
+            None => Err(bad("Mailbox.behind", behind, "at most what was received")),
         }
     }
 }

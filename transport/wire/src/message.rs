@@ -79,7 +79,7 @@ pub enum PeerBody {
     AskHandOver,
 }
 
-/// What a client tells a node.
+/// What a client tells a node; by a relay, the primary in its place: there only Resume is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientMsg {
     /// Opens a new session (rule 10). Only the primary answers it.
@@ -244,6 +244,14 @@ pub enum Purpose {
     Client,
     /// The link to the other node.
     Peer {
+        /// The connecting node.
+        node: NodeId,
+        /// Its incarnation for this volume.
+        incarnation: Incarnation,
+    },
+    /// The primary feeds the session's blobs to the other member, in the place of a client that does not reach it
+    /// (rule 14).
+    Relay {
         /// The connecting node.
         node: NodeId,
         /// Its incarnation for this volume.

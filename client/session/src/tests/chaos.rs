@@ -259,7 +259,7 @@ impl Driver {
         let released = Seq((status.freed.0 + more).min(self.last.0));
         let durable = Seq((self.completed.0 + more).min(self.last.0));
         let (epoch, from, generation) = (status.epoch, inc(from), self.generation());
-        let mailbox = Mailbox::Completion { epoch, from, generation, durable: Some(durable), released };
+        let mailbox = Mailbox::Completion { epoch, from, generation, durable: Some(durable), released, relayed: false };
         self.event(Event::Mailbox { conn, mailbox });
     }
 
@@ -282,7 +282,7 @@ impl Driver {
                 let Some((conn, _)) = self.conn(node) else { return };
                 let (epoch, from, generation) = (Epoch(epoch), inc(from), Generation(generation));
                 let (durable, released) = (durable.map(Seq), Seq(released));
-                let mailbox = Mailbox::Completion { epoch, from, generation, durable, released };
+                let mailbox = Mailbox::Completion { epoch, from, generation, durable, released, relayed: false };
                 return self.event(Event::Mailbox { conn, mailbox });
             }
         };

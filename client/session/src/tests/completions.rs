@@ -39,7 +39,8 @@ fn what_does_not_fit_is_ignored() {
     assert_eq!(rig.mailbox(a, A1, FIRST, Some(5), 5), [], "an older epoch's");
     assert_eq!(rig.mailbox(a, A1, DUAL.next(), Some(5), 0), [], "before its View");
     let (from, durable) = (inc(A1), Some(Seq(5)));
-    let mailbox = Mailbox::Completion { epoch: DUAL, from, generation: Generation(7), durable, released: Seq(5) };
+    let mailbox =
+        Mailbox::Completion { epoch: DUAL, from, generation: Generation(7), durable, released: Seq(5), relayed: false };
     assert_eq!(rig.event(Event::Mailbox { conn: a, mailbox }), [], "another session's");
     assert_eq!(rig.event(Event::Mailbox { conn: ConnId(99), mailbox }), [], "a connection that is gone");
     let status = rig.session.status();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe};
+use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, RelayId};
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq,
     Superblock,
@@ -31,6 +31,8 @@ struct Chaos {
     clients: Vec<u64>,
     granted: BTreeSet<u64>,
     next_conn: u64,
+    /// The relay that was dialled last.
+    relay: u64,
     /// What the client was told to complete, by session.
     completed: BTreeMap<Generation, Seq>,
     /// What each incarnation of the other node has ACKed, by session.
@@ -51,6 +53,7 @@ impl Chaos {
             granted: clients.iter().copied().collect(),
             clients,
             next_conn: 100,
+            relay: 0,
             completed: BTreeMap::new(),
             acked: BTreeMap::new(),
             flushed: BTreeMap::new(),
@@ -121,6 +124,11 @@ impl Chaos {
             Action::Admit if fails => Event::Admitted(Err(FenceError::Failed)),
             Action::Probe if self.linked || !fails => Event::Probed(Probe::Alive(other(self.peer))),
             Action::Probe => Event::Probed(Probe::Silent),
+            Action::RelayConnect { .. } if fails => Event::RelayDialled(None),
+            Action::RelayConnect { .. } => {
+                self.relay += 1;
+                Event::RelayDialled(Some(RelayId(self.relay)))
+            }
             Action::ReleaseFence => {
                 self.fenced = true;
                 Event::FenceReleased
@@ -267,6 +275,18 @@ impl Chaos {
                 self.clients.push(self.next_conn);
                 self.event(Event::ClientUp { conn: ConnId(self.next_conn) });
             }
+            Step::RelayResumed(less) => {
+                let received = Seq(self.rig.status().received.0.saturating_sub(less));
+                let msg = NodeMsg::Resumed { generation: self.generation(), from: other(self.peer), received };
+                self.event(Event::Relay { relay: RelayId(self.relay), msg });
+            }
+            Step::RelayDown => self.event(Event::RelayDown { relay: RelayId(self.relay) }),
+            Step::PeerRelays(ours) if self.clients.len() < 3 => {
+                self.next_conn += 1;
+                self.clients.push(self.next_conn);
+                let from = other(if ours { self.peer } else { self.peer + 1 });
+                self.event(Event::RelayAccepted { conn: ConnId(self.next_conn), from });
+            }
             Step::Client(which, ref said) if !self.clients.is_empty() => {
                 let conn = self.clients[which % self.clients.len()];
                 self.client(conn, said);
@@ -296,6 +316,7 @@ impl Chaos {
             generation: status.generation,
             first: first.then_some(Seq(1)),
             received,
+            released: Seq(received.0.saturating_sub(4)),
         };
         self.event(Event::PeerMailbox { link: LinkId(self.link), mailbox });
     }

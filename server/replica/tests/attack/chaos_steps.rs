@@ -42,6 +42,11 @@ pub(crate) enum Step {
     /// It drops this node.
     PeerDrops,
     PeerAnnounces,
+    /// The other node answers a relay's Resume: it has so many less than this node.
+    RelayResumed(u64),
+    RelayDown,
+    /// The other node connects as a relay, by the name that it has, or another.
+    PeerRelays(bool),
     ClientUp,
     Client(usize, Said),
 }
@@ -119,7 +124,7 @@ pub(crate) fn said() -> impl Strategy<Value = Said> {
         1 => (number(), number(), number(), short(), short()).prop_map(|(epoch, after, lba, blocks, slot)| {
             Said::ReadNoise { epoch, after, lba, blocks, slot }
         }),
-        1 => (any::<bool>(), 0..2u64).prop_map(|(own, behind)| Said::Unreachable(own, behind)),
+        2 => (any::<bool>(), 0..2u64).prop_map(|(own, behind)| Said::Unreachable(own, behind)),
         1 => Just(Said::Heartbeat),
         1 => Just(Said::Detach),
     ]
@@ -159,6 +164,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::PeerLetsIn),
         1 => Just(Step::PeerDrops),
         3 => Just(Step::PeerAnnounces),
+        4 => (0..3u64).prop_map(Step::RelayResumed),
+        1 => Just(Step::RelayDown),
+        1 => any::<bool>().prop_map(Step::PeerRelays),
     ];
     let order = prop_oneof![
         1 => Just(Step::Shutdown), 4 => Just(Step::Recover), 8 => Just(Step::Switchover),

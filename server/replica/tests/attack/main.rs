@@ -4,6 +4,7 @@ mod budget;
 mod chaos;
 mod chaos_steps;
 mod handover;
+mod relay;
 mod rig;
 mod scenarios;
 mod word;

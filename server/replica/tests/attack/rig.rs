@@ -64,6 +64,7 @@ fn wants_answer(action: &Action) -> bool {
             | Action::ReadDisk { .. }
             | Action::AnswerRead { .. }
             | Action::Probe
+            | Action::RelayConnect { .. }
     )
 }
 
@@ -272,6 +273,7 @@ impl Rig {
             Action::ReadDisk { token, .. } => Event::DiskRead { token: *token, result: Ok(()) },
             Action::AnswerRead { token, .. } => Event::ReadAnswered { token: *token },
             Action::Probe => Event::Probed(Probe::Refused),
+            Action::RelayConnect { .. } => Event::RelayDialled(None),
             other => unreachable!("nobody answers {other:?}"),
         }
     }
@@ -295,8 +297,13 @@ impl Rig {
         self.event(Event::Peer { link: LinkId(link), msg: PeerMsg { epoch, from: other(n), to, body } });
     }
 
-    /// It ACKs, in the machine's own epoch.
+    /// It ACKs, in the machine's own epoch, and has released nothing.
     pub(crate) fn ack(&mut self, n: u64, first: Option<Seq>, received: Seq) {
+        self.ack_and_release(n, first, received, Seq::ZERO);
+    }
+
+    /// It ACKs, and says what it has released.
+    pub(crate) fn ack_and_release(&mut self, n: u64, first: Option<Seq>, received: Seq, released: Seq) {
         let status = self.status();
         let mailbox = Mailbox::Ack {
             epoch: status.superblock.epoch,
@@ -305,6 +312,7 @@ impl Rig {
             generation: status.generation,
             first,
             received,
+            released,
         };
         self.event(Event::PeerMailbox { link: LinkId(n), mailbox });
     }

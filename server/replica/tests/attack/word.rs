@@ -1,6 +1,6 @@
 //! Rule 15: whose word that the other node can't be reached counts, and where; at a node outside above all.
 
-use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, SlotRead};
+use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, RelayPhase, SlotRead};
 use twinsan_wire::{ClientMsg, Epoch, Generation, Member, Members, NodeId, Role, Superblock};
 
 use crate::rig::{Rig, other};
@@ -200,7 +200,8 @@ fn an_order_to_recover_takes_no_clients_word() {
     assert_eq!(rig.status().role, Role::Primary, "its disk heartbeat stands still");
 }
 
-/// The secondary is dropped at the word of the session's own connection; another one of the same client's is late, or new.
+/// The secondary is fed by relay at the word of the session's own connection; another one of the same client's is late, or
+/// new. No relay comes up here, so it is dropped.
 #[test]
 fn a_primary_hears_the_sessions_connection_only() {
     let mut rig = Rig::dual();
@@ -208,8 +209,10 @@ fn a_primary_hears_the_sessions_connection_only() {
     let msg = ClientMsg::Unreachable { node: NodeId::B, epoch: superblock.epoch, generation: superblock.generation };
     rig.event(Event::ClientUp { conn: ConnId(2) });
     rig.client(2, msg);
-    assert!(rig.status().dual);
+    assert_eq!(rig.status().relay, RelayPhase::Off);
     rig.client(1, msg);
+    assert_eq!(rig.status().relay, RelayPhase::Connecting);
+    rig.wait_with(600, 1, 1, Role::Waiting);
     assert!(!rig.status().dual, "{:?}", rig.status());
 }
 

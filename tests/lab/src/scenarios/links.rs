@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use twinsan_control::admin::VolumeStatus;
 
 use super::running::{PAUSE, Running};
 use crate::load::SOME;
@@ -31,9 +32,13 @@ fn cut_client_link(stage: &mut Stage, to_primary: bool) -> Result<()> {
     // Longer than every timeout: it does not only go on until somebody notices.
     stage.lab.sleep(Duration::from_secs(3));
     run.load.goes_on(SOME)?;
-    // Whoever the client reaches serves, and stays.
+    // Whoever the client reaches serves, and feeds the other one: both stay members while the link is cut.
     let reached = 1 - node;
-    run.pair.until(&stage.lab, reached, "it serves", |status| status.role == "primary")?;
+    let feeds = |status: &VolumeStatus| status.role == "primary" && status.dual && status.counters["blobs_relayed"] > 0;
+    run.pair.until(&stage.lab, reached, "it serves, and feeds the other one", feeds)?;
+    run.load.goes_on(SOME)?;
+    let other = run.pair.until(&stage.lab, node, "it mirrors", |status| status.role == "secondary" && status.dual)?;
+    ensure!(other.counters["blobs_received"] > 0, "a mirror that has received nothing");
     stage.lab.cable(client_link(node)).mend();
     run.finish(stage, PAUSE)
 }

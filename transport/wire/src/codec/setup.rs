@@ -20,6 +20,7 @@ const REJECTED: u8 = 0x06;
 const PURPOSE_CLIENT: u8 = 1;
 const PURPOSE_PEER: u8 = 2;
 const PURPOSE_PROBE: u8 = 3;
+const PURPOSE_RELAY: u8 = 4;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -162,6 +163,7 @@ impl Hello {
         let (purpose, node, incarnation) = match purpose {
             Purpose::Client => (PURPOSE_CLIENT, None, 0),
             Purpose::Peer { node, incarnation } => (PURPOSE_PEER, Some(node), incarnation.get()),
+            Purpose::Relay { node, incarnation } => (PURPOSE_RELAY, Some(node), incarnation.get()),
             Purpose::Probe { node } => (PURPOSE_PROBE, Some(node), 0),
         };
         Self {
@@ -186,8 +188,8 @@ impl Hello {
     }
 
     fn purpose(&self) -> Result<Purpose, DecodeError> {
-        if self.purpose != PURPOSE_PEER && self.incarnation != U64::ZERO {
-            return Err(bad("Hello.incarnation", self.incarnation, "zero unless the purpose is 2 (peer)"));
+        if !matches!(self.purpose, PURPOSE_PEER | PURPOSE_RELAY) && self.incarnation != U64::ZERO {
+            return Err(bad("Hello.incarnation", self.incarnation, "zero unless the purpose is 2 (peer) or 4 (relay)"));
         }
         match self.purpose {
             PURPOSE_CLIENT if self.node == 0 => Ok(Purpose::Client),
@@ -196,8 +198,12 @@ impl Hello {
                 node: node("Hello.node", self.node)?,
                 incarnation: incarnation("Hello.incarnation", self.incarnation)?,
             }),
+            PURPOSE_RELAY => Ok(Purpose::Relay {
+                node: node("Hello.node", self.node)?,
+                incarnation: incarnation("Hello.incarnation", self.incarnation)?,
+            }),
             PURPOSE_PROBE => Ok(Purpose::Probe { node: node("Hello.node", self.node)? }),
-            found => Err(bad("Hello.purpose", found, "1 (client), 2 (peer) or 3 (probe)")),
+            found => Err(bad("Hello.purpose", found, "1 (client), 2 (peer), 3 (probe) or 4 (relay)")),
         }
     }
 }

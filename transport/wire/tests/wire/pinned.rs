@@ -65,9 +65,17 @@ pub(crate) const DESCRIPTORS: &[Pin<Descriptor>] = &[
 pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
     (
         "ack",
-        Mailbox::Ack { epoch: EPOCH, from: FROM, to: TO, generation: GENERATION, first: Some(SECOND), received: SEQ },
+        Mailbox::Ack {
+            epoch: EPOCH,
+            from: FROM,
+            to: TO,
+            generation: GENERATION,
+            first: Some(SECOND),
+            received: SEQ,
+            released: Seq(SEQ.0 - 0x0203),
+        },
         "5477536d 01 01 0100 0807060504030201 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1 1817161514131211 \
-             2827262524232221 3837363534333231 00000000 c86d3c61",
+             2827262524232221 3837363534333231 03020000 fcb6714c",
     ),
     (
         "ack, nothing known yet",
@@ -78,6 +86,7 @@ pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
             generation: Generation::ZERO,
             first: None,
             received: Seq::ZERO,
+            released: Seq::ZERO,
         },
         "5477536d 01 01 0000 0807060504030201 a8a7a6a5a4a3a2a1 b8b7b6b5b4b3b2b1 0000000000000000 \
              0000000000000000 0000000000000000 00000000 ef0ef97f",
@@ -90,9 +99,29 @@ pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
     ),
     (
         "completion",
-        Mailbox::Completion { epoch: EPOCH, from: FROM, generation: GENERATION, durable: Some(SECOND), released: SEQ },
+        Mailbox::Completion {
+            epoch: EPOCH,
+            from: FROM,
+            generation: GENERATION,
+            durable: Some(SECOND),
+            released: SEQ,
+            relayed: false,
+        },
         "5477536d 01 03 0100 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
              2827262524232221 3837363534333231 00000000 626b32eb",
+    ),
+    (
+        "completion, for both members",
+        Mailbox::Completion {
+            epoch: EPOCH,
+            from: FROM,
+            generation: GENERATION,
+            durable: Some(SECOND),
+            released: SEQ,
+            relayed: true,
+        },
+        "5477536d 01 03 0300 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
+             2827262524232221 3837363534333231 00000000 3006e9fe",
     ),
     (
         "completion, nothing durable yet",
@@ -102,13 +131,21 @@ pub(crate) const MAILBOXES: &[Pin<Mailbox>] = &[
             generation: GENERATION,
             durable: Some(Seq::ZERO),
             released: Seq::ZERO,
+            relayed: false,
         },
         "5477536d 01 03 0100 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
              0000000000000000 0000000000000000 00000000 82234adf",
     ),
     (
         "completion, not from the primary",
-        Mailbox::Completion { epoch: EPOCH, from: FROM, generation: GENERATION, durable: None, released: SEQ },
+        Mailbox::Completion {
+            epoch: EPOCH,
+            from: FROM,
+            generation: GENERATION,
+            durable: None,
+            released: SEQ,
+            relayed: false,
+        },
         "5477536d 01 03 0000 0807060504030201 a8a7a6a5a4a3a2a1 0000000000000000 1817161514131211 \
              2827262524232221 0000000000000000 00000000 c87e645d",
     ),
@@ -320,6 +357,15 @@ fn setup_msgs() -> Vec<Pin<SetupMsg>> {
              766f6c2e305f782d590000000000000000000000000000000000000000000000 \
              0000000000000000000000000000000000000000000000000000000000000000 \
              0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e a8a7a6a5a4a3a2a1 02 02 \
+             01 0000000000",
+        ),
+        (
+            "setup hello relay",
+            hello(Purpose::Relay { node: NodeId::B, incarnation: FROM }, true),
+            "54775367 01 01 8000 00000000 4bb93230 \
+             766f6c2e305f782d590000000000000000000000000000000000000000000000 \
+             0000000000000000000000000000000000000000000000000000000000000000 \
+             0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e a8a7a6a5a4a3a2a1 04 02 \
              01 0000000000",
         ),
         (

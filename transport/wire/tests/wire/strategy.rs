@@ -30,13 +30,17 @@ pub(crate) fn descriptor() -> impl Strategy<Value = Descriptor> {
 
 pub(crate) fn mailbox() -> impl Strategy<Value = Mailbox> {
     let head = (epoch(), incarnation(), incarnation(), any_generation(), seq());
-    (head, 0..3, option::of(seq_from_one()), option::of(seq())).prop_map(
-        |((epoch, from, to, generation, position), kind, first, durable)| match kind {
-            0 => Mailbox::Ack { epoch, from, to, generation, first, received: position },
+    let rest = (option::of(seq_from_one()), option::of(seq()), 0..=u64::from(LANE_SLOTS), any::<bool>());
+    (head, 0..3, rest).prop_map(|((epoch, from, to, generation, position), kind, (first, durable, behind, relayed))| {
+        match kind {
+            0 => {
+                let released = Seq(position.0.saturating_sub(behind));
+                Mailbox::Ack { epoch, from, to, generation, first, received: position, released }
+            }
             1 => Mailbox::Released { epoch, from, to, generation, released: position },
-            _ => Mailbox::Completion { epoch, from, generation, durable, released: position },
-        },
-    )
+            _ => Mailbox::Completion { epoch, from, generation, durable, released: position, relayed },
+        }
+    })
 }
 
 pub(crate) fn immediate() -> impl Strategy<Value = Immediate> {
@@ -118,6 +122,7 @@ pub(crate) fn setup_msg() -> impl Strategy<Value = SetupMsg> {
     let purpose = prop_oneof![
         Just(Purpose::Client),
         (node(), incarnation()).prop_map(|(node, incarnation)| Purpose::Peer { node, incarnation }),
+        (node(), incarnation()).prop_map(|(node, incarnation)| Purpose::Relay { node, incarnation }),
         node().prop_map(|node| Purpose::Probe { node }),
     ];
     let rejection = prop::sample::select(vec![

@@ -48,7 +48,10 @@ impl Cluster {
         let Node { session: Some(conn), lane: Some(lane), incarnation, .. } = &self.nodes[node.index()] else { return };
         let (conn, from, released) = (*conn, inc(*incarnation), lane.released());
         let (epoch, generation) = (self.epoch, self.generation);
-        self.send(conn, Down::Mailbox(Mailbox::Completion { epoch, from, generation, durable, released }));
+        self.send(
+            conn,
+            Down::Mailbox(Mailbox::Completion { epoch, from, generation, durable, released, relayed: false }),
+        );
     }
 
     pub(super) fn lane(&self, node: NodeId) -> Option<&Lane> {

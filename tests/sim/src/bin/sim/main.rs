@@ -167,7 +167,7 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 16] = [
+const SCRIPTED: [(&str, &str); 19] = [
     ("admit-too-early", "section8::revived_write"),
     ("join-too-early", "section8::join_too_early"),
     ("keep-offered", "section8::resumed_too_low"),
@@ -184,6 +184,9 @@ const SCRIPTED: [(&str, &str); 16] = [
     ("deaf-to-asking", "paths::a_primary_without_paths_asks"),
     ("deaf-to-clients", "daggers::the_clients_word"),
     ("believe-any-client", "word::an_old_client_takes_the_volume_from_nobody"),
+    ("keep-earlier-feeder", "relay::the_relays_last_blobs_are_late"),
+    ("believe-any-relay", "relay::a_relay_from_the_past"),
+    ("released-by-guess", "relay::what_the_fed_one_has_not_released"),
 ];
 
 /// Each wrong wording in a process of its own, as a machine's assertion that catches it ends the process.

@@ -1,0 +1,200 @@
+//! The relay (rule 14) at the bench: when it is wanted, what is posted, whose word counts, and when it is given up.
+
+use twinsan_replica::{Action, ConnId, Event, RelayId, RelayPhase};
+use twinsan_wire::{ClientMsg, Generation, Mailbox, NodeId, NodeMsg, Role, Seq};
+
+use crate::rig::{Rig, other};
+
+fn word(rig: &Rig) -> ClientMsg {
+    let superblock = rig.status().superblock;
+    ClientMsg::Unreachable { node: NodeId::B, epoch: superblock.epoch, generation: superblock.generation }
+}
+
+/// Two members, of which the client reaches this one; three blobs are here, and one there. The dial is not answered.
+fn wanted() -> Rig {
+    let mut rig = Rig::dual();
+    rig.peer_status(1, 1, Role::Secondary);
+    rig.hold(|action| matches!(action, Action::RelayConnect { .. } | Action::Flush { .. }));
+    for seq in 1..=3 {
+        rig.write(1, seq, seq);
+    }
+    rig.ack(1, Some(Seq(1)), Seq(1));
+    rig.said();
+    let msg = word(&rig);
+    rig.client(1, msg);
+    assert!(rig.said().contains(&Action::RelayConnect { to: other(1) }));
+    rig
+}
+
+fn dialled(rig: &mut Rig, relay: u64) {
+    let is_dial = |action: &Action| matches!(action, Action::RelayConnect { .. });
+    rig.end(is_dial, Event::RelayDialled(Some(RelayId(relay))));
+}
+
+fn resumed(rig: &mut Rig, relay: u64, received: u64) {
+    let msg = NodeMsg::Resumed { generation: rig.status().generation, from: other(1), received: Seq(received) };
+    rig.event(Event::Relay { relay: RelayId(relay), msg });
+}
+
+fn feeding() -> Rig {
+    let mut rig = wanted();
+    dialled(&mut rig, 7);
+    resumed(&mut rig, 7, 1);
+    assert_eq!(rig.status().relay, RelayPhase::Feeding);
+    rig
+}
+
+fn posted(rig: &mut Rig) -> Vec<u64> {
+    let of = |action| if let Action::RelayPost { blob, .. } = action { Some(blob.seq.0) } else { None };
+    rig.said().into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn it_says_what_a_client_would_and_feeds_what_is_missing() {
+    let mut rig = wanted();
+    dialled(&mut rig, 7);
+    let msg = ClientMsg::Resume { generation: Generation(1), first: Seq(1) };
+    assert!(rig.said().contains(&Action::SendRelay { relay: RelayId(7), msg }));
+    resumed(&mut rig, 7, 1);
+    assert_eq!(posted(&mut rig), [2, 3]);
+    let msg = word(&rig);
+    rig.client(1, msg); // Again and again: it is there.
+    rig.write(1, 4, 4);
+    assert_eq!(posted(&mut rig), [4]);
+    rig.ack(1, Some(Seq(1)), Seq(4));
+    assert_eq!(rig.completed(), Seq(4));
+}
+
+/// The client is told the lower one of both positions, and that it holds for both; and only while one feeds the other.
+#[test]
+fn released_is_what_both_have_released() {
+    let mut rig = feeding();
+    rig.let_go();
+    rig.ack_and_release(1, Some(Seq(1)), Seq(3), Seq::ZERO);
+    rig.wait_with(200, 1, 1, Role::Secondary);
+    assert_eq!(rig.status().released, Seq(3));
+    let told = |rig: &mut Rig| {
+        let of = |action: &Action| match action {
+            Action::ClientMailbox { mailbox: Mailbox::Completion { released, relayed, .. }, .. } => {
+                Some((*released, *relayed))
+            }
+            _ => None,
+        };
+        rig.said().iter().filter_map(of).next_back()
+    };
+    assert_eq!(told(&mut rig), Some((Seq::ZERO, true)));
+    rig.ack_and_release(1, Some(Seq(1)), Seq(3), Seq(2));
+    assert_eq!(told(&mut rig), Some((Seq(2), true)));
+    rig.event(Event::RelayDown { relay: RelayId(7) });
+    rig.write(1, 4, 4);
+    rig.ack_and_release(1, Some(Seq(1)), Seq(4), Seq(3));
+    assert_eq!(told(&mut rig), Some((Seq(4), false)), "its own alone");
+}
+
+/// Whoever is fed ends it when its client is back; it begins again at a newer word only.
+#[test]
+fn it_begins_again_at_a_newer_word_only() {
+    let mut rig = feeding();
+    rig.event(Event::RelayDown { relay: RelayId(7) });
+    rig.wait_with(300, 1, 1, Role::Secondary);
+    assert_eq!(rig.status().relay, RelayPhase::Off);
+    let msg = word(&rig);
+    rig.client(1, msg);
+    assert_eq!(rig.status().relay, RelayPhase::Connecting);
+}
+
+#[test]
+fn one_that_brings_nothing_ends_in_rule_7_also_if_it_comes_and_goes() {
+    let mut rig = feeding();
+    let begun = rig.now;
+    for relay in 8.. {
+        rig.wait_with(100, 1, 1, Role::Secondary);
+        rig.event(Event::RelayDown { relay: RelayId(relay - 1) });
+        let msg = word(&rig);
+        rig.client(1, msg);
+        if rig.status().relay == RelayPhase::Off {
+            break; // The pair is being given up.
+        }
+        dialled(&mut rig, relay);
+    }
+    assert!((500..700).contains(&(rig.now - begun)), "the drop timeout is 500 ms: {} ms", rig.now - begun);
+    rig.let_go();
+    assert!(!rig.status().dual, "{:?}", rig.status());
+}
+
+/// The answer to a dial that is not wanted any more is closed, and what is said there counts for nothing.
+#[test]
+fn a_dial_that_was_overtaken() {
+    let mut rig = wanted();
+    rig.event(Event::LinkUp { link: twinsan_replica::LinkId(2), peer: other(2) }); // It has died: rule 7.
+    dialled(&mut rig, 7);
+    assert!(rig.said().contains(&Action::CloseRelay { relay: RelayId(7) }));
+    resumed(&mut rig, 7, 1);
+    assert_eq!(posted(&mut rig), [0; 0]);
+}
+
+/// The client itself has fed it meanwhile, and what it lacked when it answered has been released here.
+#[test]
+fn an_answer_from_before_the_client_was_back() {
+    let mut rig = wanted();
+    dialled(&mut rig, 7);
+    rig.let_go();
+    rig.ack(1, Some(Seq(1)), Seq(3));
+    rig.wait_with(200, 1, 1, Role::Secondary);
+    assert_eq!(rig.status().released, Seq(3));
+    rig.said();
+    resumed(&mut rig, 7, 1);
+    assert!(rig.said().contains(&Action::CloseRelay { relay: RelayId(7) }));
+    assert!(rig.status().dual);
+}
+
+// ---- who is fed -------------------------------------------------------------------------------------------------
+
+const RESUME: ClientMsg = ClientMsg::Resume { generation: Generation(1), first: Seq(1) };
+
+fn accepted(rig: &mut Rig, conn: u64, from: u64) {
+    rig.event(Event::RelayAccepted { conn: ConnId(conn), from: other(from) });
+}
+
+/// Each takes the other's place, and is destroyed before the other one is answered.
+#[test]
+fn a_relay_and_a_client_take_each_others_place() {
+    let mut rig = Rig::secondary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, RESUME);
+    for (before, after) in [(1, 2), (2, 3)] {
+        rig.said();
+        if after == 2 {
+            accepted(&mut rig, after, 1);
+        } else {
+            rig.event(Event::ClientUp { conn: ConnId(after) });
+        }
+        rig.client(after, RESUME);
+        let said = rig.said();
+        let at = |wanted: &dyn Fn(&Action) -> bool| said.iter().position(wanted).expect("it happens");
+        let closed = at(&|action| *action == Action::CloseClient { conn: ConnId(before) });
+        let answered = at(&|action| matches!(action, Action::SendClient { msg: NodeMsg::Resumed { .. }, .. }));
+        assert!(closed < answered, "{said:?}");
+        rig.write(after, after - 1, 5);
+        assert_eq!(rig.status().received, Seq(after - 1));
+    }
+}
+
+/// A mirror believes its primary and nobody else, and a relay that says more than Resume is none.
+#[test]
+fn who_may_relay_and_what_it_may_say() {
+    let mut rig = Rig::secondary();
+    accepted(&mut rig, 1, 2);
+    rig.client(1, RESUME);
+    assert!(rig.said().contains(&Action::CloseClient { conn: ConnId(1) }), "another incarnation");
+    for msg in [ClientMsg::Attach, ClientMsg::Detach, ClientMsg::Heartbeat] {
+        accepted(&mut rig, 2, 1);
+        rig.client(2, msg);
+        assert!(rig.said().contains(&Action::CloseClient { conn: ConnId(2) }), "{msg:?}");
+    }
+    let mut primary = Rig::dual();
+    accepted(&mut primary, 2, 1);
+    primary.client(2, RESUME);
+    assert!(primary.said().contains(&Action::CloseClient { conn: ConnId(2) }), "a primary is fed by its client");
+    assert!(primary.status().session);
+}
