@@ -220,10 +220,13 @@ impl Replica {
     }
 
     fn forget_relay(&mut self) {
-        if let Feed::Feeding { .. } = self.relay.feed {
+        let fed = matches!(core::mem::take(&mut self.relay.feed), Feed::Feeding { .. });
+        if fed {
             self.notice(Notice::RelayEnded);
         }
-        self.relay.feed = Feed::Off;
+        if fed && matches!(self.state, State::Primary(_)) {
+            self.tell_session(); // Its own position, of which the client has heard no more than what both have released.
+        }
     }
 
     /// The other member's released position, by its ACK, which fits.
