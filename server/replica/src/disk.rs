@@ -148,9 +148,8 @@ impl Replica {
     }
 
     pub(crate) fn batch_ended(&mut self, batch: u64, result: Result<(), DiskError>, us: u64) {
-        if result.is_ok() {
-            let bytes = self.flusher.blocks_of(batch) * u64::from(self.cfg.geometry.block_bytes());
-            self.pace.took(bytes, us);
+        if let (Ok(()), Some(blocks)) = (result, self.flusher.blocks_of(batch)) {
+            self.pace.took(blocks * u64::from(self.cfg.geometry.block_bytes()), us);
         }
         if !self.flusher.ended(batch, result.is_ok()) {
             return; // From before: it would tell of a disk trouble that no later batch may ever clear.

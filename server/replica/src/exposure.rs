@@ -2,7 +2,8 @@
 //!
 //! With a takeover budget, a dual primary completes only as much as the disk, at the pace at which it took the last
 //! batches, would write within it. What is received beyond waits for older blobs to be flushed, and for nothing else.
-//! Completing later than one may is never wrong, so no rule of the protocol knows of this.
+//! Completing later than one may is never wrong, so no rule of the protocol knows of this. Where the disk takes nothing at all
+//! the budget does not count, as rule 11 wants it.
 
 use alloc::collections::VecDeque;
 
@@ -93,7 +94,12 @@ impl Exposure {
 impl Replica {
     /// The last blob that may complete within the takeover budget.
     pub(crate) fn within_budget(&self) -> Seq {
-        if self.cfg.timing.takeover_budget_ms == 0 { self.received() } else { self.exposure.upto() }
+        if self.has_budget() { self.exposure.upto() } else { self.received() }
+    }
+
+    /// Where the disk takes nothing, writes go on in RAM until the lanes are full (rule 11), budget or not.
+    fn has_budget(&self) -> bool {
+        self.cfg.timing.takeover_budget_ms > 0 && self.reaches_disk() && !self.failing.flush
     }
 
     /// A write that both nodes hold waits for older ones to be on the disk: the takeover budget is used up.

@@ -40,8 +40,8 @@ pub(crate) struct Flusher {
 struct InFlight {
     number: u64,
     upto: Seq,
-    /// What it writes.
-    blocks: u64,
+    /// What it writes; `None` where zeros are among it, of which a disk takes any number in no time.
+    blocks: Option<u64>,
     /// For each blob of the batch, what it was left out for.
     waits_for: Vec<Seq>,
     /// Ended and failed, or its positions were declared void: it no longer counts.
@@ -120,7 +120,8 @@ impl Flusher {
         let number = self.next_batch;
         self.next_batch += 1;
         self.issued = self.issued.max(upto);
-        let blocks = writes.iter().map(|w| w.blocks).sum();
+        let all_staged = writes.iter().all(|w| matches!(w.source, Source::Staged { .. }));
+        let blocks = all_staged.then(|| writes.iter().map(|w| w.blocks).sum());
         self.in_flight.push(InFlight { number, upto, blocks, waits_for, void: false });
         if writes.is_empty() {
             self.ended(number, true);
@@ -128,9 +129,9 @@ impl Flusher {
         Some((number, writes))
     }
 
-    /// What a batch in flight writes.
-    pub(crate) fn blocks_of(&self, number: u64) -> u64 {
-        self.in_flight.iter().find(|b| b.number == number).map_or(0, |b| b.blocks)
+    /// What a batch in flight writes, if that tells how fast the disk is.
+    pub(crate) fn blocks_of(&self, number: u64) -> Option<u64> {
+        self.in_flight.iter().find(|b| b.number == number)?.blocks
     }
 
     /// A batch has ended. After a failure it is due again, as a whole. False: it no longer counts.

@@ -169,7 +169,9 @@ impl Replica {
                 let lane = self.lane_is(generation) || (self.lane.is_none() && first.is_none());
                 if self.fits(epoch, from, Some(to)) && lane {
                     self.acked(from, first, received);
-                    self.relay_released(released);
+                    if self.other_member() == Some(from) {
+                        self.relay_released(released);
+                    }
                 }
             }
             Mailbox::Released { epoch, from, to, generation, released } => {

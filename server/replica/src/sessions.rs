@@ -28,6 +28,7 @@ impl Replica {
         self.cancel_reads_of(conn);
         if self.session == Some(conn) {
             self.session = None;
+            self.end_relay(); // Nobody is left for whom; who comes back says so again.
         }
     }
 

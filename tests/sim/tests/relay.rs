@@ -235,6 +235,30 @@ fn an_attach_that_reaches_the_secondary_only() {
     }
 }
 
+/// The client that was relayed for is gone, dead or in order, and the next one reaches the other node only: nobody is left for
+/// whom the relay would keep the primary where it is.
+#[test]
+fn the_next_client_reaches_the_fed_one_only() {
+    for fence in BOTH {
+        passes(fence, |w| moves_with_the_next_client(w, World::crash_client));
+        passes(fence, |w| moves_with_the_next_client(w, World::detach));
+    }
+}
+
+fn moves_with_the_next_client(w: &mut World, goes: fn(&mut World, usize)) -> Result<(), NotReached> {
+    let old = relayed(w)?;
+    complete(w, old, 3)?;
+    goes(w, old);
+    w.run_for(50);
+    let client = w.start_client();
+    w.cut(Host::Client(client), NODE_A);
+    reach(w, "B serves", |w| serves(w, B))?;
+    reach(w, "it attaches", |w| w.client_is_open(client))?;
+    wraps(w, client)?;
+    nobody_is_dropped(w);
+    Ok(())
+}
+
 /// The client's links come and go in turn, under load; the nodes stay members throughout.
 #[test]
 fn links_that_flap() {

@@ -1,7 +1,7 @@
 //! The takeover budget: what completes in RAM is bounded by what the disk takes in time, and goes on as it takes it.
 
-use twinsan_replica::{Action, ConnId, Event, LinkId, ReplicaConfig, Timing};
-use twinsan_wire::{ClientMsg, Generation, NodeId, Role, Seq};
+use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, ReplicaConfig, Timing};
+use twinsan_wire::{Blob, BlobKind, ClientMsg, Generation, Lba, NodeId, Role, Seq};
 
 use crate::rig::{BLOCK, Rig, config};
 
@@ -98,4 +98,45 @@ fn a_takeover_tells_what_it_had_to_write() {
     let drained = rig.status().drained.expect("rule 5");
     assert_eq!((drained.blobs, drained.bytes), (2, 2 * u64::from(BLOCK)));
     assert!(drained.ms >= rig.now - begun, "{drained:?}");
+}
+
+/// Rule 11: no budget makes anybody wait for a disk that takes nothing.
+#[test]
+fn a_disk_that_takes_nothing_holds_nothing_back() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    staged(&mut rig, 1);
+    flush(&mut rig, 60_000_000);
+    staged(&mut rig, 2);
+    staged(&mut rig, 3);
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(2), true));
+    let Some(&Action::Flush { batch, .. }) = rig.pending.first() else { panic!("nothing is being flushed") };
+    let result = Err(DiskError::Failed);
+    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result, us: 100 });
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(3), false));
+}
+
+/// A disk discards any number of blocks in no time; that is not how fast it writes.
+#[test]
+fn a_discard_is_no_measure() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    staged(&mut rig, 1);
+    flush(&mut rig, 50_000);
+    let pace = rig.status().flush_bytes_per_s;
+    let blob = Blob {
+        generation: Generation(1),
+        seq: Seq(2),
+        kind: BlobKind::Discard,
+        lba: Lba(0),
+        blocks: 40,
+        data_pos: u64::from(BLOCK),
+        payload_len: 0,
+    };
+    rig.event(Event::Blob { conn: ConnId(1), blob });
+    rig.ack(1, Some(Seq(1)), Seq(2));
+    rig.wait(11_000);
+    flush(&mut rig, 1);
+    assert_eq!(rig.status().flushed, Seq(2));
+    assert_eq!(rig.status().flush_bytes_per_s, pace);
 }
