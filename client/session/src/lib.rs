@@ -8,6 +8,8 @@
 extern crate alloc;
 
 mod action;
+#[cfg(feature = "explore")]
+mod canonical;
 mod config;
 mod event;
 mod link;
@@ -21,6 +23,8 @@ mod view;
 mod tests;
 
 pub use action::{Action, Ended, Notice};
+#[cfg(feature = "explore")]
+pub use canonical::Names;
 pub use config::{SessionConfig, Timing, Weakness};
 pub use event::{ConnId, ConnectError, Event};
 pub use link::LinkPhase;

@@ -38,7 +38,7 @@ pub(crate) struct Link {
     /// Since when the node has been out of reach; `None` while it is connected.
     pub(crate) down_since: Option<u64>,
     /// Attempts to connect since it was last connected for a while.
-    attempts: u32,
+    pub(crate) attempts: u32,
 }
 
 /// What may still be needed by, or be in use at, an incarnation's lane.

@@ -76,6 +76,12 @@ impl Reads {
         }
     }
 
+    /// For a search over all states: gives the connection another number.
+    #[cfg(feature = "explore")]
+    pub(crate) fn rename_conn(&mut self, name: impl FnOnce(u64) -> u64) {
+        self.sent = self.sent.map(|(conn, epoch)| (ConnId(name(conn.0)), epoch));
+    }
+
     /// They must be sent again, wherever they are.
     pub(crate) fn unsend(&mut self) {
         self.sent = None;

@@ -47,9 +47,9 @@ pub struct Session {
     pub(crate) completed: Seq,
     pub(crate) reads: Reads,
     /// The latest time that anybody told us.
-    now: u64,
+    pub(crate) now: u64,
     /// When the next heartbeat is due.
-    beat_at: u64,
+    pub(crate) beat_at: u64,
     /// When a connection was last lost with an Attach unanswered.
     pub(crate) attach_cut_off_at: Option<u64>,
 }

@@ -10,7 +10,7 @@ use crate::ids::{ConnId, LinkId, ReadToken, RelayId};
 
 /// One thing to do. Drivers carry actions out in order; disk actions may overlap each other unless the machine waits
 /// for the answer, which it does wherever order matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Read both slots.
     ReadSuperblock,
@@ -156,7 +156,7 @@ pub enum Action {
 }
 
 /// One contiguous write of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WriteRange {
     /// First block.
     pub lba: Lba,
@@ -169,7 +169,7 @@ pub struct WriteRange {
 }
 
 /// Where a write's bytes come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The data ring, from this position (byte offset = position mod ring size; it does not wrap).
     Staged {
@@ -181,7 +181,7 @@ pub enum Source {
 }
 
 /// A part of a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
     /// First block.
     pub lba: Lba,
@@ -192,7 +192,7 @@ pub struct Piece {
 }
 
 /// Where a part of a read comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PieceSource {
     /// The disk.
     Disk,
@@ -211,7 +211,7 @@ pub enum PieceSource {
 }
 
 /// What an operator should know; the driver words it and logs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// A new epoch is in force.
     EpochEntered(Superblock),

@@ -4,7 +4,7 @@ use twinsan_staging::Geometry;
 use twinsan_wire::NodeId;
 
 /// One volume on one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReplicaConfig {
     /// Which node this is.
     pub node: NodeId,

@@ -5,7 +5,7 @@ use twinsan_wire::{Blob, ClientMsg, Incarnation, Mailbox, NodeMsg, PeerMsg, Supe
 use crate::ids::{ConnId, LinkId, ReadToken, RelayId};
 
 /// One thing that happened. Each event that answers an action comes exactly once per action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// Time has passed. At least every [`crate::Timing::tick_ms`].
     Tick,
@@ -147,7 +147,7 @@ pub enum Event {
 }
 
 /// What the two superblock slots say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotRead {
     /// The valid slot with the highest counter.
     pub superblock: Superblock,
@@ -156,7 +156,7 @@ pub struct SlotRead {
 }
 
 /// What a disk operation came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskError {
     /// A reservation conflict, or the claim is gone: whether we are fenced, [`crate::Action::CheckFence`] tells.
     Conflict,
@@ -167,7 +167,7 @@ pub enum DiskError {
 }
 
 /// What the fence came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FenceError {
     /// Another one was quicker, or holds on: try later.
     Lost,
@@ -176,7 +176,7 @@ pub enum FenceError {
 }
 
 /// What connecting to the other node came to (rule 15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Probe {
     /// Nobody listens: its process is not running.
     Refused,

@@ -86,6 +86,13 @@ impl Flusher {
         self.issued
     }
 
+    /// For a search over all states: gives the batches other numbers.
+    #[cfg(feature = "explore")]
+    pub(crate) fn rename_batches(&mut self, mut name: impl FnMut(u64) -> u64) {
+        self.next_batch = 0;
+        self.in_flight.iter_mut().for_each(|batch| batch.number = name(batch.number));
+    }
+
     /// No write of ours is in flight.
     pub(crate) fn is_quiet(&self) -> bool {
         self.in_flight.is_empty()

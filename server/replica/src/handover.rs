@@ -22,7 +22,7 @@ use crate::machine::Replica;
 use crate::state::{Phase, Purpose, State, TakeOver};
 
 /// A request to take over counts for so many heartbeats; it is repeated with each.
-const ASKED_HEARTBEATS: u64 = 4;
+pub(crate) const ASKED_HEARTBEATS: u64 = 4;
 
 /// Why a node can't hand over now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

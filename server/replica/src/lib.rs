@@ -8,6 +8,8 @@
 extern crate alloc;
 
 mod action;
+#[cfg(feature = "explore")]
+mod canonical;
 mod config;
 mod disk;
 mod ending;
@@ -29,6 +31,8 @@ mod status;
 mod takeover;
 
 pub use action::{Action, Notice, Piece, PieceSource, Source, WriteRange};
+#[cfg(feature = "explore")]
+pub use canonical::Names;
 pub use config::{ReplicaConfig, Timing, Weakness};
 pub use event::{DiskError, Event, FenceError, Probe, SlotRead};
 pub use exposure::Drained;

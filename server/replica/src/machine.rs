@@ -28,7 +28,7 @@ use crate::relay::Relay;
 use crate::state::{Attach, State, SuperblockWrite, TakeOver};
 
 /// One volume on one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replica {
     pub(crate) cfg: ReplicaConfig,
     pub(crate) random: Random,

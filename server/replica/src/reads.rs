@@ -15,7 +15,7 @@ use crate::action::{Piece, PieceSource};
 use crate::ids::{ConnId, ReadToken};
 
 /// One read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OpenRead {
     pub(crate) conn: ConnId,
     pub(crate) id: u64,
@@ -48,9 +48,9 @@ pub(crate) enum ReadStep {
 }
 
 /// All open reads, by token.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reads {
-    next: u64,
+    pub(crate) next: u64,
     pub(crate) open: BTreeMap<ReadToken, OpenRead>,
 }
 

@@ -23,23 +23,23 @@ use crate::state::{Phase, State};
 /// The relay from here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Relay {
-    feed: Feed,
+    pub(crate) feed: Feed,
     /// The epoch that it is for.
-    epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// A dial has not been answered; also one that is not wanted any more.
-    dialling: bool,
+    pub(crate) dialling: bool,
     /// What the other member has released, by its ACK in this epoch.
-    released: Option<(Epoch, Seq)>,
+    pub(crate) released: Option<(Epoch, Seq)>,
     /// The last ACK seen, and when it last moved, or covered all.
-    acked: Seq,
-    progress_at: u64,
+    pub(crate) acked: Seq,
+    pub(crate) progress_at: u64,
     /// When the client's word found the other member in progress: from then on it has the drop timeout to go on.
-    patient_since: u64,
+    pub(crate) patient_since: u64,
 }
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Feed {
+pub(crate) enum Feed {
     #[default]
     Off,
     Wanted {

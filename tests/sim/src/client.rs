@@ -23,14 +23,15 @@ const DEPTH: usize = 12;
 const READ_DEPTH: usize = 4;
 
 /// A client's host.
+#[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) process: Process,
-    machine: Option<Session>,
+    pub(crate) machine: Option<Session>,
     pub(crate) inbox: VecDeque<Inbound>,
     /// Its data ring: what posts are fetched from.
     pub(crate) ring: Vec<Cell>,
     /// Its read buffers.
-    buffers: Vec<Vec<Cell>>,
+    pub(crate) buffers: BTreeMap<u32, Vec<Cell>>,
     pub(crate) generation: Option<Generation>,
     pub(crate) ended: Option<Ended>,
     /// Times that a node was fed again.
@@ -42,7 +43,7 @@ pub(crate) struct Client {
 }
 
 /// A range of blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Extent {
     pub(crate) lba: u64,
     pub(crate) blocks: u64,
@@ -55,7 +56,7 @@ impl Extent {
 }
 
 /// A read that has been issued, and what it may return.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct OpenRead {
     pub(crate) extent: Extent,
     pub(crate) slot: u32,
@@ -86,17 +87,8 @@ impl World {
         let number = self.clients.len();
         let host = Host::Client(number);
         trace!(self, host, "=== starts");
-        let timing = session::Timing {
-            heartbeat_ms: 20,
-            unreachable_ms: 100,
-            silent_ms: 600,
-            backoff_first_ms: 5,
-            backoff_max_ms: 100,
-            refused_retry_ms: 20,
-            busy_grace_ms: 300,
-        };
         let mut config = SessionConfig::new(self.config.geometry, self.config.volume_blocks);
-        config.timing = timing;
+        config.timing = self.config.client_timing;
         config.wait_if_busy = true;
         let weakness = if let Some(Weakness::Session(w)) = self.config.weakness { Some(w) } else { None };
         let mut machine = Session::new(config.weakened(weakness));
@@ -108,7 +100,7 @@ impl World {
             machine: Some(machine),
             inbox: VecDeque::new(),
             ring: vec![Cell::default(); cells],
-            buffers: vec![Vec::new(); MAX_OPEN_READS],
+            buffers: BTreeMap::new(),
             generation: None,
             ended: None,
             resumes: 0,
@@ -173,7 +165,11 @@ impl World {
         }
     }
 
-    fn with_session<R>(&mut self, number: usize, call: impl FnOnce(&mut Session, &mut Vec<Action>) -> R) -> R {
+    pub(crate) fn with_session<R>(
+        &mut self,
+        number: usize,
+        call: impl FnOnce(&mut Session, &mut Vec<Action>) -> R,
+    ) -> R {
         let client = &mut self.clients[number];
         let mut out = std::mem::take(&mut client.out);
         let result = call(client.machine.as_mut().expect("it runs"), &mut out);
@@ -286,7 +282,7 @@ impl World {
             let what = format!("C{number}: read {id} completed twice or was never issued");
             return self.fail("read_never_goes_back", what);
         };
-        let cells = self.clients[number].buffers[slot as usize].clone();
+        let cells = self.clients[number].buffers.get(&slot).cloned().unwrap_or_default();
         self.counts.reads_completed += 1;
         read_never_goes_back::check(self, number, id, &read, &cells);
     }
@@ -294,7 +290,7 @@ impl World {
     /// A read's answer lands in the client's buffer, whatever that is used for now.
     pub(crate) fn answer_lands(&mut self, host: Host, answer: AnswerCopied) {
         let Host::Client(number) = host else { unreachable!("only clients are answered") };
-        self.clients[number].buffers[answer.slot as usize] = answer.cells;
+        self.clients[number].buffers.insert(answer.slot, answer.cells);
     }
 
     /// Lets the session's workload go on: a request now and then, of any kind and size, several at a time.

@@ -40,8 +40,12 @@ pub struct SimConfig {
     pub geometry: Geometry,
     /// The longest request in blocks.
     pub max_blocks: u32,
+    /// The most blocks of a flush batch.
+    pub max_batch_blocks: u64,
     /// The machines' timing.
     pub timing: Timing,
+    /// The client machine's.
+    pub client_timing: twinsan_session::Timing,
     /// A message's way.
     pub net: Span,
     /// A disk operation.
@@ -74,7 +78,9 @@ impl SimConfig {
             volume_blocks,
             geometry: geometry(slots, ring_blocks),
             max_blocks: 5,
+            max_batch_blocks: 8,
             timing: Timing { flush_rest_ms: 10 * rng.below(4), ..timing() },
+            client_timing: client_timing(),
             net: Span { low: 20, high: rng.between(100, 3000) },
             disk: Span { low: 100, high: rng.between(500, 12_000) },
             think: Span { low: 10, high: rng.between(500, 16_000) },
@@ -98,7 +104,9 @@ impl SimConfig {
             volume_blocks: 16,
             geometry: geometry(16, 32),
             max_blocks: 4,
+            max_batch_blocks: 8,
             timing: timing(),
+            client_timing: client_timing(),
             net: Span { low: 20, high: 40 },
             disk: Span { low: 100, high: 300 },
             think: Span { low: 10, high: 20 },
@@ -126,7 +134,7 @@ impl SimConfig {
     }
 }
 
-fn geometry(slots: u32, ring_blocks: u64) -> Geometry {
+pub(crate) fn geometry(slots: u32, ring_blocks: u64) -> Geometry {
     Geometry::new(slots, ring_blocks * u64::from(BLOCK_BYTES), BLOCK_BYTES).expect("a small but possible lane")
 }
 
@@ -146,5 +154,17 @@ fn timing() -> Timing {
         takeover_budget_ms: 0,
         retry_ms: 40,
         backoff_max_ms: 800,
+    }
+}
+
+fn client_timing() -> twinsan_session::Timing {
+    twinsan_session::Timing {
+        heartbeat_ms: 20,
+        unreachable_ms: 100,
+        silent_ms: 600,
+        backoff_first_ms: 5,
+        backoff_max_ms: 100,
+        refused_retry_ms: 20,
+        busy_grace_ms: 300,
     }
 }

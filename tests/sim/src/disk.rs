@@ -20,6 +20,7 @@ use crate::weak::DriverWeakness;
 use crate::world::{Process, World};
 
 /// What stands on the disk, and what is on its way there.
+#[derive(Clone)]
 pub(crate) struct Disk {
     pub(crate) blocks: Vec<Version>,
     /// `None`: its CRC does not fit.
@@ -47,6 +48,7 @@ pub enum Pathless {
 }
 
 /// An operation of one driver.
+#[derive(Clone)]
 pub(crate) struct Op {
     pub(crate) life: LifeIndex,
     pub(crate) node: NodeId,
@@ -57,6 +59,7 @@ pub(crate) struct Op {
     pub(crate) failed: Option<DiskError>,
 }
 
+#[derive(Clone)]
 pub(crate) enum What {
     Flush { batch: u64 },
     Superblock { superblock: Superblock },
@@ -67,13 +70,13 @@ pub(crate) enum What {
 }
 
 /// A part that lands by itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Unit {
     pub(crate) part: Part,
     pub(crate) state: UnitState,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum Part {
     /// A block, from the lane or zeros.
     Block {
@@ -91,7 +94,7 @@ pub(crate) enum Part {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) enum BlockSource {
     /// The cell of the data ring.
     Ring(u64),
@@ -99,7 +102,7 @@ pub(crate) enum BlockSource {
     Zeros(usize),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UnitState {
     Pending,
     /// The fence has let it through already, or will not stop it any more.
@@ -409,16 +412,20 @@ impl World {
 
     /// A slot rots, where that is a single failure.
     pub(crate) fn rot(&mut self, slot: usize) -> bool {
-        let writing = self.disk.ops.values().any(|op| matches!(op.what, What::Superblock { .. }));
-        // Written in turn (the weakness), the two never say the same.
-        let whole = self.disk.settled().is_some()
-            || (self.config.driver_weak(DriverWeakness::SlotsInTurn) && !self.disk.slots.contains(&None));
-        if writing || !whole {
+        if !self.may_rot() {
             return false;
         }
         trace!(self, "disk", "=== slot {slot} rots");
         self.disk.slots[slot] = None;
         true
+    }
+
+    pub(crate) fn may_rot(&self) -> bool {
+        let writing = self.disk.ops.values().any(|op| matches!(op.what, What::Superblock { .. }));
+        // Written in turn (the weakness), the two never say the same.
+        let whole = self.disk.settled().is_some()
+            || (self.config.driver_weak(DriverWeakness::SlotsInTurn) && !self.disk.slots.contains(&None));
+        whole && !writing
     }
 
     /// After a script has let go: everything that is held lands.

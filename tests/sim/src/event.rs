@@ -9,7 +9,7 @@ use {twinsan_replica as replica, twinsan_session as session};
 use crate::stamp::Cell;
 
 /// A host of the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// A SAN node.
     Node(NodeId),
@@ -118,7 +118,7 @@ pub(crate) enum Ev {
 }
 
 /// An entry of the queue: earliest first, then in order of its making.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scheduled {
     pub(crate) at_us: u64,
     pub(crate) number: u64,

@@ -30,6 +30,7 @@ pub(crate) enum Remedy {
 }
 
 /// The faults that are to come.
+#[derive(Clone)]
 pub(crate) struct Plan {
     left: u64,
     kill_both: bool,

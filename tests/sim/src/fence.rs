@@ -14,6 +14,7 @@ use crate::weak::DriverWeakness;
 use crate::world::{Process, World};
 
 /// The provider's state.
+#[derive(Clone)]
 pub(crate) struct Fence {
     kind: FenceKind,
     /// `Pr`: the host's key is there, and which life put it there. It outlives its process.
@@ -24,20 +25,20 @@ pub(crate) struct Fence {
     pub(crate) holder: Option<(NodeId, LifeIndex)>,
     /// Who may write by the superblock and the last fence: the checker's view.
     pub(crate) entitled: Option<(NodeId, LifeIndex)>,
-    requests: Vec<Request>,
+    pub(crate) requests: Vec<Request>,
     next_request: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Request {
-    number: u64,
-    node: NodeId,
-    life: LifeIndex,
-    what: Step,
+pub(crate) struct Request {
+    pub(crate) number: u64,
+    pub(crate) node: NodeId,
+    pub(crate) life: LifeIndex,
+    pub(crate) what: Step,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
     /// Waits until nothing of the host's is in flight, then registers.
     Admit,
     /// `Pr`: registers first, where it is not, as `Admit` does. `Lock`: on its way.

@@ -1,5 +1,7 @@
 //! Exact interleavings for scripts: messages and disk accesses that match are held until they are let go.
 
+use std::sync::Arc;
+
 use twinsan_wire::{NodeId, Superblock};
 
 use crate::disk::{Part, What};
@@ -33,11 +35,11 @@ pub enum DiskAccess {
     Read,
 }
 
-type ItemTest = Box<dyn Fn(Host, Host, &Item) -> bool + Send>;
-type DiskTest = Box<dyn Fn(NodeId, DiskAccess) -> bool + Send>;
+type ItemTest = Arc<dyn Fn(Host, Host, &Item) -> bool + Send + Sync>;
+type DiskTest = Arc<dyn Fn(NodeId, DiskAccess) -> bool + Send + Sync>;
 
 /// What is held.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Holds {
     items: Vec<(HoldId, ItemTest)>,
     disk: Vec<(HoldId, DiskTest)>,
@@ -72,16 +74,16 @@ impl Holds {
 
 impl World {
     /// Holds what travels from one host to another and matches; what comes after it on its connection waits too.
-    pub fn hold_messages(&mut self, test: impl Fn(Host, Host, &Item) -> bool + Send + 'static) -> HoldId {
+    pub fn hold_messages(&mut self, test: impl Fn(Host, Host, &Item) -> bool + Send + Sync + 'static) -> HoldId {
         let id = self.next_hold();
-        self.holds.items.push((id, Box::new(test)));
+        self.holds.items.push((id, Arc::new(test)));
         id
     }
 
     /// Holds accesses that reach the disk and match.
-    pub fn hold_disk(&mut self, test: impl Fn(NodeId, DiskAccess) -> bool + Send + 'static) -> HoldId {
+    pub fn hold_disk(&mut self, test: impl Fn(NodeId, DiskAccess) -> bool + Send + Sync + 'static) -> HoldId {
         let id = self.next_hold();
-        self.holds.disk.push((id, Box::new(test)));
+        self.holds.disk.push((id, Arc::new(test)));
         id
     }
 

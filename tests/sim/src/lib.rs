@@ -13,6 +13,7 @@ mod counts;
 mod cuts;
 mod disk;
 mod event;
+pub mod explore;
 mod faults;
 mod fence;
 mod hold;

@@ -23,33 +23,34 @@ pub(crate) const MAILBOX_KINDS: usize = 3;
 const SETUP_TIMEOUT_US: u64 = 150_000;
 
 /// All connections and paths.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Net {
     pub(crate) conns: Vec<Conn>,
     /// Cut paths, with the number of the cut.
-    cuts: Vec<(Host, Host, u64)>,
+    pub(crate) cuts: Vec<(Host, Host, u64)>,
     next_cut: u64,
 }
 
 /// A connection. End 0 is who connected, end 1 who listened.
+#[derive(Clone)]
 pub(crate) struct Conn {
     pub(crate) ends: [Host; 2],
     pub(crate) lives: [LifeIndex; 2],
     /// What has happened to each end, as its own driver sees it.
     pub(crate) state: [End; 2],
     /// `dirs[e]`: what end `e` has sent and the other has not received.
-    dirs: [Dir; 2],
+    pub(crate) dirs: [Dir; 2],
     /// The connector's incarnation when it asked, if it is a node.
-    connector: Option<Incarnation>,
+    pub(crate) connector: Option<Incarnation>,
     /// It is a relay (rule 14).
     pub(crate) relay: bool,
     /// `words[e]`: end `e`'s mailbox region.
-    words: [[Option<Mailbox>; MAILBOX_KINDS]; 2],
+    pub(crate) words: [[Option<Mailbox>; MAILBOX_KINDS]; 2],
     /// The node has opened its lane's memory to this client.
     pub(crate) lane_open: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum End {
     /// The set-up is under way.
     Setup,
@@ -71,9 +72,9 @@ pub(crate) struct Dial {
     pub(crate) relay: Option<Incarnation>,
 }
 
-#[derive(Default)]
-struct Dir {
-    items: VecDeque<(u64, Item)>,
+#[derive(Clone, Default)]
+pub(crate) struct Dir {
+    pub(crate) items: VecDeque<(u64, Item)>,
     last_at_us: u64,
 }
 
@@ -91,7 +92,7 @@ impl Conn {
         usize::from(self.ends[0] != host)
     }
 
-    fn alive(&self, end: usize) -> bool {
+    pub(crate) fn alive(&self, end: usize) -> bool {
         matches!(self.state[end], End::Setup | End::Open)
     }
 
@@ -254,7 +255,7 @@ impl World {
         }
     }
 
-    fn land(&mut self, conn: ConnIndex, dir: usize, item: Item) {
+    pub(crate) fn land(&mut self, conn: ConnIndex, dir: usize, item: Item) {
         let end = 1 - dir;
         let c = &self.net.conns[conn];
         if !c.alive(end) {

@@ -2,21 +2,32 @@
 
 /// A small random generator.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng {
+    state: u64,
+    /// See [`Rng::without_chance`].
+    fixed: bool,
+}
 
 impl Rng {
     /// From a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let mut rng = Self(seed ^ 0x7477_696e_7361_6e00);
+        let mut rng = Self { state: seed ^ 0x7477_696e_7361_6e00, fixed: false };
         rng.bits();
         rng
     }
 
+    /// Where somebody else chooses (the explorer): every number drawn is the lowest, every coin shows heads, and what
+    /// has but a chance does not happen. Only [`Rng::bits`] go on being different, as they make names.
+    #[must_use]
+    pub fn without_chance() -> Self {
+        Self { state: 0, fixed: true }
+    }
+
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -28,7 +39,7 @@ impl Rng {
     /// If `n` is zero.
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "nothing is below zero");
-        self.bits() % n
+        if self.fixed { 0 } else { self.bits() % n }
     }
 
     /// A number from `low` to `high`, both included.
@@ -43,12 +54,12 @@ impl Rng {
 
     /// True `permille` times out of a thousand.
     pub fn chance(&mut self, permille: u64) -> bool {
-        self.below(1000) < permille
+        !self.fixed && self.below(1000) < permille
     }
 
     /// Coin.
     pub fn coin(&mut self) -> bool {
-        self.bits() >> 63 == 1
+        self.fixed || self.bits() >> 63 == 1
     }
 
     /// Mostly close to `low`, seldom as long as `high`, and now and then ten times that.

@@ -8,7 +8,7 @@ use core::fmt;
 use twinsan_wire::{Blob, Generation, Seq};
 
 /// The write that a block's content comes from; ordered as rule 2 orders overlapping blobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The session.
     pub generation: u64,
@@ -40,7 +40,7 @@ impl fmt::Display for Version {
 }
 
 /// One block in a memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cell {
     /// Whose content.
     pub version: Version,

@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// Where lines go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     /// Off: nothing is even formatted.
     pub(crate) on: bool,

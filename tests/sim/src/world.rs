@@ -22,7 +22,7 @@ use crate::rng::Rng;
 use crate::trace::{Trace, trace};
 
 /// What a process is up to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Process {
     /// It runs.
     Up,
@@ -33,11 +33,12 @@ pub enum Process {
 }
 
 /// Everything.
+#[derive(Clone)]
 pub struct World {
     pub(crate) config: SimConfig,
     pub(crate) rng: Rng,
     pub(crate) now_us: u64,
-    queue: BinaryHeap<Scheduled>,
+    pub(crate) queue: BinaryHeap<Scheduled>,
     next_number: u64,
     /// All lives of both nodes' processes; what a dead one left behind may still be read by its disk writes.
     pub(crate) lives: Vec<Life>,
@@ -126,7 +127,7 @@ impl World {
         true
     }
 
-    fn happen(&mut self, ev: Ev) {
+    pub(crate) fn happen(&mut self, ev: Ev) {
         match ev {
             Ev::Tick(host, life) => self.tick(host, life),
             Ev::Hand(host, life, what) => self.hand(host, life, what),
@@ -201,14 +202,14 @@ impl World {
         }
     }
 
-    fn inbox(&mut self, host: Host) -> &mut std::collections::VecDeque<Inbound> {
+    pub(crate) fn inbox(&mut self, host: Host) -> &mut std::collections::VecDeque<Inbound> {
         match host {
             Host::Node(node) => &mut self.nodes[node.index()].inbox,
             Host::Client(number) => &mut self.clients[number].inbox,
         }
     }
 
-    fn process_one(&mut self, host: Host, what: Inbound) {
+    pub(crate) fn process_one(&mut self, host: Host, what: Inbound) {
         match host {
             Host::Node(node) => self.node_takes(node, what),
             Host::Client(number) => self.client_takes(number, what),
@@ -242,7 +243,7 @@ impl World {
         }
     }
 
-    fn set_process(&mut self, host: Host, process: Process) {
+    pub(crate) fn set_process(&mut self, host: Host, process: Process) {
         match host {
             Host::Node(node) => self.nodes[node.index()].process = process,
             Host::Client(number) => self.clients[number].process = process,

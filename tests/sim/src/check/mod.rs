@@ -33,13 +33,14 @@ pub struct Violation {
 }
 
 /// What the checkers remember.
+#[derive(Clone)]
 pub(crate) struct Check {
     pub(crate) violation: Option<Violation>,
     pub(crate) blocks: Vec<History>,
     /// The newest session that has been opened.
     pub(crate) newest_session: u64,
     /// All that have been.
-    sessions: BTreeSet<u64>,
+    pub(crate) sessions: BTreeSet<u64>,
     /// Who has served in an epoch.
     pub(crate) primaries: BTreeMap<u64, (NodeId, Incarnation)>,
     /// The highest epoch that both slots have shown.
@@ -53,7 +54,7 @@ pub(crate) struct Check {
 }
 
 /// One block's past.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct History {
     /// Everything that was ever written to it.
     pub(crate) issued: BTreeSet<Version>,

@@ -8,7 +8,7 @@ use crate::world::World;
 const NAME: &str = "read_never_goes_back";
 
 /// What a read must not be older than.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Why {
     Completed,
     Read,
