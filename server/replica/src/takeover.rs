@@ -197,7 +197,7 @@ impl Replica {
 
     fn ask_to_join(&mut self, admission: Admission) {
         match admission {
-            Admission::None if self.is_quiet() => {
+            Admission::None if self.is_quiet() && self.now >= self.timers.ask_at => {
                 self.enter(State::Waiting(Admission::Asked));
                 self.out(Action::Admit);
             }
@@ -213,7 +213,10 @@ impl Replica {
     /// An epoch is newer than the admission: whoever made it may have fenced, and removed what was registered here.
     pub(crate) fn admission_is_void(&mut self) {
         match self.state {
-            State::Waiting(Admission::Granted) => self.enter(State::Waiting(Admission::None)),
+            State::Waiting(Admission::Granted) => {
+                self.timers.ask_at = self.now;
+                self.enter(State::Waiting(Admission::None));
+            }
             State::Waiting(Admission::Asked) => self.timers.admit_again = true,
             _ => {}
         }
@@ -221,6 +224,9 @@ impl Replica {
 
     pub(crate) fn admitted(&mut self, result: Result<(), FenceError>) {
         let counts = !core::mem::take(&mut self.timers.admit_again) && result.is_ok();
+        if result.is_err() {
+            self.timers.ask_at = self.now + self.cfg.timing.retry_ms; // A host without paths would ask without end.
+        }
         if self.state == State::Waiting(Admission::Asked) {
             self.enter(State::Waiting(if counts { Admission::Granted } else { Admission::None }));
         }

@@ -1,6 +1,6 @@
 //! Event orders that broke a rule or left nobody to go on, each with what must hold instead.
 
-use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, Probe, SlotRead};
+use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, SlotRead};
 use twinsan_wire::{
     ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock,
 };
@@ -341,4 +341,31 @@ fn a_released_position_is_told_again() {
     assert!(told(&mut rig), "it is on the disk");
     rig.wait(100);
     assert!(told(&mut rig));
+}
+
+/// A host that can't be let in, without a path to the disk, asks again after a while, and not at once and without end.
+#[test]
+fn who_is_not_let_in_asks_after_a_while() {
+    let primary = Member { node: NodeId::A, incarnation: other(1) };
+    let alone = Superblock {
+        counter: 1,
+        epoch: Epoch(1),
+        primary: Some(NodeId::A),
+        members: Members::solo(primary),
+        generation: Generation(1),
+        clean: false,
+    };
+    let mut rig = Rig::linked(NodeId::B, alone);
+    rig.hold(|a| *a == Action::Admit);
+    rig.peer_status(1, 1, Role::Primary);
+    rig.peer(1, 1, PeerBody::Announce { superblock: alone });
+    rig.wait(200);
+    let asks = |rig: &Rig| rig.pending.iter().filter(|a| **a == Action::Admit).count();
+    assert_eq!(asks(&rig), 1);
+    rig.end(|a| *a == Action::Admit, Event::Admitted(Err(FenceError::Failed)));
+    assert_eq!(asks(&rig), 0, "at once");
+    rig.wait(90);
+    assert_eq!(asks(&rig), 0);
+    rig.wait(20);
+    assert_eq!(asks(&rig), 1);
 }
