@@ -15,6 +15,18 @@ pub(crate) const VOLUME_BLOCKS: u64 = 64;
 /// Bytes of one.
 pub(crate) const BLOCK: u32 = 512;
 
+/// Node A's incarnation 1 serves alone, session 1.
+pub(crate) fn a_alone() -> Superblock {
+    Superblock {
+        counter: 1,
+        epoch: Epoch(1),
+        primary: Some(NodeId::A),
+        members: Members::solo(Member { node: NodeId::A, incarnation: other(1) }),
+        generation: Generation(1),
+        clean: false,
+    }
+}
+
 /// A small lane, and the product's times.
 pub(crate) fn config(node: NodeId) -> ReplicaConfig {
     let geometry = Geometry::new(8, 16 * u64::from(BLOCK), BLOCK).unwrap();
@@ -154,21 +166,19 @@ impl Rig {
         assert_eq!(self.status().joiner, Some(other(n)));
     }
 
+    /// Node B hears that node A's incarnation 1 serves alone, and asks to be let in. Gives what it has heard.
+    pub(crate) fn hear_of_primary(&mut self) -> Superblock {
+        let superblock = a_alone();
+        self.peer_status(1, 1, Role::Primary);
+        self.peer(1, 1, PeerBody::Announce { superblock });
+        self.wait(200);
+        superblock
+    }
+
     /// A mirror: node B, member with node A's incarnation 1 as its primary, by link 1; session 1.
     pub(crate) fn secondary() -> Self {
-        let primary = Member { node: NodeId::A, incarnation: other(1) };
-        let alone = Superblock {
-            counter: 1,
-            epoch: Epoch(1),
-            primary: Some(NodeId::A),
-            members: Members::solo(primary),
-            generation: Generation(1),
-            clean: false,
-        };
-        let mut rig = Self::linked(NodeId::B, alone);
-        rig.peer_status(1, 1, Role::Primary);
-        rig.peer(1, 1, PeerBody::Announce { superblock: alone });
-        rig.wait(200);
+        let mut rig = Self::linked(NodeId::B, a_alone());
+        let alone = rig.hear_of_primary();
         rig.peer(1, 1, PeerBody::JoinAccept { generation: Generation(1), first: Some(Seq(1)) });
         assert_eq!(rig.status().role, Role::Joining);
         let me = Member { node: NodeId::B, incarnation: rig.status().incarnation };

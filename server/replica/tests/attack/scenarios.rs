@@ -5,7 +5,7 @@ use twinsan_wire::{
     ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock,
 };
 
-use crate::rig::{BROKEN, Rig, answers, other, tells};
+use crate::rig::{BROKEN, Rig, a_alone, answers, other, tells};
 
 /// Rules 5 and 6: a read that was under way when the fence was taken shows what stood before it. The other one may
 /// have dropped us, or let a new session in, in between.
@@ -346,20 +346,9 @@ fn a_released_position_is_told_again() {
 /// A host that can't be let in, without a path to the disk, asks again after a while, and not at once and without end.
 #[test]
 fn who_is_not_let_in_asks_after_a_while() {
-    let primary = Member { node: NodeId::A, incarnation: other(1) };
-    let alone = Superblock {
-        counter: 1,
-        epoch: Epoch(1),
-        primary: Some(NodeId::A),
-        members: Members::solo(primary),
-        generation: Generation(1),
-        clean: false,
-    };
-    let mut rig = Rig::linked(NodeId::B, alone);
+    let mut rig = Rig::linked(NodeId::B, a_alone());
     rig.hold(|a| *a == Action::Admit);
-    rig.peer_status(1, 1, Role::Primary);
-    rig.peer(1, 1, PeerBody::Announce { superblock: alone });
-    rig.wait(200);
+    rig.hear_of_primary();
     let asks = |rig: &Rig| rig.pending.iter().filter(|a| **a == Action::Admit).count();
     assert_eq!(asks(&rig), 1);
     rig.end(|a| *a == Action::Admit, Event::Admitted(Err(FenceError::Failed)));
