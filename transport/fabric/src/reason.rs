@@ -1,6 +1,8 @@
 //! Why a connection ended, or was not made.
 
-use std::fmt;
+use std::{fmt, io};
+
+use rustix::io::Errno;
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,19 @@ pub enum CloseReason {
     NoRoute(String),
     /// The peer broke the protocol: wrong key, out of range, too long.
     Violation(String),
+}
+
+impl CloseReason {
+    /// If a system error on the way to an address says that there is no way to it: that.
+    #[must_use]
+    pub fn no_route(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error) {
+            Some(Errno::NETUNREACH | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT) => {
+                Some(Self::NoRoute(error.to_string()))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for CloseReason {

@@ -86,7 +86,6 @@ pub(crate) fn reason(error: &io::Error) -> CloseReason {
         // A unix socket's file that is not there is the same news as a port that nobody listens to.
         Some(Errno::CONNREFUSED | Errno::NOENT) => CloseReason::Refused,
         Some(Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED) => CloseReason::Ended,
-        Some(Errno::NETUNREACH | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT) => CloseReason::NoRoute(error.to_string()),
-        _ => CloseReason::Unreachable(error.to_string()),
+        _ => CloseReason::no_route(error).unwrap_or_else(|| CloseReason::Unreachable(error.to_string())),
     }
 }

@@ -372,8 +372,8 @@ fn no_way(error: &io::Error) -> CloseReason {
         Some(Errno::NODEV) => {
             CloseReason::NoRoute(format!("{error}; no RDMA device of this host leads there, see `rdma link`"))
         }
-        Some(Errno::NETUNREACH | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT) => CloseReason::NoRoute(error.to_string()),
-        _ => CloseReason::Unreachable(format!("its address could not be resolved: {error}")),
+        _ => CloseReason::no_route(error)
+            .unwrap_or_else(|| CloseReason::Unreachable(format!("its address could not be resolved: {error}"))),
     }
 }
 
