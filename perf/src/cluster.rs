@@ -276,7 +276,7 @@ impl Cluster {
         let command = self.twinsan(&["attach", VOLUME, "--nbd", &export]);
         self.client = Some(self.spawn(command, "client.log")?);
         let begin = Instant::now();
-        while crate::nbd::Client::connect(&self.nbd_socket(), VOLUME).is_err() {
+        while twinsan_witness::nbd::Client::connect(&self.nbd_socket(), VOLUME).is_err() {
             let child = self.client.as_mut().expect("just started");
             if let Some(status) = child.try_wait()? {
                 self.client = None;
