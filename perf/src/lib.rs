@@ -1,11 +1,12 @@
 //! Workloads, a cluster of real processes to run them on, and the race against the disk.
 //!
-//! `tests/system` drives the same [`cluster`] and the same [`nbd`] client.
+//! `tests/system` drives the same [`cluster`].
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod demo;
 pub mod fabric;
+pub mod failover;
 pub mod hops;
 pub mod instructions;
 pub mod local;

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use twinsan_perf::demo::{Settings, demo};
+use twinsan_perf::failover::report::Failover;
+use twinsan_perf::failover::{self, failover};
 use twinsan_perf::hops::args::{self as hops, HopsArgs};
 use twinsan_perf::hops::report::Hops;
 use twinsan_perf::instructions::args::{self as instructions, InstructionsArgs};
@@ -64,6 +66,28 @@ enum Command {
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
+    /// What a failover costs: the caller's pause over many kills, how soon the pair is whole again, and how fast full
+    /// lanes are drained beside what fio gets from the same disk.
+    Failover {
+        /// How often the primary is killed with next to nothing staged.
+        #[arg(long, default_value_t = 100)]
+        kills: usize,
+        /// How often it is killed with full lanes, with fio's turn after each (fio).
+        #[arg(long, default_value_t = 5)]
+        drains: usize,
+        /// One write, where the lanes are filled: up to so many bytes.
+        #[arg(long, default_value_t = 262_144)]
+        drain_write_bytes: usize,
+        /// The volume's size; its disk file is sparse.
+        #[arg(long, default_value = "1GiB")]
+        size: twinsan_control::Size,
+        /// Print one JSON object instead of the table.
+        #[arg(long)]
+        json: bool,
+        /// Where the disk file goes.
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
+    },
     /// Round trips over our own fabric: write+imm, imm, ACK, read, message, for sizes from 64 B to 1 MiB.
     Wire(WireArgs),
     /// Durable writes beside the sum of their three raw hops, in turns.
@@ -104,6 +128,13 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Peers { bytes, rounds, writes, json, dir } => {
             let settings = peers::Settings { write_bytes: bytes, rounds: usize::from(rounds), writes, folder: dir };
             print(json, &peers(&settings)?, Peers::table)?;
+            Ok(0)
+        }
+        Command::Failover { kills, drains, drain_write_bytes, size, json, dir } => {
+            let volume_bytes = size.bytes();
+            let settings =
+                failover::Settings { kills, drains, drain_write_bytes, volume_bytes, folder: dir, quiet: json };
+            print(json, &failover(&settings)?, Failover::table)?;
             Ok(0)
         }
         Command::Wire(arguments) => {
