@@ -294,7 +294,7 @@ impl Cluster {
     pub fn attach(&mut self, within: Duration) -> Result<()> {
         self.start_client_by(None, &[])?;
         let begin = Instant::now();
-        while crate::nbd::Client::connect(&self.nbd_socket(), VOLUME).is_err() {
+        while twinsan_witness::nbd::Client::connect(&self.nbd_socket(), VOLUME).is_err() {
             let child = self.client.as_mut().expect("just started");
             if let Some(status) = child.try_wait()? {
                 self.client = None;

@@ -9,11 +9,11 @@ use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cluster::{Cluster, NODES, Options, Programs, VOLUME};
-use crate::nbd::Client;
-use crate::pattern::{BLOCK, Model, Random, fill};
 use crate::race::{DirectFile, corrupt};
 use crate::report::Report;
 use crate::workload::{Budget, Meter, Target, WORKLOADS, Workload, run};
+use twinsan_witness::nbd::Client;
+use twinsan_witness::pattern::{BLOCK, Model, Random, fill};
 
 /// The volume.
 const VOLUME_BYTES: u64 = 1 << 30;

@@ -30,10 +30,10 @@ use twinsan_wire::{Lba, NodeId};
 
 use self::report::{Hop, Hops, Size};
 use crate::fabric::Maker;
-use crate::pattern::{BLOCK, Model, Random, fill};
 use crate::peers::Ratio;
 use crate::wire::figures::Times;
 use crate::wire::{Broken, Budget, Pinger, Polling, Row, progress};
+use twinsan_witness::pattern::{BLOCK, Model, Random, fill};
 
 /// Durable writes go to the volume's first so many bytes.
 const SPAN: u64 = 64 << 20;

@@ -9,8 +9,6 @@ pub mod fabric;
 pub mod hops;
 pub mod instructions;
 pub mod local;
-pub mod nbd;
-pub mod pattern;
 pub mod peers;
 pub mod quorum;
 pub mod race;

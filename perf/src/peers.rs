@@ -11,11 +11,11 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::cluster::{Cluster, NODES, Options, Programs, VOLUME};
-use crate::nbd::Client;
-use crate::pattern::{BLOCK, Model, fill};
 use crate::quorum::{EXPORT, Quorum};
 use crate::race::DirectFile;
 use crate::workload::{Budget, Figures, Meter, Target, Workload, run};
+use twinsan_witness::nbd::Client;
+use twinsan_witness::pattern::{BLOCK, Model, fill};
 
 /// Each runner's device.
 const BYTES: u64 = 256 << 20;

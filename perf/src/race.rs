@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::pattern::{BLOCK, Model, fill};
 use crate::workload::Target;
+use twinsan_witness::pattern::{BLOCK, Model, fill};
 
 /// `O_DIRECT` wants memory aligned to the disk's block; a page is enough for every disk.
 const ALIGN: usize = 4096;

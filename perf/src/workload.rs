@@ -6,7 +6,7 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::pattern::{BLOCK, Model, Random, fill};
+use twinsan_witness::pattern::{BLOCK, Model, Random, fill};
 
 /// One of the workloads.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +37,9 @@ pub trait Target {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<()>;
 }
 
-impl Target for crate::nbd::Client {
+impl Target for twinsan_witness::nbd::Client {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        Self::write(self, offset, data)
+        Ok(Self::write(self, offset, data)?)
     }
 }
 

@@ -19,7 +19,7 @@
 use twinsan_arena::Arena;
 
 use super::Row;
-use crate::pattern::Random;
+use twinsan_witness::pattern::Random;
 
 /// Bytes of a note.
 pub const NOTE_BYTES: usize = 64;

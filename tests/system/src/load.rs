@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use twinsan_perf::cluster::{Cluster, VOLUME};
-use twinsan_perf::nbd::Client;
-use twinsan_perf::pattern::{BLOCK, Model, Random, fill};
+use twinsan_witness::nbd::Client;
+use twinsan_witness::pattern::{BLOCK, Model, Random, fill};
 
 use crate::{PATIENCE, VOLUME_BYTES};
 

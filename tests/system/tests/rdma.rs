@@ -55,7 +55,7 @@ fn attach_goes_on_with_the_next_address() -> Result<()> {
     command.arg("--config").arg(&config).args(["attach", VOLUME, "--nbd", &format!("unix:{}", socket.display())]);
     let mut client = Running(command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?);
     let begin = Instant::now();
-    while twinsan_perf::nbd::Client::connect(&socket, VOLUME).is_err() {
+    while twinsan_witness::nbd::Client::connect(&socket, VOLUME).is_err() {
         let said = fs::read_to_string(&log)?;
         ensure!(client.0.try_wait()?.is_none() && begin.elapsed() < PATIENCE, "it did not attach: {said}");
         std::thread::sleep(std::time::Duration::from_millis(10));

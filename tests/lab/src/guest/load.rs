@@ -1,7 +1,7 @@
 //! Writes to a block device and reads it back all the time, remembers what was completed, and says how long it waited.
 //!
 //! Every thread has a part of the device for itself. Its blocks carry the number of the write that they came from
-//! (`twinsan_perf::pattern`), and any read, in between and of everything at the end, must find the last completed one.
+//! (`twinsan_witness::pattern`), and any read, in between and of everything at the end, must find the last completed one.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use twinsan_perf::pattern::{BLOCK, Lost, Model, Random, fill};
+use twinsan_witness::pattern::{BLOCK, Lost, Model, Random, fill};
 
 /// What the load aligns everything to; the largest logical block that a volume may have.
 const ALIGN: usize = 4096;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use twinsan_perf::pattern::Random;
+use twinsan_witness::pattern::Random;
 
 use crate::live::{BYTES, Live};
 use crate::tools::{Running, run, tool, wait_until};

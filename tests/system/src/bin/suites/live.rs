@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use twinsan_perf::cluster::{Cluster, Options, VOLUME};
-use twinsan_perf::pattern::Random;
 use twinsan_system::{PATIENCE, Pair};
+use twinsan_witness::pattern::Random;
 
 use crate::tools::{Running, wait_until};
 

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use thiserror::Error;
 
 const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
 const IHAVEOPT: u64 = 0x4948_4156_454f_5054;
@@ -21,6 +21,41 @@ const FLAGS_FIXED_NO_ZEROES: u32 = 3;
 /// Force Unit Access: durable before the reply.
 pub const FUA: u16 = 1;
 
+/// What can go wrong with a server.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The connection.
+    #[error("NBD connection: {0}")]
+    Io(#[from] io::Error),
+    /// The server refuses the export.
+    #[error("NBD export \"{export}\" refused ({code:#x}): {why}")]
+    Refused {
+        /// Its name.
+        export: String,
+        /// `NBD_REP_ERR_...`.
+        code: u32,
+        /// The server's words.
+        why: String,
+    },
+    /// The server answers a request with an error.
+    #[error("{command} of {len} bytes at byte {offset}: NBD error {code}")]
+    Failed {
+        /// What was asked.
+        command: &'static str,
+        /// Where.
+        offset: u64,
+        /// Its length.
+        len: usize,
+        /// `NBD_E...`.
+        code: u32,
+    },
+    /// What comes is not NBD, or not the answer.
+    #[error("NBD: {0}")]
+    Protocol(String),
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
 /// One NBD connection.
 #[derive(Debug)]
 pub struct Client {
@@ -35,19 +70,20 @@ impl Client {
     /// # Errors
     /// If the server is not there, or refuses.
     pub fn connect(socket: &Path, name: &str) -> Result<Self> {
-        let stream = UnixStream::connect(socket).with_context(|| format!("NBD socket {}", socket.display()))?;
+        let stream =
+            UnixStream::connect(socket).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", socket.display())))?;
         let mut client = Self { stream, size: 0, cookie: 0 };
         client.negotiate(name)?;
         Ok(client)
     }
 
     fn negotiate(&mut self, name: &str) -> Result<()> {
-        ensure!(self.u64()? == NBDMAGIC && self.u64()? == IHAVEOPT, "not an NBD server");
-        ensure!(self.u16()? & 1 == 1, "the server does not speak fixed newstyle");
+        require(self.u64()? == NBDMAGIC && self.u64()? == IHAVEOPT, || "not an NBD server".to_owned())?;
+        require(self.u16()? & 1 == 1, || "the server does not speak fixed newstyle".to_owned())?;
         let mut option = FLAGS_FIXED_NO_ZEROES.to_be_bytes().to_vec();
         option.extend(IHAVEOPT.to_be_bytes());
         option.extend(OPT_GO.to_be_bytes());
-        let name_len = u32::try_from(name.len())?;
+        let name_len = length(name.as_bytes())?;
         option.extend((name_len + 8).to_be_bytes());
         option.extend(name_len.to_be_bytes());
         option.extend(name.as_bytes());
@@ -55,18 +91,21 @@ impl Client {
         option.extend(INFO_BLOCK_SIZE.to_be_bytes());
         self.stream.write_all(&option)?;
         loop {
-            ensure!(self.u64()? == OPTION_REPLY && self.u32()? == OPT_GO, "not a reply to GO");
+            require(self.u64()? == OPTION_REPLY && self.u32()? == OPT_GO, || "not a reply to GO".to_owned())?;
             let (kind, len) = (self.u32()?, self.u32()? as usize);
-            ensure!(len <= 65_536, "an option reply of {len} bytes");
+            require(len <= 65_536, || format!("an option reply of {len} bytes"))?;
             let mut data = vec![0; len];
             self.stream.read_exact(&mut data)?;
             match kind {
                 REP_ACK => return Ok(()),
                 REP_INFO if data.len() >= 10 && data[..2] == INFO_EXPORT.to_be_bytes() => {
-                    self.size = u64::from_be_bytes(data[2..10].try_into()?);
+                    self.size = u64::from_be_bytes(data[2..10].try_into().expect("8 bytes"));
                 }
                 REP_INFO => {}
-                error => bail!("export \"{name}\" refused ({error:#x}): {}", String::from_utf8_lossy(&data)),
+                code => {
+                    let why = String::from_utf8_lossy(&data).into_owned();
+                    return Err(Error::Refused { export: name.to_owned(), code, why });
+                }
             }
         }
     }
@@ -82,8 +121,8 @@ impl Client {
     /// # Errors
     /// The server's, or a broken connection.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        self.request(1, FUA, offset, u32::try_from(data.len())?, data)?;
-        self.reply()
+        self.request(1, FUA, offset, length(data)?, data)?;
+        self.reply("a write", offset, data.len())
     }
 
     /// Fills `data`.
@@ -91,8 +130,8 @@ impl Client {
     /// # Errors
     /// The server's, or a broken connection.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<()> {
-        self.request(0, 0, offset, u32::try_from(data.len())?, &[])?;
-        self.reply()?;
+        self.request(0, 0, offset, length(data)?, &[])?;
+        self.reply("a read", offset, data.len())?;
         Ok(self.stream.read_exact(data)?)
     }
 
@@ -116,14 +155,15 @@ impl Client {
         Ok(())
     }
 
-    fn reply(&mut self) -> Result<()> {
+    fn reply(&mut self, command: &'static str, offset: u64, len: usize) -> Result<()> {
         let mut reply = [0; 16];
         self.stream.read_exact(&mut reply)?;
-        ensure!(reply[0..4] == SIMPLE_REPLY.to_be_bytes(), "not a simple reply: {reply:02x?}");
-        ensure!(reply[8..16] == self.cookie.to_be_bytes(), "a reply to another request");
-        let error = u32::from_be_bytes(reply[4..8].try_into()?);
-        ensure!(error == 0, "NBD error {error}");
-        Ok(())
+        require(reply[0..4] == SIMPLE_REPLY.to_be_bytes(), || format!("not a simple reply: {reply:02x?}"))?;
+        require(reply[8..16] == self.cookie.to_be_bytes(), || "a reply to another request".to_owned())?;
+        match u32::from_be_bytes(reply[4..8].try_into().expect("4 bytes")) {
+            0 => Ok(()),
+            code => Err(Error::Failed { command, offset, len, code }),
+        }
     }
 
     fn u16(&mut self) -> io::Result<u16> {
@@ -143,6 +183,14 @@ impl Client {
         self.stream.read_exact(&mut b)?;
         Ok(u64::from_be_bytes(b))
     }
+}
+
+fn require(holds: bool, why: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Protocol(why())) }
+}
+
+fn length(data: &[u8]) -> Result<u32> {
+    u32::try_from(data.len()).map_err(|_| Error::Protocol(format!("{} bytes are too many", data.len())))
 }
 
 impl Drop for Client {

@@ -52,6 +52,29 @@ fn fill_block(block: &mut [u8], at: u64, stamp: u64) {
     }
 }
 
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Zeros throughout.
+    Zeros,
+    /// What the write of this number put there, every byte of it.
+    Write(u64),
+    /// Something else.
+    Other,
+}
+
+/// What block `at` holds.
+#[must_use]
+pub fn content(block: &[u8], at: u64) -> Content {
+    let stamp = u64::from_le_bytes(block[..8].try_into().expect("8 bytes"));
+    let mut whole = [0; BLOCK];
+    if block == whole {
+        return Content::Zeros;
+    }
+    fill_block(&mut whole, at, stamp);
+    if block == whole { Content::Write(stamp) } else { Content::Other }
+}
+
 /// Which write every block came from, by the word of completions.
 #[derive(Debug)]
 pub struct Model {
