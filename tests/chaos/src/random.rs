@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinsan_perf::pattern;
+use twinsan_witness::pattern;
 
 /// A generator.
 #[derive(Clone, Debug)]

@@ -139,6 +139,16 @@ impl Condition {
     pub fn is_cut(self, way: Way) -> bool {
         self.cut == Some(Way::Both) || self.cut == Some(way)
     }
+
+    /// Both at once.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let cut = match (self.cut, other.cut) {
+            (Some(a), Some(b)) if a != b => Some(Way::Both),
+            (a, b) => a.or(b),
+        };
+        Self { cut, delay: self.delay.max(other.delay), jitter: self.jitter.max(other.jitter) }
+    }
 }
 
 /// Behind the disk's back, to a block that holds what was completed.

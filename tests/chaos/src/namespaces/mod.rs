@@ -16,6 +16,8 @@ mod cable;
 mod disk;
 mod host;
 mod process;
+// The only unsafe code of the tests: one ioctl.
+#[allow(unsafe_code)]
 mod tun;
 
 use std::fs;
@@ -36,8 +38,6 @@ use crate::world::{Condition, Eye, Link, Order, Program, San, World};
 
 /// How long a node may take to tell its status.
 const EYE: Duration = Duration::from_secs(1);
-/// For a process that was killed.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// What `twinsan attach` prints once it takes connections.
 const READY: &str = " is ready at ";
 /// The addresses that each node listens at: the client's way first, then the other node's.

@@ -34,31 +34,27 @@ pub(super) fn open(name: &str) -> Result<File> {
 }
 
 fn attach(file: &File, name: &str) -> io::Result<()> {
-    let mut request = libc::ifreq {
-        ifr_name: [0; NAME_BYTES],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_map: EMPTY },
-    };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    request.ifr_ifru.ifru_flags = FLAGS;
-    // SAFETY: TUNSETIFF reads a struct ifreq at its argument and writes one back (drivers/net/tun.c, __tun_chr_ioctl): this
-    // one is wholly initialised, of any bytes, and borrowed until the call is over.
-    let updater = unsafe { Updater::<TUNSETIFF, libc::ifreq>::new(&mut request) };
+    let mut request = Request { name: [0; NAME_BYTES], flags: FLAGS, rest: [0; REST_BYTES] };
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: TUNSETIFF reads a struct ifreq at its argument and writes one back (drivers/net/tun.c, __tun_chr_ioctl):
+    // `request` has its size, any bytes are one of its values, and it is borrowed until the call is over.
+    let updater = unsafe { Updater::<TUNSETIFF, Request>::new(&mut request) };
     // SAFETY: the file is a tun control file, so 'T', 202 is TUNSETIFF, and nobody else's.
     Ok(unsafe { ioctl(file.as_fd(), updater) }?)
 }
 
+/// A `struct ifreq` (netdevice(7)) of which only name and flags are used.
+#[repr(C)]
+struct Request {
+    name: [u8; NAME_BYTES],
+    flags: libc::c_short,
+    rest: [u8; REST_BYTES],
+}
+
+/// The rest of the union that the flags stand in.
+const REST_BYTES: usize = 22;
+const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
+
 /// Packets with nothing before them.
 #[expect(clippy::cast_possible_truncation, reason = "a short's worth of flags")]
 const FLAGS: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-
-/// The largest member of the union, so that all of it is initialised.
-const EMPTY: libc::__c_anonymous_ifr_map = libc::__c_anonymous_ifr_map {
-    mem_start: 0,
-    mem_end: 0,
-    base_addr: 0,
-    irq: 0,
-    dma: 0,
-    port: 0,
-};
