@@ -142,10 +142,8 @@ mod tests {
 
     fn status(san: San, life: u32, role: &str, epoch: u64, members: &[(San, u32)]) -> VolumeStatus {
         let incarnation = |san: San, life: u32| format!("{:08x}{life:08x}", san.index());
-        let member = |&(san, life): &(San, u32)| MemberStatus {
-            node: san.name().into(),
-            incarnation: incarnation(san, life),
-        };
+        let member =
+            |&(san, life): &(San, u32)| MemberStatus { node: san.name().into(), incarnation: incarnation(san, life) };
         VolumeStatus {
             role: role.into(),
             incarnation: incarnation(san, life),

@@ -217,11 +217,9 @@ impl<W: World> Driver<'_, W> {
             Fault::FreezeClient(_) => self.world.order(Program::Client, Order::Thaw).map(|()| true)?,
             Fault::KillClient(_) => self.attach().map(|()| true)?,
             Fault::LeaveClient(_) => self.attach_again(active)?,
-            Fault::Switchover
-            | Fault::Cut(..)
-            | Fault::Isolate(..)
-            | Fault::IsolateClient(_)
-            | Fault::Slow { .. } => true,
+            Fault::Switchover | Fault::Cut(..) | Fault::Isolate(..) | Fault::IsolateClient(_) | Fault::Slow { .. } => {
+                true
+            }
         };
         Ok(!ended)
     }
@@ -239,7 +237,8 @@ impl<W: World> Driver<'_, W> {
         if active.since.elapsed() < SURVIVAL {
             return Ok(false);
         }
-        let words = format!("{} goes on, which is survived, and for {} s nobody serves", active.fault, SURVIVAL.as_secs());
+        let words =
+            format!("{} goes on, which is survived, and for {} s nobody serves", active.fault, SURVIVAL.as_secs());
         Err(Broken::Stuck(words).into())
     }
 

@@ -131,13 +131,7 @@ pub fn run<W: World>(
 }
 
 impl<'w, W: World> Driver<'w, W> {
-    fn begin(
-        world: &'w mut W,
-        open: Opener,
-        settings: Settings,
-        told: &'w AtomicBool,
-        folder: &Path,
-    ) -> Result<Self> {
+    fn begin(world: &'w mut W, open: Opener, settings: Settings, told: &'w AtomicBool, folder: &Path) -> Result<Self> {
         let began = Instant::now();
         let log = Log::create(&folder.join("faults.log"), began)?;
         for program in Program::ALL {

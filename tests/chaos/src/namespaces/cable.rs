@@ -40,12 +40,12 @@ impl Cable {
     /// # Errors
     /// If the system gives no threads.
     pub(super) fn new<E: AsFd + Send + Sync + 'static>(ends: [E; 2]) -> Result<Self> {
-        let mut cable =
-            Self { condition: Arc::default(), over: Arc::default(), threads: Vec::new() };
+        let mut cable = Self { condition: Arc::default(), over: Arc::default(), threads: Vec::new() };
         let ends = Arc::new(ends);
         for (from, way) in [(0, Way::Forward), (1, Way::Backward)] {
             let (ends, over) = (Arc::clone(&ends), Arc::clone(&cable.over));
-            let mut side = Side { condition: Arc::clone(&cable.condition), way, held: VecDeque::new(), random: Random::new(0) };
+            let mut side =
+                Side { condition: Arc::clone(&cable.condition), way, held: VecDeque::new(), random: Random::new(0) };
             let thread = std::thread::Builder::new().name("cable".into());
             cable.threads.push(thread.spawn(move || side.carry(&ends[from], &ends[1 - from], &over))?);
         }

@@ -41,7 +41,8 @@ const EYE: Duration = Duration::from_secs(1);
 /// What `twinsan attach` prints once it takes connections.
 const READY: &str = " is ready at ";
 /// The addresses that each node listens at: the client's way first, then the other node's.
-const LISTEN: [[&str; 2]; 2] = [["tcp://10.3.1.1:7401", "tcp://10.4.0.1:7401"], ["tcp://10.3.2.1:7402", "tcp://10.4.0.2:7402"]];
+const LISTEN: [[&str; 2]; 2] =
+    [["tcp://10.3.1.1:7401", "tcp://10.4.0.1:7401"], ["tcp://10.3.2.1:7402", "tcp://10.4.0.2:7402"]];
 
 /// The hosts of this machine.
 #[derive(Debug)]
@@ -238,7 +239,9 @@ pub fn check() -> Result<()> {
         rustix::process::geteuid().is_root(),
         "chaos makes network namespaces and mounts a tmpfs: it needs root (sudo -E env PATH=\"$PATH\" cargo chaos …)"
     );
-    for (program, package) in [("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"), ("ip", "iproute2")] {
+    for (program, package) in
+        [("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"), ("ip", "iproute2")]
+    {
         let there = Command::new(program).arg("--help").stdin(Stdio::null()).output();
         ensure!(there.is_ok(), "{program} is missing (Debian: apt-get install {package})");
     }
