@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use twinsan_chaos::driver::{Opener, Settings, VOLUME_BYTES, run};
+use twinsan_chaos::driver::{Settings, run, set_up};
 use twinsan_chaos::enclosure;
+use twinsan_chaos::load::{Opener, VOLUME_BYTES, Witness};
 use twinsan_chaos::namespaces::Namespaces;
-use twinsan_chaos::report::{Report, Verdict};
+use twinsan_chaos::report::Report;
+use twinsan_chaos::verdict::Verdict;
 use twinsan_chaos::world::{Sabotage, World};
 use twinsan_perf::cluster::{Programs, VOLUME};
 use twinsan_witness::nbd;
@@ -93,7 +95,9 @@ fn inside(folder: &Path, arguments: &Arguments) -> Result<ExitCode> {
     };
     let socket = world.nbd_socket();
     let open: Opener = Arc::new(move || Ok(Box::new(nbd::Client::connect(&socket, VOLUME)?)));
-    let mut report = run(&mut world, open, settings, &told, folder)?;
+    set_up(&mut world, &told)?;
+    let mut load = Witness::start(open, seed).context("writing every block once")?;
+    let mut report = run(&mut world, &mut load, settings, &told, folder)?;
     let wrong = !report.is_well() && !report.is_caught() && report.verdict != Verdict::Ended;
     if wrong || arguments.keep {
         report.kept = Some(keep(&world, &report, folder, &arguments.evidence)?);

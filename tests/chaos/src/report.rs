@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use twinsan_witness::ledger::Counts;
-use twinsan_witness::load::Summary;
 
-use crate::driver::Broken;
 use crate::memory::Memory;
+use crate::verdict::Verdict;
 use crate::world::{Program, Sabotage};
 
 /// Everything that was found out.
@@ -66,37 +65,6 @@ pub struct Report {
     pub kept: Option<std::path::PathBuf>,
 }
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// In good order.
-    Kept,
-    /// A completed write is missing, a read went back, or a block holds nobody's write.
-    Broken,
-    /// A request was answered with an error.
-    Failed,
-    /// A program ended by itself, and not by the other one's fence.
-    Died,
-    /// The volume did not come back, or not in spite of a fault that is survived.
-    Stuck,
-    /// Somebody ended it.
-    #[default]
-    Ended,
-}
-
-impl Verdict {
-    pub(crate) fn of(broken: &Broken) -> Self {
-        match broken {
-            Broken::Promise(_) => Self::Broken,
-            Broken::Failed(_) | Broken::Request(_) => Self::Failed,
-            Broken::Died(..) => Self::Died,
-            Broken::Stuck(_) => Self::Stuck,
-            Broken::Told => Self::Ended,
-        }
-    }
-}
-
 /// The longest request by what went on, in ms.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
@@ -118,20 +86,10 @@ impl Pauses {
 }
 
 impl Report {
-    /// The ledger's account of the load, and the load's of itself.
-    pub fn count(&mut self, counts: Counts, failed: u64) {
-        self.writes += counts.writes;
-        self.reads += counts.reads;
-        self.unknown += counts.unknown;
-        self.lost += counts.lost;
-        self.gone_back += counts.gone_back;
-        self.corrupt += counts.corrupt;
-        self.failed += failed;
-    }
-
-    /// A load that has ended.
-    pub fn count_more(&mut self, summary: &Summary) {
-        self.count(summary.counts, summary.failed);
+    /// The load's account, and the requests that were answered with an error.
+    pub fn count(&mut self, (counts, failed): (Counts, u64)) {
+        let Counts { writes, reads, unknown, lost, gone_back, corrupt } = counts;
+        *self = Self { writes, reads, unknown, lost, gone_back, corrupt, failed, ..std::mem::take(self) };
     }
 
     /// All is as it has to be: sabotage was noticed where there was one, and nothing is wrong where there was none.

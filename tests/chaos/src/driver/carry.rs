@@ -1,17 +1,16 @@
 //! How a fault begins, goes on, and ends.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use twinsan_witness::ledger::{Ledger, UNIT};
-use twinsan_witness::load::{Load, Settings as LoadSettings};
 
 use super::supervise::Client;
-use super::{Broken, Driver, FRESH_PARTS, LOAD_BYTES, SERVES, THIRST, Thirst, boxed};
+use super::{Driver, SERVES};
 use crate::fault::{Extent, Fault, Role, Wire};
 use crate::guard::Look;
+use crate::load::Load;
 use crate::strike::{Strike, strike};
+use crate::verdict::Broken;
 use crate::world::{Condition, Link, Order, Program, San, Way, World};
 
 /// A fault that goes on.
@@ -49,7 +48,7 @@ const SURVIVAL: Duration = Duration::from_secs(30);
 /// For a node to end in order, or to be alone.
 const ENDING: Duration = Duration::from_secs(60);
 
-impl<W: World> Driver<'_, W> {
+impl<W: World, L: Load> Driver<'_, W, L> {
     pub(super) fn begin_fault(&mut self, fault: Fault, single: bool) -> Result<()> {
         let now = Instant::now();
         let outlived = single && fault.is_survived() && fault.time() > EFFECT;
@@ -166,21 +165,14 @@ impl<W: World> Driver<'_, W> {
     }
 
     fn fill(&mut self) -> Result<Strike> {
-        if self.thirst.is_some() {
+        if self.load.thirsts() {
             return Ok(Strike::Spared("it has been full in this round"));
         }
         if self.client != Client::Open {
             return Ok(Strike::Spared("the client is not attached"));
         }
         self.world.fill_disk(true)?;
-        let base = LOAD_BYTES * (1 + self.fills % FRESH_PARTS);
-        self.fills += 1;
-        let run = u32::try_from(self.fills & 0xffff)? + (1 << 16);
-        let ledger = Arc::new(Ledger::new(LOAD_BYTES / UNIT as u64, run));
-        let settings = LoadSettings { seed: self.settings.seed ^ self.fills, ..THIRST };
-        let load = Load::start(Arc::clone(&ledger), boxed(&self.open, base), settings)?;
-        self.thirst = Some(Thirst { load, ledger, base });
-        Ok(Strike::Done)
+        self.load.thirst().map(|()| Strike::Done)
     }
 
     /// Ends what is to end.
@@ -226,7 +218,7 @@ impl<W: World> Driver<'_, W> {
 
     /// Whether the volume has served since the fault had its effect.
     fn is_outlived(&self, active: &mut Active) -> Result<bool> {
-        let completed = self.load().completed();
+        let completed = self.load.completed();
         match active.outlive {
             Outlive::No => return Ok(true),
             Outlive::After(moment) if Instant::now() < moment => {}

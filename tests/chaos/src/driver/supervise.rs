@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Broken, Driver};
+use super::Driver;
+use crate::load::Load;
+use crate::verdict::Broken;
 use crate::world::{Program, San, World};
 
 /// The nodes' processes.
@@ -34,14 +36,12 @@ pub(super) enum Client {
 
 /// A node that has ended by itself is started again after a time up to this.
 const RESTART: Duration = Duration::from_millis(1500);
-/// For the load's threads to notice that their client is gone.
-const NOTICE: Duration = Duration::from_secs(20);
 /// SIGKILL.
 const KILLED: i32 = 9;
 /// `twinsand`: it could not start, which may pass. `twinsan attach`: nobody confirmed that it has left.
 const MAY_PASS: i32 = 1;
 
-impl<W: World> Driver<'_, W> {
+impl<W: World, L: Load> Driver<'_, W, L> {
     pub(super) fn supervise(&mut self) -> Result<()> {
         for san in San::BOTH {
             if let Some(status) = self.world.ended(Program::Node(san))? {
@@ -111,18 +111,9 @@ impl<W: World> Driver<'_, W> {
         Ok(())
     }
 
-    /// All that the client before it has left open is settled now, and none of the load's threads may be at it any more.
+    /// All that the client before it has left open is settled now.
     fn client_is_open(&mut self) -> Result<()> {
-        for load in [self.load()].into_iter().chain(self.thirst.as_ref().map(|thirst| &thirst.load)) {
-            if !load.wait_parked(NOTICE) {
-                let words = "requests of a client that has ended are still open".to_owned();
-                return Err(Broken::Stuck(words).into());
-            }
-        }
-        self.load().next_session();
-        if let Some(thirst) = &self.thirst {
-            thirst.load.next_session();
-        }
+        self.load.next_session()?;
         self.client = Client::Open;
         self.log.line("the client is attached");
         Ok(())

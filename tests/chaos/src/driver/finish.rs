@@ -1,49 +1,17 @@
-//! How a run ends: what was broken, whether sabotage was noticed, and the evidence.
+//! How a run ends: the last look at everything, sabotage, and the evidence.
 
 use std::fmt::Write as _;
-use std::process::ExitStatus;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use thiserror::Error;
-use twinsan_witness::ledger::{Ledger, UNIT};
-use twinsan_witness::load::{Load, read_all};
+use twinsan_witness::ledger::UNIT;
 
-use super::{Driver, LOAD_BYTES, RECOVERY};
+use super::{Driver, RECOVERY};
+use crate::load::{LOAD_BYTES, Load};
 use crate::random::Random;
-use crate::report::Verdict;
+use crate::report::Report;
+use crate::verdict::{Broken, Verdict};
 use crate::world::{Program, Sabotage, San, World};
-
-/// What ends a run before its time.
-#[derive(Debug, Error)]
-pub enum Broken {
-    /// A completed write is missing, or a read went back.
-    #[error("{0}")]
-    Promise(String),
-    /// The load was told of an error.
-    #[error("{0} requests were answered with an error")]
-    Failed(u64),
-    /// A request of the driver's own was.
-    #[error("a request has failed: {0}")]
-    Request(String),
-    /// A program ended as nobody wanted it.
-    #[error("{0} has ended by itself ({1})")]
-    Died(Program, ExitStatus),
-    /// The volume does not come back.
-    #[error("stuck: {0}")]
-    Stuck(String),
-    /// Somebody wants to end it.
-    #[error("told to end")]
-    Told,
-}
-
-impl Broken {
-    /// With the histories of the units concerned.
-    pub(super) fn promise(ledger: &Ledger) -> Self {
-        let told: Vec<String> = ledger.evidence().iter().map(ToString::to_string).collect();
-        Self::Promise(told.join("\n"))
-    }
-}
 
 /// So many units are remembered as they were at first, to be made so again.
 const REMEMBERED: usize = 256;
@@ -54,7 +22,7 @@ pub(super) struct Memory {
     bytes: Vec<u8>,
 }
 
-impl<W: World> Driver<'_, W> {
+impl<W: World, L: Load> Driver<'_, W, L> {
     /// Some units as they are now that each was written once.
     pub(super) fn peek_some(&mut self) -> Result<Vec<Memory>> {
         if self.settings.sabotage.is_none() {
@@ -73,20 +41,12 @@ impl<W: World> Driver<'_, W> {
 
     /// Everything once more, with nothing else going on.
     pub(super) fn end(&mut self, memories: &[Memory]) -> Result<()> {
-        let load = self.load.take().context("the load runs until the end")?;
-        let summary = load.stop();
-        self.report.failed += summary.failed;
-        if summary.failed > 0 {
-            return Err(Broken::Failed(summary.failed).into());
-        }
+        self.load.stop();
         if let Some(sabotage) = self.settings.sabotage {
             self.wait_flushed()?;
             self.sabotage(sabotage, memories)?;
         }
-        let mut device = (self.open)()?;
-        read_all(&self.ledger, device.as_mut(), |_| Ok(())).map_err(|error| self.failure(error))?;
-        self.report.read_back += 1;
-        self.judge()
+        self.read_back()
     }
 
     fn wait_flushed(&mut self) -> Result<()> {
@@ -125,11 +85,11 @@ impl<W: World> Driver<'_, W> {
     }
 
     /// Makes the report of what it came to.
-    pub(super) fn conclude(mut self, outcome: Result<()>) -> Result<crate::report::Report> {
+    pub(super) fn conclude(mut self, outcome: Result<()>) -> Result<Report> {
         self.progress.end();
         let mut report = std::mem::take(&mut self.report);
         report.seconds = self.began.elapsed().as_secs_f64();
-        report.count(self.ledger.counts(), self.load.as_ref().map_or(0, Load::failed));
+        report.count(self.load.counts());
         for (program, series) in Program::ALL.into_iter().zip(&self.memory) {
             if let Some(memory) = series.summary() {
                 report.memory.insert(program.to_string(), memory);
