@@ -51,6 +51,16 @@ pub enum Command {
     /// Before planned work on a node; a node that is ended in order (SIGTERM) does it by itself. Both stay members, and
     /// the same command moves the volume back.
     Switchover(SwitchoverArgs),
+    /// Kill things under a volume that is being written, and see whether every completed write is still there
+    ///
+    /// Attaches the volume, writes blocks that name the write they come from, and reads them back all the time. Round
+    /// by round something is killed: by you, when asked to, or by --kill-command. Tells what had completed, what came
+    /// back, and how long the longest request waited. Both nodes have to be there again before the next round.
+    ///
+    /// Only for a volume that was made for it: it is overwritten from its beginning.
+    ///
+    /// Exit status: 0 every promise was kept; 1 one was broken, the volume stood still, or the test could not be made.
+    Prove(ProveArgs),
 }
 
 /// Exactly one of these.
@@ -148,6 +158,40 @@ pub struct RecoverArgs {
     /// Say that you know: writes that were completed may be lost
     #[arg(long, required = true)]
     pub accept_data_loss: bool,
+}
+
+/// `twinsan prove`.
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+    /// The volume's name in the configuration; what it holds is overwritten
+    pub volume: String,
+    /// How many times something is killed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rounds: u32,
+    /// What kills, by `sh -c`, once a round, instead of you
+    ///
+    /// It finds in its environment: TWINSAN_ROUND (from 1), TWINSAN_VOLUME, TWINSAN_PRIMARY (the node that serves) and
+    /// TWINSAN_SECONDARY; the last two are empty where no admin socket can be reached from here.
+    #[arg(long, value_name = "COMMAND")]
+    pub kill_command: Option<String>,
+    /// What starts again what was killed, by `sh -c` and with the same environment, once the volume has gone on
+    #[arg(long, value_name = "COMMAND", requires = "kill_command")]
+    pub restart_command: Option<String>,
+    /// How much of the volume is used, from its beginning
+    #[arg(long, default_value = "256MiB")]
+    pub span: Size,
+    /// Requests in flight
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub depth: u32,
+    /// How long a volume may stand still before the test ends, like "2min"
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2min")]
+    pub patience: Duration,
+    /// Overwrite a volume that holds something else than what an earlier prove has written
+    #[arg(long)]
+    pub overwrite: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A whole number and `ms`, `s` or `min`.

@@ -9,6 +9,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use twinsan::attach::{self, Attach, Place, Superseded};
 use twinsan::cli::{AttachArgs, Cli, Command, PlaceArgs};
+use twinsan::commands::Verdict;
 use twinsan::{commands, say};
 use twinsan_control::Config;
 
@@ -50,6 +51,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Recover(args) => say(&commands::recover(&config, &args)?)?,
+        Command::Prove(args) => {
+            let proof = commands::prove(&config, &cli.config, &args)?;
+            if args.json {
+                say(&serde_json::to_string_pretty(&proof)?)?;
+            } else {
+                say(&proof)?;
+            }
+            if proof.verdict != Verdict::Kept {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Switchover(args) => {
             let switched = commands::switchover(&config, &args)?;
             if args.json {

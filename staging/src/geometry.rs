@@ -166,6 +166,7 @@ mod tests {
 
     #[test]
     fn a_volume_takes_the_longest_payload_and_a_tiny_ring_half_of_itself() {
+        assert_eq!(Geometry::for_volume(MIN_RING_BYTES, 4096).unwrap().ring_bytes(), MIN_RING_BYTES);
         let volume = Geometry::for_volume(64 << 20, 4096).unwrap();
         assert_eq!((volume.slots(), volume.max_payload()), (LANE_SLOTS, MAX_PAYLOAD_BYTES));
         assert_eq!(volume.max_payload_blocks(), 256);

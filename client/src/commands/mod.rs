@@ -1,6 +1,7 @@
 //! The administrator's commands.
 
 mod format;
+mod prove;
 mod recover;
 mod status;
 mod switchover;
@@ -8,6 +9,7 @@ mod switchover;
 use std::time::Duration;
 
 pub use self::format::{describe, format};
+pub use self::prove::{Proof, RoundReport, Verdict, prove};
 pub use self::recover::recover;
 pub use self::status::{AllStatus, status};
 pub use self::switchover::{Switched, switchover};

@@ -55,7 +55,8 @@ fn blobs_are_taken_in_order_held_and_released() {
         assert_eq!(lane.accept(blob), Ok(Accept::New));
     }
     assert_eq!(held(&lane), [1, 2, 3]);
-    assert_eq!((lane.received(), lane.len()), (Seq(3), 3));
+    assert_eq!((lane.received(), lane.len(), lane.is_empty()), (Seq(3), 3, false));
+    assert_eq!((&lane).into_iter().count(), 3);
     assert_eq!(lane.get(Seq(2)), Some(&zeroes(2, 1000, 2)));
     assert_eq!((lane.get(Seq(0)), lane.get(Seq(4))), (None, None));
 

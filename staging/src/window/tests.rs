@@ -233,6 +233,7 @@ fn what_is_held_can_be_sent_again() {
     assert_eq!(from(0), [2, 3, 4]);
     assert_eq!(from(3), [3, 4]);
     assert!(from(5).is_empty());
+    assert_eq!((world.window.len(), world.window.is_empty()), (3, false));
     assert_eq!(world.window.into_iter().count(), 3);
     assert_eq!(world.window.get(Seq(3)).map(|blob| blob.data_pos), Some(512));
     assert_eq!(world.window.get(Seq(1)), None);
