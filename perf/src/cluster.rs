@@ -112,14 +112,31 @@ impl Cluster {
     /// # Errors
     /// If a file can't be made, or `twinsan format` fails.
     pub fn create(programs: Programs, options: &Options) -> Result<Self> {
+        let cluster = Self::folders(programs, options)?;
+        let listen = NODES.map(|name| vec![format!("unix://{}", cluster.run(&format!("{name}.fabric")).display())]);
+        cluster.set_up(options, &listen)
+    }
+
+    /// The same with nodes that listen at addresses of one's own choice, best first.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn create_at(programs: Programs, options: &Options, listen: &[Vec<String>; 2]) -> Result<Self> {
+        Self::folders(programs, options)?.set_up(options, listen)
+    }
+
+    fn folders(programs: Programs, options: &Options) -> Result<Self> {
         // Socket paths must be short (108 bytes), so they get a folder of their own.
         let run = Folder::new(&std::env::temp_dir(), "twinsan-", options.keep)?;
         let disk = Folder::new(&options.disk_folder, "twinsan-disk-", options.keep)?;
-        let cluster = Self { programs, nodes: [None, None], client: None, run, disk };
-        cluster.write_key()?;
-        fs::write(cluster.config(), cluster.configuration(options))?;
-        cluster.format(options)?;
-        Ok(cluster)
+        Ok(Self { programs, nodes: [None, None], client: None, run, disk })
+    }
+
+    fn set_up(self, options: &Options, listen: &[Vec<String>; 2]) -> Result<Self> {
+        self.write_key()?;
+        fs::write(self.config(), self.configuration(options, listen))?;
+        self.format(options)?;
+        Ok(self)
     }
 
     fn write_key(&self) -> Result<()> {
@@ -130,20 +147,15 @@ impl Cluster {
         Ok(std::io::Write::write_all(&mut file, &key)?)
     }
 
-    fn configuration(&self, options: &Options) -> String {
-        let node = |name: &str| {
-            let listen = self.run(&format!("{name}.fabric"));
+    fn configuration(&self, options: &Options, listen: &[Vec<String>; 2]) -> String {
+        let node = |name: &str, listen: &[String]| {
             let admin = self.run(&format!("{name}.admin"));
-            format!(
-                "[[node]]\nname = \"{name}\"\nlisten = [\"unix://{}\"]\nadmin = \"{}\"\n\n",
-                listen.display(),
-                admin.display()
-            )
+            format!("[[node]]\nname = \"{name}\"\nlisten = {listen:?}\nadmin = \"{}\"\n\n", admin.display())
         };
         format!(
             "{}{}[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{}\"\nfence = \"local-lock\"\nkey_file = \"{}\"\nstaging = \"{}\"\n",
-            node(NODES[0]),
-            node(NODES[1]),
+            node(NODES[0], &listen[0]),
+            node(NODES[1], &listen[1]),
             self.disk_file().display(),
             self.run("key").display(),
             options.staging
@@ -256,6 +268,14 @@ impl Cluster {
         self.wait_node(node, within)
     }
 
+    /// How a node's process has ended by itself, once: then it can be started again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn node_ended(&mut self, node: usize) -> Result<Option<ExitStatus>> {
+        ended(&mut self.nodes[node])
+    }
+
     /// Waits for a node's process to end by itself.
     ///
     /// # Errors
@@ -272,9 +292,7 @@ impl Cluster {
     /// # Errors
     /// If it ends, or does not open the volume in time.
     pub fn attach(&mut self, within: Duration) -> Result<()> {
-        let export = format!("unix:{}", self.nbd_socket().display());
-        let command = self.twinsan(&["attach", VOLUME, "--nbd", &export]);
-        self.client = Some(self.spawn(command, "client.log")?);
+        self.start_client_by(None, &[])?;
         let begin = Instant::now();
         while twinsan_witness::nbd::Client::connect(&self.nbd_socket(), VOLUME).is_err() {
             let child = self.client.as_mut().expect("just started");
@@ -286,6 +304,43 @@ impl Cluster {
             std::thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// Starts `twinsan attach` with the NBD socket, by another program if one is named, which gets the client's command
+    /// line behind its own. Waits for nothing.
+    ///
+    /// # Errors
+    /// If it runs already, or can't be started.
+    pub fn start_client_by(&mut self, by: Option<Command>, more: &[&str]) -> Result<()> {
+        ensure!(self.client.is_none(), "the client runs already");
+        let export = format!("unix:{}", self.nbd_socket().display());
+        let own = self.twinsan(&[&["attach", VOLUME, "--nbd", &export], more].concat());
+        let command = match by {
+            None => own,
+            Some(mut by) => {
+                by.arg(own.get_program()).args(own.get_args());
+                by
+            }
+        };
+        self.client = Some(self.spawn(command, "client.log")?);
+        Ok(())
+    }
+
+    /// How the client's process has ended by itself, once: then it can be started again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn client_ended(&mut self) -> Result<Option<ExitStatus>> {
+        ended(&mut self.client)
+    }
+
+    /// Any signal; the process stays ours.
+    ///
+    /// # Errors
+    /// If the client does not run.
+    pub fn signal_client(&self, signal: Signal) -> Result<()> {
+        let child = self.client.as_ref().context("the client does not run")?;
+        Ok(kill_process(pid(child)?, signal)?)
     }
 
     /// The client's process.
@@ -310,8 +365,8 @@ impl Cluster {
     /// # Errors
     /// If it does not run, or does not end in time.
     pub fn detach(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal_client(Signal::TERM)?;
         let child = self.client.as_mut().context("the client does not run")?;
-        kill_process(pid(child)?, Signal::TERM)?;
         let status = wait_child(child, within).context("the client did not end")?;
         self.client = None;
         Ok(status)
@@ -381,6 +436,15 @@ impl Drop for Cluster {
 
 fn pid(child: &Child) -> Result<Pid> {
     Pid::from_raw(i32::try_from(child.id())?).context("process 0")
+}
+
+fn ended(child: &mut Option<Child>) -> Result<Option<ExitStatus>> {
+    let Some(running) = child else { return Ok(None) };
+    let status = running.try_wait()?;
+    if status.is_some() {
+        *child = None;
+    }
+    Ok(status)
 }
 
 fn wait_child(child: &mut Child, within: Duration) -> Result<ExitStatus> {
