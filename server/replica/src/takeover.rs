@@ -45,6 +45,7 @@ impl Replica {
     /// Keeps the evidence fresh: probes while there is no link, watches the disk heartbeat while the fabric is silent.
     pub(crate) fn gather_evidence(&mut self) {
         let timing = self.cfg.timing;
+        self.give_silent_link_up();
         if self.peer.link.is_none() && self.now >= self.peer.probe_at {
             self.probe();
         }
@@ -54,6 +55,15 @@ impl Replica {
         } else if !self.holds_fence() && !self.peer.reading_beat && self.now >= self.peer.read_beat_at {
             self.peer.reading_beat = true;
             self.out(Action::ReadHeartbeat);
+        }
+    }
+
+    /// The other end may have gone without a word, and nobody dials as long as a link is there.
+    fn give_silent_link_up(&mut self) {
+        let silent = self.peer.is_silent(self.now, self.cfg.timing.takeover_ms);
+        if let Some(link) = self.peer.link.filter(|_| silent) {
+            self.out(Action::CloseLink { link });
+            self.link_down(link);
         }
     }
 

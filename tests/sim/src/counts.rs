@@ -91,6 +91,20 @@ counts! {
     blocks_lost_legally,
     /// Sessions that another has replaced.
     superseded,
+    /// Disk operations that failed by chance.
+    io_errors,
+    /// Of those, writes that landed all the same.
+    landed_and_failed,
+    /// Writes for which the disk had no room.
+    writes_without_room,
+    /// Superblock slots torn by the death of their writer.
+    slots_torn,
+    /// Mailboxes that were seen while a newer one landed over them.
+    torn_mailboxes,
+    /// Blobs whose CRC did not fit.
+    corrupt_blobs,
+    /// Messages whose CRC did not fit.
+    corrupt_messages,
     /// Connections destroyed because a client broke the protocol.
     client_violations,
 }
@@ -146,6 +160,13 @@ impl Counts {
             ("asked to take over", self.asked, 100),
             ("fenced", self.fenced, 50),
             ("refusals", self.refusals, 20),
+            ("disk operations that fail by chance", self.io_errors, 1_000),
+            ("writes that land and fail", self.landed_and_failed, 300),
+            ("writes without room", self.writes_without_room, 100),
+            ("torn slots", self.slots_torn, 30),
+            ("torn mailboxes", self.torn_mailboxes, 5_000),
+            ("corrupt blobs", self.corrupt_blobs, 100),
+            ("corrupt messages", self.corrupt_messages, 50),
         ];
         let short = floors.into_iter().filter(|(_, n, per_thousand)| *n * 1000 < per_thousand * runs);
         short.map(|(what, n, floor)| format!("{what}: {n} in {runs} runs, {floor} per 1000 are the least")).collect()

@@ -141,7 +141,7 @@ impl World {
         self.fence.next_request += 1;
         let number = self.fence.next_request;
         self.fence.requests.push(Request { number, node, life, what });
-        let delay = self.disk_delay();
+        let delay = self.disk_delay_of(node);
         self.after(delay, Ev::FenceStep(number));
     }
 
@@ -240,7 +240,8 @@ impl World {
                     continue;
                 }
                 // What is queued above the disk is neither there to be aborted nor past its check.
-                let queued = self.disk.queues(victim) || self.holds.holds_disk(self, id, unit);
+                let queued =
+                    self.disk.queues(victim) || self.waits_for_path(victim) || self.holds.holds_disk(self, id, unit);
                 if queued && !without_abort {
                     continue;
                 }

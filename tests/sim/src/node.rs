@@ -6,6 +6,7 @@ use twinsan_replica::{self as replica, Action, Notice, ReadToken, Replica, Repli
 use twinsan_wire::{Blob, Incarnation, NodeId, NodeMsg, Role};
 
 use crate::check::{lane_space_is_not_reused_early, one_authoritative_primary};
+use crate::clock::Clock;
 use crate::config::BLOCK_BYTES;
 use crate::event::{Answer, AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
 use crate::net::End;
@@ -33,8 +34,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     /// Read buffers, filled from the disk.
     pub(crate) buffers: BTreeMap<ReadToken, Vec<Cell>>,
-    /// How much further its clock has gone than the world's (the explorer's way to let timeouts come early).
-    pub(crate) ahead_ms: u64,
+    /// Its host's clock (the explorer's way to let timeouts come early).
+    pub(crate) clock: Clock,
     out: Vec<Action>,
 }
 
@@ -47,7 +48,7 @@ impl Node {
             inbox: VecDeque::new(),
             incarnation: Incarnation::from_random(1),
             buffers: BTreeMap::new(),
-            ahead_ms: 0,
+            clock: Clock::default(),
             out: Vec::new(),
         }
     }
@@ -81,9 +82,11 @@ impl World {
         let seed = self.rng.bits();
         let mut machine = Replica::new(config, seed);
         let mut out = Vec::new();
-        machine.start(self.now_ms(), &mut out);
-        let n = &mut self.nodes[node.index()];
-        *n = Node { process: Process::Up, life: Some(life), machine: Some(machine), ..Node::down(node) };
+        machine.start(self.clock_ms(host), &mut out);
+        let clock = self.nodes[node.index()].clock;
+        let process = Process::Up;
+        self.nodes[node.index()] =
+            Node { process, life: Some(life), machine: Some(machine), clock, ..Node::down(node) };
         self.carry_out(node, out);
         let first = self.rng.below(self.config.timing.tick_ms * 1000);
         self.after(first, Ev::Tick(host, life));
@@ -102,7 +105,8 @@ impl World {
 
     fn end_process(&mut self, node: NodeId) {
         let life = self.nodes[node.index()].life.expect("it runs");
-        self.nodes[node.index()] = Node::down(node);
+        let clock = self.nodes[node.index()].clock;
+        self.nodes[node.index()] = Node { clock, ..Node::down(node) };
         self.close_all_of(Host::Node(node));
         self.orphan_writes(life);
         self.check_amnesia();
@@ -130,7 +134,7 @@ impl World {
         if !matches!(event, replica::Event::Tick | replica::Event::PeerMailbox { .. }) {
             trace!(self, Host::Node(node), "<- {event:?}");
         }
-        let now = self.clock_ms(node);
+        let now = self.clock_ms(Host::Node(node));
         let n = &mut self.nodes[node.index()];
         let mut out = std::mem::take(&mut n.out);
         let machine = n.machine.as_mut().expect("it runs");
@@ -138,11 +142,6 @@ impl World {
         self.counts.held_back += u64::from(machine.is_at_budget());
         self.carry_out(node, out);
         one_authoritative_primary::check_role(self, node);
-    }
-
-    /// The node's clock.
-    pub(crate) fn clock_ms(&self, node: NodeId) -> u64 {
-        self.now_ms() + self.nodes[node.index()].ahead_ms
     }
 
     fn node_conn_event(&mut self, node: NodeId, conn: ConnIndex, what: &ByConn) -> Option<replica::Event> {
@@ -279,7 +278,7 @@ impl World {
     }
 
     /// Where a payload's blocks lie in the ring, and which they are.
-    fn payload_places(&self, blob: &Blob) -> Vec<(usize, u64)> {
+    pub(crate) fn payload_places(&self, blob: &Blob) -> Vec<(usize, u64)> {
         let block = u64::from(BLOCK_BYTES);
         let ring = self.config.ring_blocks();
         let place = |i: u64| (usize::try_from((blob.data_pos / block + i) % ring).expect("small"), blob.lba.0 + i);
@@ -293,6 +292,9 @@ impl World {
         if !c.lane_open {
             let what = format!("{client} posts {} to {host}, which has not opened its lane to it", blob.seq);
             return self.fail("lane_space_is_not_reused_early", what);
+        }
+        if self.blob_is_corrupt(conn, life, blob) {
+            return;
         }
         for ((at, _), &cell) in self.payload_places(blob).into_iter().zip(cells) {
             self.lives[life].ring[at] = cell;
