@@ -43,6 +43,8 @@ pub(crate) struct Client {
     /// Writes issued and not completed.
     pub(crate) writes: BTreeMap<Seq, Extent>,
     pub(crate) reads: BTreeMap<u64, OpenRead>,
+    /// The lowest read that has not been sent yet.
+    pub(crate) next_read: u64,
     out: Vec<Action>,
 }
 
@@ -111,6 +113,7 @@ impl World {
             resumes: 0,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
+            next_read: 0,
             out: Vec::new(),
         });
         self.client_carries_out(number, out);
@@ -187,6 +190,7 @@ impl World {
             if !matches!(action, Action::Send { msg: twinsan_wire::ClientMsg::Heartbeat, .. }) {
                 trace!(self, Host::Client(number), "-> {action:?}");
             }
+            self.cover_client(number, &action);
             self.client_carries_out_one(number, action);
         }
         self.clients[number].out = actions;

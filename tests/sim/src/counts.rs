@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use twinsan_replica::Notice;
 
+use crate::coverage::Coverage;
+
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Sums of what happened.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
+            /// Which rule has fired how often.
+            pub rules: Coverage,
             /// Faults, by kind.
             pub faults: BTreeMap<&'static str, u64>,
         }
@@ -24,6 +28,7 @@ macro_rules! counts {
             /// Adds another run's.
             pub fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
+                self.rules.add(&other.rules);
                 for (kind, n) in &other.faults {
                     *self.faults.entry(kind).or_default() += n;
                 }
@@ -109,6 +114,9 @@ counts! {
     client_violations,
 }
 
+/// In so many runs every rule has fired in each of its ways.
+const ALL_RULES_IN: u64 = 10_000;
+
 impl Counts {
     pub(crate) fn notice(&mut self, notice: &Notice) {
         match notice {
@@ -159,7 +167,7 @@ impl Counts {
             ("blobs relayed", self.relayed, 2_000),
             ("asked to take over", self.asked, 100),
             ("fenced", self.fenced, 50),
-            ("refusals", self.refusals, 20),
+            ("refusals", self.refusals, 8),
             ("disk operations that fail by chance", self.io_errors, 1_000),
             ("writes that land and fail", self.landed_and_failed, 300),
             ("writes without room", self.writes_without_room, 100),
@@ -169,6 +177,9 @@ impl Counts {
             ("corrupt messages", self.corrupt_messages, 50),
         ];
         let short = floors.into_iter().filter(|(_, n, per_thousand)| *n * 1000 < per_thousand * runs);
-        short.map(|(what, n, floor)| format!("{what}: {n} in {runs} runs, {floor} per 1000 are the least")).collect()
+        let short = short.map(|(what, n, floor)| format!("{what}: {n} in {runs} runs, {floor} per 1000 are the least"));
+        let enough = runs >= ALL_RULES_IN;
+        let silent = self.rules.silent().filter(|_| enough);
+        short.chain(silent.map(|(rule, way)| format!("rule {rule} has never fired: {way}"))).collect()
     }
 }

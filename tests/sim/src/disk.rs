@@ -13,6 +13,7 @@ use twinsan_wire::{NodeId, Superblock};
 
 use crate::check::{lane_space_is_not_reused_early, one_disk_write_per_block};
 use crate::config::{BLOCK_BYTES, FenceKind};
+use crate::coverage::Firing;
 use crate::event::{Ev, Host, Inbound, LifeIndex, OpId};
 use crate::stamp::{Cell, Version};
 use crate::storage::{Ills, Landing};
@@ -295,6 +296,7 @@ impl World {
             return Err(DiskError::Failed);
         }
         if at.state == UnitState::Aborted || (at.state != UnitState::Unstoppable && !self.may_write(node, life)) {
+            self.fired(Firing::WriteRefused);
             return Err(DiskError::Conflict);
         }
         if self.disk.refusing[node.index()] || std::mem::take(&mut self.disk.false_conflict[node.index()]) {

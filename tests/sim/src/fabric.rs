@@ -2,6 +2,7 @@
 
 use twinsan_wire::{Blob, NodeId};
 
+use crate::coverage::Firing;
 use crate::event::{ConnIndex, Ev, Host, Item, LifeIndex};
 use crate::net::End;
 use crate::stamp::{Cell, Version};
@@ -42,6 +43,15 @@ impl World {
     pub fn corrupt_next_blob(&mut self, node: NodeId) {
         trace!(self, "net", "=== the next blob for {node} is corrupted on its way");
         self.net.corrupt_blob[node.index()] = true;
+    }
+
+    /// The next message from one host to another is corrupt. False: there is no connection.
+    pub fn corrupt_next_message(&mut self, from: Host, to: Host) -> bool {
+        let theirs = self.live_directions().into_iter().find(|&(conn, dir)| self.direction(conn, dir) == (from, to));
+        if let Some((conn, dir)) = theirs {
+            self.corrupt_direction(conn, dir);
+        }
+        theirs.is_some()
     }
 
     // ---- drawn --------------------------------------------------------------------------------------------------
@@ -87,9 +97,7 @@ impl World {
             return false;
         }
         let (conn, dir) = live[self.rng.index(live.len())];
-        let (from, to) = self.direction(conn, dir);
-        trace!(self, "net", "=== the next message from {from} to {to} is corrupted on its way");
-        self.net.conns[conn].dirs[dir].corrupt_next = true;
+        self.corrupt_direction(conn, dir);
         true
     }
 
@@ -116,6 +124,12 @@ impl World {
         trace!(self, "net", "=== what {from} sends to {to} is late: {} ms", by_us / 1000);
         self.net.conns[conn].dirs[dir].stalls_until_us = self.now_us + by_us;
         self.after(by_us, Ev::Deliver { conn, dir });
+    }
+
+    fn corrupt_direction(&mut self, conn: ConnIndex, dir: usize) {
+        let (from, to) = self.direction(conn, dir);
+        trace!(self, "net", "=== the next message from {from} to {to} is corrupted on its way");
+        self.net.conns[conn].dirs[dir].corrupt_next = true;
     }
 
     /// End `end` hears that the connection is gone; the other one does not.
@@ -159,6 +173,7 @@ impl World {
         }
         self.net.corrupt_blob[node.index()] = false;
         self.counts.corrupt_blobs += 1;
+        self.fired(Firing::CorruptBlob);
         trace!(self, Host::Node(node), "blob {} is corrupt: the connection is destroyed", blob.seq);
         for (at, _) in self.payload_places(blob) {
             self.lives[life].ring[at] = GARBAGE;

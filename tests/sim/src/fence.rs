@@ -8,6 +8,7 @@ use twinsan_replica::{Event, FenceError};
 use twinsan_wire::NodeId;
 
 use crate::config::FenceKind;
+use crate::coverage::Firing;
 use crate::event::{Ev, Host, Inbound, LifeIndex};
 use crate::trace::trace;
 use crate::weak::DriverWeakness;
@@ -194,6 +195,7 @@ impl World {
     fn pr_admit(&mut self, node: NodeId, life: LifeIndex) -> Option<Result<(), FenceError>> {
         let early = self.config.driver_weak(DriverWeakness::AdmitTooEarly);
         if !early && self.disk.writes_in_flight(|op| op.node == node) {
+            self.fired(Firing::AdmitWaits);
             return None;
         }
         self.fence.registered[node.index()] = Some(life);
@@ -207,7 +209,7 @@ impl World {
             self.pr_admit(request.node, request.life)?.ok()?;
         }
         self.fence.requests[at].what = Step::Preempt;
-        let delay = self.disk_delay();
+        let delay = self.disk_delay_of(request.node);
         self.after(delay, Ev::FenceStep(request.number));
         None
     }

@@ -8,6 +8,7 @@ use twinsan_wire::{Blob, Incarnation, NodeId, NodeMsg, Role};
 use crate::check::{lane_space_is_not_reused_early, one_authoritative_primary};
 use crate::clock::Clock;
 use crate::config::BLOCK_BYTES;
+use crate::coverage::Watch;
 use crate::event::{Answer, AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
 use crate::net::End;
 use crate::stamp::{Cell, Version};
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) buffers: BTreeMap<ReadToken, Vec<Cell>>,
     /// Its host's clock (the explorer's way to let timeouts come early).
     pub(crate) clock: Clock,
+    /// What the count of rules needs to know of it.
+    pub(crate) watch: Watch,
     out: Vec<Action>,
 }
 
@@ -49,6 +52,7 @@ impl Node {
             incarnation: Incarnation::from_random(1),
             buffers: BTreeMap::new(),
             clock: Clock::default(),
+            watch: Watch::default(),
             out: Vec::new(),
         }
     }
@@ -105,6 +109,7 @@ impl World {
 
     fn end_process(&mut self, node: NodeId) {
         let life = self.nodes[node.index()].life.expect("it runs");
+        self.cover_end(node);
         let clock = self.nodes[node.index()].clock;
         self.nodes[node.index()] = Node { clock, ..Node::down(node) };
         self.close_all_of(Host::Node(node));
@@ -140,8 +145,14 @@ impl World {
         let machine = n.machine.as_mut().expect("it runs");
         machine.handle(event, now, &mut out);
         self.counts.held_back += u64::from(machine.is_at_budget());
+        let status = machine.status();
+        self.cover_event(&event);
+        out.iter().for_each(|action| self.cover(node, &event, action, &status));
+        self.cover_status(node, &event, &status);
         self.carry_out(node, out);
-        one_authoritative_primary::check_role(self, node);
+        if self.nodes[node.index()].machine.is_some() {
+            one_authoritative_primary::check_status(self, node, &status);
+        }
     }
 
     fn node_conn_event(&mut self, node: NodeId, conn: ConnIndex, what: &ByConn) -> Option<replica::Event> {
