@@ -41,3 +41,4 @@ pub use ids::{ConnId, LinkId, ReadToken, RelayId};
 pub use machine::Replica;
 pub use relay::RelayPhase;
 pub use status::Status;
+pub use takeover::Evidence;

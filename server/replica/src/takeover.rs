@@ -11,6 +11,21 @@ use crate::machine::Replica;
 use crate::peer::Missed;
 use crate::state::{Admission, Phase, Purpose, Standing, State, TakeOver};
 
+/// Why a node tries (rule 15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// The other process has ended.
+    Ended,
+    /// Both its heartbeats stand still.
+    Silent,
+    /// Its fabric heartbeat stands still, and the client can't reach it.
+    ClientsWord,
+    /// It asks (rule 13).
+    Asked,
+    /// It is there, and serves nothing.
+    Idle,
+}
+
 impl Replica {
     // ---- evidence -----------------------------------------------------------------------------------------------
 
@@ -45,6 +60,7 @@ impl Replica {
     /// Keeps the evidence fresh: probes while there is no link, watches the disk heartbeat while the fabric is silent.
     pub(crate) fn gather_evidence(&mut self) {
         let timing = self.cfg.timing;
+        self.give_silent_link_up();
         if self.peer.link.is_none() && self.now >= self.peer.probe_at {
             self.probe();
         }
@@ -54,6 +70,15 @@ impl Replica {
         } else if !self.holds_fence() && !self.peer.reading_beat && self.now >= self.peer.read_beat_at {
             self.peer.reading_beat = true;
             self.out(Action::ReadHeartbeat);
+        }
+    }
+
+    /// The other end may have gone without a word, and nobody dials as long as a link is there.
+    fn give_silent_link_up(&mut self) {
+        let silent = self.peer.is_silent(self.now, self.cfg.timing.takeover_ms);
+        if let Some(link) = self.peer.link.filter(|_| silent) {
+            self.out(Action::CloseLink { link });
+            self.link_down(link);
         }
     }
 
@@ -92,6 +117,24 @@ impl Replica {
         self.peer.is_gone(incarnation)
             || self.is_asked()
             || (fabric_still && (self.is_missed_by_client() || self.peer.disk_stands_still(self.now, timeout)))
+    }
+
+    /// What a takeover that begins now goes by. Where several things say so, the first of them.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        let timeout = self.cfg.timing.takeover_ms;
+        let other = self.other_member();
+        if other.map_or(self.peer.refused, |other| self.peer.is_gone(other)) {
+            Evidence::Ended
+        } else if self.is_asked() {
+            Evidence::Asked
+        } else if self.peer.is_silent(self.now, timeout) && self.peer.disk_stands_still(self.now, timeout) {
+            Evidence::Silent
+        } else if self.peer.is_silent(self.now, timeout) && self.is_missed_by_client() {
+            Evidence::ClientsWord
+        } else {
+            Evidence::Idle
+        }
     }
 
     /// Rule 12: whether that incarnation's RAM is gone. A client's word does not say so.

@@ -7,11 +7,13 @@ use twinsan_wire::limits::MAX_OPEN_READS;
 use twinsan_wire::{BlobKind, Generation, Lba, NodeId, Seq};
 
 use crate::check::{completed_write_is_never_lost, read_never_goes_back};
+use crate::clock::Clock;
 use crate::config::BLOCK_BYTES;
 use crate::event::{AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item};
 use crate::faults::Remedy;
 use crate::net::End;
 use crate::node::conn_index;
+use crate::plan::Request;
 use crate::stamp::{Cell, Version};
 use crate::trace::trace;
 use crate::weak::Weakness;
@@ -28,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) process: Process,
     pub(crate) machine: Option<Session>,
     pub(crate) inbox: VecDeque<Inbound>,
+    /// Its host's clock.
+    pub(crate) clock: Clock,
     /// Its data ring: what posts are fetched from.
     pub(crate) ring: Vec<Cell>,
     /// Its read buffers.
@@ -39,6 +43,8 @@ pub(crate) struct Client {
     /// Writes issued and not completed.
     pub(crate) writes: BTreeMap<Seq, Extent>,
     pub(crate) reads: BTreeMap<u64, OpenRead>,
+    /// The lowest read that has not been sent yet.
+    pub(crate) next_read: u64,
     out: Vec<Action>,
 }
 
@@ -99,6 +105,7 @@ impl World {
             process: Process::Up,
             machine: Some(machine),
             inbox: VecDeque::new(),
+            clock: Clock::default(),
             ring: vec![Cell::default(); cells],
             buffers: BTreeMap::new(),
             generation: None,
@@ -106,11 +113,12 @@ impl World {
             resumes: 0,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
+            next_read: 0,
             out: Vec::new(),
         });
         self.client_carries_out(number, out);
         self.after(1_000, Ev::Tick(host, 0));
-        if self.config.writes > 0 {
+        if self.config.writes > 0 && self.plan.draws_requests() {
             self.after(1_000, Ev::Work(number));
         }
         number
@@ -145,7 +153,7 @@ impl World {
         if !matches!(event, session::Event::Tick) {
             trace!(self, Host::Client(number), "<- {event:?}");
         }
-        let now = self.now_ms();
+        let now = self.clock_ms(Host::Client(number));
         self.with_session(number, |machine, out| machine.handle(event, now, out));
     }
 
@@ -182,6 +190,7 @@ impl World {
             if !matches!(action, Action::Send { msg: twinsan_wire::ClientMsg::Heartbeat, .. }) {
                 trace!(self, Host::Client(number), "-> {action:?}");
             }
+            self.cover_client(number, &action);
             self.client_carries_out_one(number, action);
         }
         self.clients[number].out = actions;
@@ -237,7 +246,7 @@ impl World {
         self.check.write_issued(version, extent);
         self.counts.writes += 1;
         self.clients[number].writes.insert(seq, extent);
-        let now = self.now_ms();
+        let now = self.clock_ms(Host::Client(number));
         let given = self.with_session(number, |m, out| m.write(kind, Lba(lba), blocks, now, out));
         assert_eq!(given, seq, "seqs come without gaps");
         Some(seq)
@@ -253,7 +262,7 @@ impl World {
         let extent = Extent { lba, blocks: u64::from(blocks) };
         let generation = client.generation.expect("an open session has one");
         let floors = self.check.floors(generation, extent);
-        let now = self.now_ms();
+        let now = self.clock_ms(Host::Client(number));
         let id = self.with_session(number, |m, out| m.read(Lba(lba), blocks, slot, now, out));
         trace!(self, Host::Client(number), "### read {id}: blocks {lba} + {blocks}, buffer {slot}");
         self.counts.reads += 1;
@@ -298,33 +307,28 @@ impl World {
         if self.clients[number].ended.is_some() || self.clients[number].process == Process::Down {
             return;
         }
+        if !self.plan.draws_requests() {
+            return;
+        }
         let think = self.config.think;
-        let pause = self.rng.latency(think.low, think.high);
+        let pause = self.plan.rng().latency(think.low, think.high);
         self.after(pause, Ev::Work(number));
-        if self.plan.is_over() || self.clients[number].process != Process::Up {
-            return;
-        }
         let client = &self.clients[number];
-        if client.writes.len() + client.reads.len() >= DEPTH {
+        if client.process != Process::Up || client.writes.len() + client.reads.len() >= DEPTH {
             return;
         }
-        let blocks = self.rng.between(1, u64::from(self.config.max_blocks));
-        let lba = self.rng.below(self.config.volume_blocks - blocks + 1);
-        let blocks = u32::try_from(blocks).expect("few");
-        match self.rng.below(100) {
-            0..=29 if self.clients[number].reads.len() < READ_DEPTH => {
-                self.read(number, lba, blocks);
-            }
-            30..=39 => {
-                self.write(number, BlobKind::Zeroes, lba, blocks);
-            }
-            40..=46 => {
-                self.write(number, BlobKind::Discard, lba, blocks);
-            }
-            _ => {
-                self.write(number, BlobKind::Write, lba, blocks);
-            }
-        }
+        let reads_more = client.reads.len() < READ_DEPTH;
+        let (volume, most) = (self.config.volume_blocks, u64::from(self.config.max_blocks));
+        let rng = self.plan.rng();
+        let blocks = rng.between(1, most);
+        let lba = rng.below(volume - blocks + 1);
+        let write = match rng.below(100) {
+            0..=29 if reads_more => None,
+            30..=39 => Some(BlobKind::Zeroes),
+            40..=46 => Some(BlobKind::Discard),
+            _ => Some(BlobKind::Write),
+        };
+        self.ask(number, Request { write, lba, blocks: u32::try_from(blocks).expect("few") });
     }
 
     /// Which of the two nodes a client could ask, for scripts.

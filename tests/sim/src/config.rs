@@ -30,8 +30,10 @@ pub struct Span {
 /// One run.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
-    /// Where all chance comes from.
+    /// Where the plan comes from.
     pub seed: u64,
+    /// Where all other chance comes from: latencies, what is lost. The seed, unless somebody looks for less.
+    pub noise: u64,
     /// The fence provider.
     pub fence: FenceKind,
     /// The volume's size in blocks.
@@ -74,6 +76,7 @@ impl SimConfig {
         let ring_blocks = rng.between(12, 32);
         let mut config = Self {
             seed,
+            noise: seed,
             fence: if rng.chance(600) { FenceKind::Pr } else { FenceKind::Lock },
             volume_blocks,
             geometry: geometry(slots, ring_blocks),
@@ -100,6 +103,7 @@ impl SimConfig {
     pub fn scripted(fence: FenceKind) -> Self {
         Self {
             seed: 1,
+            noise: 1,
             fence,
             volume_blocks: 16,
             geometry: geometry(16, 32),

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use twinsan_replica::Notice;
 
+use crate::coverage::Coverage;
+
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Sums of what happened.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
+            /// Which rule has fired how often.
+            pub rules: Coverage,
             /// Faults, by kind.
             pub faults: BTreeMap<&'static str, u64>,
         }
@@ -24,6 +28,7 @@ macro_rules! counts {
             /// Adds another run's.
             pub fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
+                self.rules.add(&other.rules);
                 for (kind, n) in &other.faults {
                     *self.faults.entry(kind).or_default() += n;
                 }
@@ -91,9 +96,26 @@ counts! {
     blocks_lost_legally,
     /// Sessions that another has replaced.
     superseded,
+    /// Disk operations that failed by chance.
+    io_errors,
+    /// Of those, writes that landed all the same.
+    landed_and_failed,
+    /// Writes for which the disk had no room.
+    writes_without_room,
+    /// Superblock slots torn by the death of their writer.
+    slots_torn,
+    /// Mailboxes that were seen while a newer one landed over them.
+    torn_mailboxes,
+    /// Blobs whose CRC did not fit.
+    corrupt_blobs,
+    /// Messages whose CRC did not fit.
+    corrupt_messages,
     /// Connections destroyed because a client broke the protocol.
     client_violations,
 }
+
+/// In so many runs every rule has fired in each of its ways.
+const ALL_RULES_IN: u64 = 10_000;
 
 impl Counts {
     pub(crate) fn notice(&mut self, notice: &Notice) {
@@ -145,9 +167,19 @@ impl Counts {
             ("blobs relayed", self.relayed, 2_000),
             ("asked to take over", self.asked, 100),
             ("fenced", self.fenced, 50),
-            ("refusals", self.refusals, 20),
+            ("refusals", self.refusals, 8),
+            ("disk operations that fail by chance", self.io_errors, 1_000),
+            ("writes that land and fail", self.landed_and_failed, 300),
+            ("writes without room", self.writes_without_room, 100),
+            ("torn slots", self.slots_torn, 30),
+            ("torn mailboxes", self.torn_mailboxes, 5_000),
+            ("corrupt blobs", self.corrupt_blobs, 100),
+            ("corrupt messages", self.corrupt_messages, 50),
         ];
         let short = floors.into_iter().filter(|(_, n, per_thousand)| *n * 1000 < per_thousand * runs);
-        short.map(|(what, n, floor)| format!("{what}: {n} in {runs} runs, {floor} per 1000 are the least")).collect()
+        let short = short.map(|(what, n, floor)| format!("{what}: {n} in {runs} runs, {floor} per 1000 are the least"));
+        let enough = runs >= ALL_RULES_IN;
+        let silent = self.rules.silent().filter(|_| enough);
+        short.chain(silent.map(|(rule, way)| format!("rule {rule} has never fired: {way}"))).collect()
     }
 }

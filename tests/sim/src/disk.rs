@@ -13,8 +13,10 @@ use twinsan_wire::{NodeId, Superblock};
 
 use crate::check::{lane_space_is_not_reused_early, one_disk_write_per_block};
 use crate::config::{BLOCK_BYTES, FenceKind};
+use crate::coverage::Firing;
 use crate::event::{Ev, Host, Inbound, LifeIndex, OpId};
 use crate::stamp::{Cell, Version};
+use crate::storage::{Ills, Landing};
 use crate::trace::trace;
 use crate::weak::DriverWeakness;
 use crate::world::{Process, World};
@@ -36,6 +38,8 @@ pub(crate) struct Disk {
     pub(crate) false_conflict: [bool; 2],
     /// `Pr`: the node's writes are refused again and again, though its key is there.
     pub(crate) refusing: [bool; 2],
+    /// What else ails it.
+    pub(crate) ills: Ills,
 }
 
 /// What a host does with I/O for which it has no path.
@@ -125,6 +129,7 @@ impl Disk {
             pathless: [None; 2],
             false_conflict: [false; 2],
             refusing: [false; 2],
+            ills: Ills::default(),
         }
     }
 
@@ -193,7 +198,7 @@ impl World {
         let count = units.len();
         self.disk.ops.insert(op, Op { life, node, what, units, since_us: self.now_us, failed: None });
         for unit in 0..count {
-            let delay = self.disk_delay();
+            let delay = self.disk_delay_of(node);
             self.after(delay, Ev::Disk { op, unit });
         }
     }
@@ -251,7 +256,8 @@ impl World {
         let op = self.disk.ops.get_mut(&id).expect("it waits for its second slot");
         let Part::Slot(first) = op.units[0].part else { unreachable!("a superblock write begins with a slot") };
         op.units.push(Unit::new(Part::Slot(1 - first)));
-        let delay = self.disk_delay();
+        let node = op.node;
+        let delay = self.disk_delay_of(node);
         self.after(delay, Ev::Disk { op: id, unit: 1 });
     }
 
@@ -260,6 +266,9 @@ impl World {
         let Some(op) = self.disk.ops.get(&id) else { return };
         let (node, life, at) = (op.node, op.life, op.units[unit]);
         if at.state == UnitState::Ended || self.disk.queues(node) || self.holds.holds_disk(self, id, unit) {
+            return;
+        }
+        if self.is_put_off(node, id, unit) || self.dies_tearing(id, unit) {
             return;
         }
         let result = if at.is_write() { self.land_write(id, unit) } else { self.land_read(id, unit) };
@@ -287,13 +296,18 @@ impl World {
             return Err(DiskError::Failed);
         }
         if at.state == UnitState::Aborted || (at.state != UnitState::Unstoppable && !self.may_write(node, life)) {
+            self.fired(Firing::WriteRefused);
             return Err(DiskError::Conflict);
         }
         if self.disk.refusing[node.index()] || std::mem::take(&mut self.disk.false_conflict[node.index()]) {
             trace!(self, Host::Node(node), "a conflict though the key is there");
             return Err(DiskError::Conflict);
         }
-        match (at.part, &op.what) {
+        let landing = self.landing(node, at.part);
+        if landing == Landing::Fails {
+            return Err(DiskError::Failed);
+        }
+        match (at.part, &self.disk.ops[&id].what) {
             (Part::Block { lba, seq, source }, _) => self.block_lands(node, life, lba, seq, source),
             (Part::Slot(slot), What::Superblock { superblock }) => {
                 let superblock = *superblock;
@@ -302,7 +316,7 @@ impl World {
             (Part::Beat, What::Beat { beat }) => self.disk.beats[node.index()] = *beat,
             _ => unreachable!("a write of another kind"),
         }
-        Ok(())
+        if landing == Landing::LandsAndFails { Err(DiskError::Failed) } else { Ok(()) }
     }
 
     fn block_lands(&mut self, node: NodeId, life: LifeIndex, lba: u64, seq: u64, source: BlockSource) {
@@ -327,9 +341,11 @@ impl World {
     }
 
     fn land_read(&mut self, id: OpId, unit: usize) -> Result<(), DiskError> {
-        if !self.disk.is_reached_by(self.disk.ops[&id].node) {
+        let node = self.disk.ops[&id].node;
+        if !self.disk.is_reached_by(node) {
             return Err(DiskError::Failed);
         }
+        self.read_outcome(node)?;
         let op = self.disk.ops.get_mut(&id).expect("it is there");
         match (op.units[unit].part, &mut op.what) {
             (Part::ReadSlot(slot), What::ReadSuperblock { seen }) => seen[slot] = self.disk.slots[slot],

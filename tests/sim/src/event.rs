@@ -106,23 +106,57 @@ pub(crate) enum ByConn {
 pub(crate) enum Ev {
     Tick(Host, LifeIndex),
     Hand(Host, LifeIndex, Inbound),
-    Dial { from: Host, life: LifeIndex, to: NodeId, relay: Option<Incarnation> },
+    Dial {
+        from: Host,
+        life: LifeIndex,
+        to: NodeId,
+        relay: Option<Incarnation>,
+    },
     SetupTimeout(ConnIndex),
-    Deliver { conn: ConnIndex, dir: usize },
-    Break { conn: ConnIndex, end: usize, cut: u64 },
-    Disk { op: OpId, unit: usize },
+    Deliver {
+        conn: ConnIndex,
+        dir: usize,
+    },
+    Break {
+        conn: ConnIndex,
+        end: usize,
+        cut: u64,
+    },
+    Disk {
+        op: OpId,
+        unit: usize,
+    },
     FenceStep(u64),
     Work(usize),
+    /// The next fault is drawn.
     Fault,
+    /// The next of a given list.
+    Deed(usize),
+    /// An end hears at last that the other one is gone.
+    Reset {
+        conn: ConnIndex,
+        end: usize,
+    },
     Heal(crate::faults::Remedy),
 }
 
-/// An entry of the queue: earliest first, then in order of its making.
+/// An entry of the queue: earliest first, then what the plan does, then in order of its making. So it makes no difference
+/// whether the plan is drawn as the run goes or was there before.
 #[derive(Clone, Debug)]
 pub(crate) struct Scheduled {
     pub(crate) at_us: u64,
     pub(crate) number: u64,
     pub(crate) ev: Ev,
+}
+
+impl Scheduled {
+    fn class(&self) -> u8 {
+        match self.ev {
+            Ev::Fault => 0,
+            Ev::Work(_) | Ev::Deed(_) => 1,
+            _ => 2,
+        }
+    }
 }
 
 impl PartialEq for Scheduled {
@@ -141,6 +175,6 @@ impl PartialOrd for Scheduled {
 
 impl Ord for Scheduled {
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_us, other.number).cmp(&(self.at_us, self.number))
+        (other.at_us, other.class(), other.number).cmp(&(self.at_us, self.class(), self.number))
     }
 }

@@ -1,16 +1,16 @@
-//! What goes wrong, when, and when it is mended: by the seed alone.
+//! What goes wrong, and when it is mended: by a fault's dice alone.
 //!
-//! No fault of the ordinary kinds is a second failure that loses RAM: while the superblock names two members, the
+//! Which and when, the plan says ([`crate::plan`]). No fault of the ordinary kinds is a second failure that loses RAM: while the superblock names two members, the
 //! last one that is alive is not killed. The plan that kills both is the exception, and only after it may a node
 //! refuse to serve (rule 12).
 
 use twinsan_replica::Event;
 use twinsan_wire::{NodeId, Role};
 
-use crate::config::{FenceKind, SimConfig};
+use crate::config::FenceKind;
 use crate::disk::Pathless;
 use crate::event::{Ev, Host};
-use crate::rng::Rng;
+use crate::plan::Fault;
 use crate::trace::trace;
 use crate::world::{Process, World};
 
@@ -21,6 +21,10 @@ pub(crate) enum Remedy {
     Thaw(Host),
     Mend(Host, Host),
     DiskWell(NodeId),
+    DiskHasRoom,
+    Clock(Host),
+    /// A suspended host goes on.
+    Resume(Host),
     PathsBack(NodeId),
     /// The watcher of the node's paths looks.
     PathsSeen(NodeId),
@@ -29,193 +33,7 @@ pub(crate) enum Remedy {
     Operator,
 }
 
-/// The faults that are to come.
-#[derive(Clone)]
-pub(crate) struct Plan {
-    left: u64,
-    kill_both: bool,
-    over: bool,
-    fence: FenceKind,
-    /// The node was told to end, and its restart has been put off until it has.
-    ending: [bool; 2],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    CrashPrimary,
-    CrashOther,
-    FreezePrimary,
-    FreezeOther,
-    CutNodes,
-    CutClient,
-    Isolate,
-    CutOffAlone,
-    DiskFails,
-    DiskFailsForBoth,
-    PrimaryLosesPaths,
-    OtherLosesPaths,
-    BothLosePaths,
-    Switchover,
-    StopPrimary,
-    CrashClient,
-    FreezeClient,
-    Usurp,
-    Stop,
-    StopBoth,
-    SlotRots,
-    PathReturns,
-    FalseConflict,
-    KillBoth,
-}
-
-/// Kinds by weight.
-const WEIGHTS: [(Fault, u64); 23] = [
-    (Fault::CrashPrimary, 14),
-    (Fault::CrashOther, 12),
-    (Fault::FreezePrimary, 20),
-    (Fault::FreezeOther, 7),
-    (Fault::CutNodes, 8),
-    (Fault::CutClient, 8),
-    (Fault::Isolate, 6),
-    (Fault::CutOffAlone, 8),
-    (Fault::DiskFails, 6),
-    (Fault::DiskFailsForBoth, 3),
-    (Fault::PrimaryLosesPaths, 8),
-    (Fault::OtherLosesPaths, 4),
-    (Fault::BothLosePaths, 3),
-    (Fault::Switchover, 20),
-    (Fault::StopPrimary, 6),
-    (Fault::CrashClient, 9),
-    (Fault::FreezeClient, 4),
-    (Fault::Usurp, 5),
-    (Fault::Stop, 5),
-    (Fault::StopBoth, 3),
-    (Fault::SlotRots, 4),
-    (Fault::PathReturns, 4),
-    (Fault::FalseConflict, 4),
-];
-
-impl Fault {
-    fn name(self) -> &'static str {
-        match self {
-            Self::CrashPrimary => "primary killed",
-            Self::CrashOther => "other node killed",
-            Self::FreezePrimary => "primary frozen",
-            Self::FreezeOther => "other node frozen",
-            Self::CutNodes => "nodes cut apart",
-            Self::CutClient => "client cut from a node",
-            Self::Isolate => "node isolated",
-            Self::CutOffAlone => "a lone primary is cut off",
-            Self::DiskFails => "a node's disk fails",
-            Self::DiskFailsForBoth => "both nodes' disk fails",
-            Self::PrimaryLosesPaths => "the primary loses its paths",
-            Self::OtherLosesPaths => "the other node loses its paths",
-            Self::BothLosePaths => "both nodes lose their paths",
-            Self::Switchover => "switchover",
-            Self::StopPrimary => "primary stopped in order",
-            Self::CrashClient => "client killed",
-            Self::FreezeClient => "client frozen",
-            Self::Usurp => "another client takes over",
-            Self::Stop => "node stopped in order",
-            Self::StopBoth => "both nodes stopped in order",
-            Self::SlotRots => "a superblock slot rots",
-            Self::PathReturns => "a path comes back",
-            Self::FalseConflict => "a conflict with the key there",
-            Self::KillBoth => "both nodes killed",
-        }
-    }
-}
-
-impl Plan {
-    pub(crate) fn new(config: &SimConfig, _: &mut Rng) -> Self {
-        Self {
-            left: config.faults,
-            kill_both: config.kill_both,
-            over: config.faults == 0,
-            fence: config.fence,
-            ending: [false; 2],
-        }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.over
-    }
-
-    pub(crate) fn end(&mut self) {
-        self.over = true;
-        self.left = 0;
-    }
-
-    fn draw(&mut self, rng: &mut Rng) -> Fault {
-        if self.kill_both && self.left <= 2 {
-            return Fault::KillBoth;
-        }
-        let total = WEIGHTS.iter().map(|(_, w)| w).sum();
-        let mut at = rng.below(total);
-        for (fault, weight) in WEIGHTS {
-            match at.checked_sub(weight) {
-                Some(rest) => at = rest,
-                None => return fault,
-            }
-        }
-        unreachable!("the weights sum up")
-    }
-}
-
 impl World {
-    /// Everything of an ordinary run: boots, lets faults strike, mends, and looks.
-    pub fn run(&mut self) {
-        self.boot();
-        let first = self.rng.between(50_000, 400_000);
-        self.after(first, Ev::Fault);
-        let enough = |w: &Self| w.counts.writes >= w.config.writes && w.plan.left == 0;
-        let progress = self.run_until(90_000, enough);
-        if self.violation().is_some() {
-            return;
-        }
-        if !progress {
-            let (writes, left) = (self.counts.writes, self.plan.left);
-            let what = format!("no progress though every fault is mended: {writes} writes, {left} faults to come");
-            return self.fail("a_healthy_cluster_ends_up_dual", what);
-        }
-        self.finish();
-        self.counts.simulated_ms = self.now_ms();
-    }
-
-    /// Starts both nodes and a client.
-    pub fn boot(&mut self) {
-        let first = if self.rng.coin() { NodeId::A } else { NodeId::B };
-        self.start_node(first);
-        let between = self.rng.below(20);
-        self.run_for(between);
-        self.start_node(first.other());
-        self.start_client();
-    }
-
-    pub(crate) fn strike(&mut self) {
-        if self.plan.left == 0 {
-            return;
-        }
-        let mut struck = None;
-        for _ in 0..20 {
-            let fault = self.plan.draw(&mut self.rng);
-            if self.apply(fault) {
-                self.counts.fault(fault.name());
-                self.plan.left -= 1;
-                struck = Some(fault);
-                break;
-            }
-        }
-        let gap = match self.rng.below(10) {
-            // Into the middle of it.
-            0..=5 if matches!(struck, Some(Fault::Switchover | Fault::StopPrimary)) => self.rng.between(200, 20_000),
-            0..=3 => self.rng.between(500, 60_000),
-            4..=6 => self.rng.between(20_000, 500_000),
-            _ => self.rng.between(400_000, 1_800_000),
-        };
-        self.after(gap, Ev::Fault);
-    }
-
     pub(crate) fn primary_node(&self) -> Option<NodeId> {
         NodeId::BOTH.into_iter().find(|n| self.nodes[n.index()].role() == Some(Role::Primary))
     }
@@ -238,7 +56,7 @@ impl World {
         self.after(delay, Ev::Heal(remedy));
     }
 
-    fn apply(&mut self, fault: Fault) -> bool {
+    pub(crate) fn apply(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::CrashPrimary => self.primary_node().is_some_and(|n| self.crash_unless_last(n)),
             Fault::CrashOther => self.other_node().is_some_and(|n| self.crash_unless_last(n)),
@@ -257,10 +75,10 @@ impl World {
             }
             Fault::PrimaryLosesPaths => self.primary_node().is_some_and(|n| self.lose_paths_for_a_while(n)),
             Fault::OtherLosesPaths => self.other_node().is_some_and(|n| self.lose_paths_for_a_while(n)),
-            Fault::BothLosePaths => self.lose_paths_for_a_while(NodeId::A) & self.lose_paths_for_a_while(NodeId::B),
+            Fault::BothLosePaths => self.lose_paths_for_a_while(NodeId::A) | self.lose_paths_for_a_while(NodeId::B),
             Fault::Switchover => self.switch_over(),
             Fault::StopPrimary => self.primary_node().is_some_and(|n| self.stop(n)),
-            Fault::DiskFailsForBoth => self.fail_disk(NodeId::A) & self.fail_disk(NodeId::B),
+            Fault::DiskFailsForBoth => self.fail_disk(NodeId::A) | self.fail_disk(NodeId::B),
             Fault::CrashClient => self.live_client().is_some_and(|c| {
                 self.crash_client(c);
                 self.mend_after(Remedy::Client);
@@ -280,6 +98,19 @@ impl World {
             Fault::PathReturns => self.primary_node().is_some_and(|n| self.add_path(n)),
             Fault::FalseConflict => self.false_conflict(),
             Fault::KillBoth => self.kill_both(),
+            Fault::HostDies => self.host_dies(),
+            Fault::ClockLeaps => self.some_clock_leaps(),
+            Fault::ClockStands => self.some_clock_stands(),
+            Fault::Suspended => self.some_host_is_suspended(),
+            Fault::Stalls => self.some_direction_stalls(),
+            Fault::HalfOpen => self.some_connection_is_half_open(),
+            Fault::CorruptBlob => self.some_blob_is_corrupted(),
+            Fault::CorruptMessage => self.some_message_is_corrupted(),
+            Fault::SomeIoFails => self.some_io_fails(),
+            Fault::DiskSlow => self.disk_is_slow(),
+            Fault::DiskFull => self.disk_is_full(),
+            Fault::PathFailsOver => self.path_fails_over(),
+            Fault::SlotTorn => self.slot_is_to_be_torn(),
         }
     }
 
@@ -289,6 +120,23 @@ impl World {
         }
         self.crash_node(node);
         self.mend_after(Remedy::Start(node));
+        true
+    }
+
+    /// Nothing comes from it any more, no end of a connection either, till it has started again.
+    fn host_dies(&mut self) -> bool {
+        let node = self.any_node();
+        let down = self.process(Host::Node(node)) == Process::Down;
+        if down || self.plan.fence != FenceKind::Pr || self.would_lose_ram(node) {
+            return false;
+        }
+        let hosts = self.cut_off(node);
+        self.crash_node(node);
+        let back = self.rng.between(100_000, 1_500_000);
+        self.after(back, Ev::Heal(Remedy::Start(node)));
+        for host in hosts {
+            self.after(back, Ev::Heal(Remedy::Mend(Host::Node(node), host)));
+        }
         true
     }
 
@@ -421,7 +269,6 @@ impl World {
             self.crash_node(node);
             self.mend_after(Remedy::Start(node));
         }
-        self.plan.kill_both = false;
         self.after(2_000_000, Ev::Heal(Remedy::Operator));
         true
     }
@@ -443,7 +290,14 @@ impl World {
                 trace!(self, Host::Node(node), "=== its disk is well again");
                 self.disk.failing[node.index()] = false;
                 self.disk.refusing[node.index()] = false;
+                self.disk_is_well(node);
                 self.poll_fence();
+            }
+            Remedy::DiskHasRoom => self.fill_disk(false),
+            Remedy::Clock(host) => self.start_clock(host),
+            Remedy::Resume(host) => {
+                self.start_clock(host);
+                self.thaw(host);
             }
             Remedy::PathsBack(node) => self.paths_return(node),
             Remedy::PathsSeen(node) => {
@@ -463,6 +317,9 @@ impl World {
     pub(crate) fn mend_everything(&mut self) {
         self.mend_all();
         self.disk.false_conflict = [false; 2];
+        self.mend_ills();
+        self.mend_fabric();
+        self.mend_clocks();
         for node in NodeId::BOTH {
             self.remedy(Remedy::DiskWell(node));
             self.paths_return(node);

@@ -8,6 +8,7 @@ use twinsan_replica::{Event, FenceError};
 use twinsan_wire::NodeId;
 
 use crate::config::FenceKind;
+use crate::coverage::Firing;
 use crate::event::{Ev, Host, Inbound, LifeIndex};
 use crate::trace::trace;
 use crate::weak::DriverWeakness;
@@ -141,7 +142,7 @@ impl World {
         self.fence.next_request += 1;
         let number = self.fence.next_request;
         self.fence.requests.push(Request { number, node, life, what });
-        let delay = self.disk_delay();
+        let delay = self.disk_delay_of(node);
         self.after(delay, Ev::FenceStep(number));
     }
 
@@ -194,6 +195,7 @@ impl World {
     fn pr_admit(&mut self, node: NodeId, life: LifeIndex) -> Option<Result<(), FenceError>> {
         let early = self.config.driver_weak(DriverWeakness::AdmitTooEarly);
         if !early && self.disk.writes_in_flight(|op| op.node == node) {
+            self.fired(Firing::AdmitWaits);
             return None;
         }
         self.fence.registered[node.index()] = Some(life);
@@ -207,7 +209,7 @@ impl World {
             self.pr_admit(request.node, request.life)?.ok()?;
         }
         self.fence.requests[at].what = Step::Preempt;
-        let delay = self.disk_delay();
+        let delay = self.disk_delay_of(request.node);
         self.after(delay, Ev::FenceStep(request.number));
         None
     }
@@ -240,7 +242,8 @@ impl World {
                     continue;
                 }
                 // What is queued above the disk is neither there to be aborted nor past its check.
-                let queued = self.disk.queues(victim) || self.holds.holds_disk(self, id, unit);
+                let queued =
+                    self.disk.queues(victim) || self.waits_for_path(victim) || self.holds.holds_disk(self, id, unit);
                 if queued && !without_abort {
                     continue;
                 }

@@ -29,6 +29,8 @@ pub(crate) struct Net {
     /// Cut paths, with the number of the cut.
     pub(crate) cuts: Vec<(Host, Host, u64)>,
     next_cut: u64,
+    /// The next blob that lands at that node is corrupt.
+    pub(crate) corrupt_blob: [bool; 2],
 }
 
 /// A connection. End 0 is who connected, end 1 who listened.
@@ -48,6 +50,8 @@ pub(crate) struct Conn {
     pub(crate) words: [[Option<Mailbox>; MAILBOX_KINDS]; 2],
     /// The node has opened its lane's memory to this client.
     pub(crate) lane_open: bool,
+    /// When one end is gone, the other one is not told.
+    pub(crate) mute: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +80,10 @@ pub(crate) struct Dial {
 pub(crate) struct Dir {
     pub(crate) items: VecDeque<(u64, Item)>,
     last_at_us: u64,
+    /// Nothing lands before.
+    pub(crate) stalls_until_us: u64,
+    /// The next message is corrupt.
+    pub(crate) corrupt_next: bool,
 }
 
 impl Net {
@@ -147,6 +155,7 @@ impl World {
             relay: relay.is_some(),
             words: [[None; MAILBOX_KINDS]; 2],
             lane_open: false,
+            mute: false,
         });
         self.send(conn, 1, Item::Welcome(incarnation));
         self.after(SETUP_TIMEOUT_US, Ev::SetupTimeout(conn));
@@ -227,7 +236,7 @@ impl World {
     pub(crate) fn deliver(&mut self, conn: ConnIndex, dir: usize) {
         loop {
             let c = &self.net.conns[conn];
-            if self.net.cut(c.ends[0], c.ends[1]).is_some() {
+            if self.net.cut(c.ends[0], c.ends[1]).is_some() || c.dirs[dir].stalls_until_us > self.now_us {
                 return;
             }
             let (from, to) = (c.ends[dir], c.ends[1 - dir]);
@@ -258,9 +267,10 @@ impl World {
     pub(crate) fn land(&mut self, conn: ConnIndex, dir: usize, item: Item) {
         let end = 1 - dir;
         let c = &self.net.conns[conn];
-        if !c.alive(end) {
+        if !c.alive(end) || self.arrives_corrupt(conn, dir, &item) {
             return self.item_lost(item);
         }
+        let c = &self.net.conns[conn];
         let (host, life) = (c.ends[end], c.lives[end]);
         match item {
             Item::Welcome(incarnation) => self.connected(conn, incarnation),
@@ -340,7 +350,7 @@ impl World {
         self.hand(host, life, Inbound::ByConn(conn, ByConn::Replica(event)));
     }
 
-    fn end_noticed(&mut self, conn: ConnIndex, end: usize) {
+    pub(crate) fn end_noticed(&mut self, conn: ConnIndex, end: usize) {
         let was = self.net.conns[conn].state[end];
         if was == End::Setup && end == 0 {
             return self.abort_setup(conn);
@@ -379,7 +389,9 @@ impl World {
         let lost = self.net.conns[conn].dirs[end].items.split_off(kept);
         lost.into_iter().for_each(|(_, item)| self.item_lost(item));
         self.copy_out(conn, end);
-        self.enqueue(conn, end, Item::End);
+        if !self.net.conns[conn].mute {
+            self.enqueue(conn, end, Item::End);
+        }
     }
 
     /// What a closed end had sent uses its host's memory no more.
@@ -430,6 +442,7 @@ impl World {
             return word.map(|word| torn(word, *next));
         }
         if self.rng.chance(200) {
+            self.counts.torn_mailboxes += 1;
             trace!(self, host, "a torn mailbox is waited out");
             return None;
         }

@@ -6,7 +6,9 @@ use twinsan_replica::{self as replica, Action, Notice, ReadToken, Replica, Repli
 use twinsan_wire::{Blob, Incarnation, NodeId, NodeMsg, Role};
 
 use crate::check::{lane_space_is_not_reused_early, one_authoritative_primary};
+use crate::clock::Clock;
 use crate::config::BLOCK_BYTES;
+use crate::coverage::Watch;
 use crate::event::{Answer, AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
 use crate::net::End;
 use crate::stamp::{Cell, Version};
@@ -33,8 +35,10 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     /// Read buffers, filled from the disk.
     pub(crate) buffers: BTreeMap<ReadToken, Vec<Cell>>,
-    /// How much further its clock has gone than the world's (the explorer's way to let timeouts come early).
-    pub(crate) ahead_ms: u64,
+    /// Its host's clock (the explorer's way to let timeouts come early).
+    pub(crate) clock: Clock,
+    /// What the count of rules needs to know of it.
+    pub(crate) watch: Watch,
     out: Vec<Action>,
 }
 
@@ -47,7 +51,8 @@ impl Node {
             inbox: VecDeque::new(),
             incarnation: Incarnation::from_random(1),
             buffers: BTreeMap::new(),
-            ahead_ms: 0,
+            clock: Clock::default(),
+            watch: Watch::default(),
             out: Vec::new(),
         }
     }
@@ -81,9 +86,11 @@ impl World {
         let seed = self.rng.bits();
         let mut machine = Replica::new(config, seed);
         let mut out = Vec::new();
-        machine.start(self.now_ms(), &mut out);
-        let n = &mut self.nodes[node.index()];
-        *n = Node { process: Process::Up, life: Some(life), machine: Some(machine), ..Node::down(node) };
+        machine.start(self.clock_ms(host), &mut out);
+        let clock = self.nodes[node.index()].clock;
+        let process = Process::Up;
+        self.nodes[node.index()] =
+            Node { process, life: Some(life), machine: Some(machine), clock, ..Node::down(node) };
         self.carry_out(node, out);
         let first = self.rng.below(self.config.timing.tick_ms * 1000);
         self.after(first, Ev::Tick(host, life));
@@ -102,7 +109,9 @@ impl World {
 
     fn end_process(&mut self, node: NodeId) {
         let life = self.nodes[node.index()].life.expect("it runs");
-        self.nodes[node.index()] = Node::down(node);
+        self.cover_end(node);
+        let clock = self.nodes[node.index()].clock;
+        self.nodes[node.index()] = Node { clock, ..Node::down(node) };
         self.close_all_of(Host::Node(node));
         self.orphan_writes(life);
         self.check_amnesia();
@@ -130,19 +139,20 @@ impl World {
         if !matches!(event, replica::Event::Tick | replica::Event::PeerMailbox { .. }) {
             trace!(self, Host::Node(node), "<- {event:?}");
         }
-        let now = self.clock_ms(node);
+        let now = self.clock_ms(Host::Node(node));
         let n = &mut self.nodes[node.index()];
         let mut out = std::mem::take(&mut n.out);
         let machine = n.machine.as_mut().expect("it runs");
         machine.handle(event, now, &mut out);
         self.counts.held_back += u64::from(machine.is_at_budget());
+        let status = machine.status();
+        self.cover_event(&event);
+        out.iter().for_each(|action| self.cover(node, &event, action, &status));
+        self.cover_status(node, &event, &status);
         self.carry_out(node, out);
-        one_authoritative_primary::check_role(self, node);
-    }
-
-    /// The node's clock.
-    pub(crate) fn clock_ms(&self, node: NodeId) -> u64 {
-        self.now_ms() + self.nodes[node.index()].ahead_ms
+        if self.nodes[node.index()].machine.is_some() {
+            one_authoritative_primary::check_status(self, node, &status);
+        }
     }
 
     fn node_conn_event(&mut self, node: NodeId, conn: ConnIndex, what: &ByConn) -> Option<replica::Event> {
@@ -279,7 +289,7 @@ impl World {
     }
 
     /// Where a payload's blocks lie in the ring, and which they are.
-    fn payload_places(&self, blob: &Blob) -> Vec<(usize, u64)> {
+    pub(crate) fn payload_places(&self, blob: &Blob) -> Vec<(usize, u64)> {
         let block = u64::from(BLOCK_BYTES);
         let ring = self.config.ring_blocks();
         let place = |i: u64| (usize::try_from((blob.data_pos / block + i) % ring).expect("small"), blob.lba.0 + i);
@@ -293,6 +303,9 @@ impl World {
         if !c.lane_open {
             let what = format!("{client} posts {} to {host}, which has not opened its lane to it", blob.seq);
             return self.fail("lane_space_is_not_reused_early", what);
+        }
+        if self.blob_is_corrupt(conn, life, blob) {
+            return;
         }
         for ((at, _), &cell) in self.payload_places(blob).into_iter().zip(cells) {
             self.lives[life].ring[at] = cell;

@@ -72,6 +72,22 @@ impl World {
         self.disk.superblock()
     }
 
+    /// How often a rule has fired in this way; the words are those that `cargo sim` prints.
+    ///
+    /// # Panics
+    /// If there is no such way.
+    #[must_use]
+    pub fn fired_so_far(&self, rule: u8, way: &str) -> u64 {
+        let mut entries = self.counts.rules.entries();
+        entries.find(|&(r, words, _)| (r, words) == (rule, way)).map(|(_, _, n)| n).expect("a rule and its way")
+    }
+
+    /// Both slots rot.
+    pub fn rot_both_slots(&mut self) {
+        trace!(self, "disk", "=== both slots rot");
+        self.disk.slots = [None; 2];
+    }
+
     /// The slot that was written last rots.
     pub fn rot_newest_slot(&mut self) {
         let [a, b] = self.disk.slots.map(|slot| slot.map_or(0, |s| s.counter));

@@ -13,11 +13,11 @@ use crate::config::SimConfig;
 use crate::counts::Counts;
 use crate::disk::Disk;
 use crate::event::{Ev, Host, Inbound, LifeIndex, Scheduled};
-use crate::faults::Plan;
 use crate::fence::Fence;
 use crate::hold::Holds;
 use crate::net::{Dial, Net};
 use crate::node::{Life, Node};
+use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::trace::{Trace, trace};
 
@@ -49,6 +49,8 @@ pub struct World {
     pub(crate) fence: Fence,
     pub(crate) check: Check,
     pub(crate) plan: Plan,
+    /// When everything was mended.
+    pub(crate) plan_ended_us: u64,
     pub(crate) holds: Holds,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
@@ -58,10 +60,8 @@ impl World {
     /// A formatted disk, and nobody running.
     #[must_use]
     pub fn new(config: SimConfig) -> Self {
-        let mut rng = Rng::new(config.seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
-        let plan = Plan::new(&config, &mut rng);
         Self {
-            rng,
+            rng: Rng::new(config.noise.wrapping_mul(0x2545_f491_4f6c_dd1d)),
             now_us: 0,
             queue: BinaryHeap::new(),
             next_number: 0,
@@ -72,7 +72,8 @@ impl World {
             disk: Disk::formatted(config.volume_blocks),
             fence: Fence::new(config.fence),
             check: Check::new(config.volume_blocks),
-            plan,
+            plan: Plan::drawn(&config),
+            plan_ended_us: 0,
             holds: Holds::default(),
             trace: Trace::new(config.trace),
             counts: Counts::default(),
@@ -139,6 +140,8 @@ impl World {
             Ev::FenceStep(request) => self.fence_step(request),
             Ev::Work(client) => self.work(client),
             Ev::Fault => self.strike(),
+            Ev::Deed(at) => self.next_deed(at),
+            Ev::Reset { conn, end } => self.reset_arrives(conn, end),
             Ev::Heal(remedy) => self.remedy(remedy),
         }
     }

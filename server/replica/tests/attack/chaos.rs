@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, RelayId};
+use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, RelayId, Timing};
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq,
     Superblock,
@@ -26,6 +26,8 @@ struct Chaos {
     peer: u64,
     link: u64,
     linked: bool,
+    /// When it came up.
+    linked_at: u64,
     /// The other node has fenced this one: none of its writes lands.
     fenced: bool,
     clients: Vec<u64>,
@@ -49,6 +51,7 @@ impl Chaos {
             peer: 1,
             link: 10,
             linked: false,
+            linked_at: 0,
             fenced: false,
             granted: clients.iter().copied().collect(),
             clients,
@@ -82,7 +85,12 @@ impl Chaos {
             Action::SendClient { conn, msg: NodeMsg::Attached { .. } | NodeMsg::Resumed { .. } } => {
                 self.granted.insert(conn.0);
             }
-            Action::CloseLink { link } => assert_ne!(link.0, self.link, "the link that has just come up"),
+            // One over which nothing comes may be given up.
+            Action::CloseLink { link } if link.0 == self.link => {
+                let silent = self.rig.now - self.linked_at >= Timing::default().takeover_ms;
+                assert!(silent, "the link that has just come up");
+                self.linked = false;
+            }
             Action::ClientMailbox {
                 mailbox: Mailbox::Completion { generation, durable: Some(durable), .. }, ..
             } => {
@@ -216,6 +224,7 @@ impl Chaos {
             Step::LinkUp => {
                 self.link += 1;
                 self.linked = true;
+                self.linked_at = self.rig.now;
                 self.event(Event::LinkUp { link: LinkId(self.link), peer: other(self.peer) });
             }
             Step::LinkDown => self.peer_goes(),

@@ -47,6 +47,11 @@ pub(crate) fn check_completion(world: &mut World, node: NodeId, mailbox: &Mailbo
 pub(crate) fn check_role(world: &mut World, node: NodeId) {
     let Some(machine) = &world.nodes[node.index()].machine else { return };
     let status = machine.status();
+    check_status(world, node, &status);
+}
+
+/// The same of one that has just said how it stands.
+pub(crate) fn check_status(world: &mut World, node: NodeId, status: &twinsan_replica::Status) {
     if status.role == Role::Primary {
         serves(world, node, status.superblock.epoch.0, status.incarnation);
     }

@@ -164,7 +164,7 @@ impl<'a> Walk<'a> {
         self.put(life_name);
         let incarnation = replica::Names::incarnation(&mut self.names, n.incarnation);
         self.put(incarnation);
-        let canonical = machine.canonical(world.clock_ms(node), &mut self.names);
+        let canonical = machine.canonical(world.clock_ms(Host::Node(node)), &mut self.names);
         self.put(canonical);
         for what in &n.inbox {
             self.inbound(Host::Node(node), life, what);

@@ -63,7 +63,7 @@ pub(crate) fn tells_nothing_new(world: &World, conn: ConnIndex, dir: usize) -> b
                 _ => return false,
             };
             let before = world.nodes[node.index()].machine.as_ref().expect("it runs");
-            leaves_node_alone(before, event, world.clock_ms(node))
+            leaves_node_alone(before, event, world.clock_ms(Host::Node(node)))
         }
         Host::Client(number) => {
             let event = match *item {

@@ -157,7 +157,7 @@ impl Situation {
             }
             Choice::Hasten(node) => {
                 left.hasten -= 1;
-                world.nodes[node.index()].ahead_ms += 3 * TIME_MS;
+                world.nodes[node.index()].clock.ahead_ms += 3 * TIME_MS;
                 world.process_one(Host::Node(node), Inbound::Tick);
             }
             Choice::LosePaths(node) => {

@@ -31,7 +31,7 @@ pub fn scenario(fence: FenceKind, weakness: Weakness, script: Script) {
 }
 
 /// Runs a script as things are.
-pub fn passes(fence: FenceKind, script: Script) {
+pub fn passes(fence: FenceKind, script: impl Fn(&mut World) -> Result<(), NotReached>) {
     let mut world = World::new(SimConfig::scripted(fence));
     let reached = script(&mut world);
     if reached.is_ok() {

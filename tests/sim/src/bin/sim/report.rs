@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use twinsan_sim::{Counts, Weakness};
+use twinsan_sim::{Counts, Coverage, Weakness};
 
 use crate::{Args, Failure};
 
@@ -19,6 +19,13 @@ pub(crate) fn words(args: &Args, counts: &Counts, failures: &[Failure], short: &
     for (name, n) in counts.entries() {
         println!("  {:<24} {n:>12}", name.replace('_', " "));
     }
+    println!("  rules of the protocol's section 4");
+    for (rule, way, n) in counts.rules.entries() {
+        println!("    {rule:>2}  {way:<58} {n:>9}");
+    }
+    for (rule, way, why) in Coverage::not_by_seeds() {
+        println!("    {rule:>2}  {way}: not to be had from seeds: {why}");
+    }
     println!("  {:<24} {:>12}", "faults", counts.faults_total());
     for (kind, n) in &counts.faults {
         println!("    {kind:<30} {n:>8}");
@@ -31,6 +38,10 @@ pub(crate) fn words(args: &Args, counts: &Counts, failures: &[Failure], short: &
         println!("seed {}: {}: {}", failure.seed, failure.violation.checker, failure.violation.message);
         println!("  replay: cargo sim -- --seed {} --trace{how}", failure.seed);
     }
+}
+
+fn rules(counts: &Counts) -> Vec<serde_json::Value> {
+    counts.rules.entries().map(|(rule, way, n)| json!({"rule": rule, "way": way, "fired": n})).collect()
 }
 
 /// For programs.
@@ -47,6 +58,7 @@ pub(crate) fn json(args: &Args, counts: &Counts, failures: &[Failure], short: &[
         "weak": args.weak.map(Weakness::name),
         "seconds": took.as_secs_f64(),
         "counts": sums,
+        "rules": rules(counts),
         "faults": counts.faults,
         "below_floor": short,
         "failures": failures,
