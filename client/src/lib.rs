@@ -7,6 +7,8 @@ pub mod cli;
 pub mod commands;
 pub mod device;
 pub mod front;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod memory;
 
 /// Prints a line, or several. A reader that has seen enough (`twinsan status | head -1`) is no trouble: what it does not

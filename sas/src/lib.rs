@@ -15,6 +15,8 @@
 pub mod disk;
 pub mod fence;
 pub mod format;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod layout;
 pub mod multipath;
 pub mod page;

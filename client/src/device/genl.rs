@@ -170,6 +170,16 @@ fn parse(mut bytes: &[u8], sequence: u32) -> io::Result<Said> {
     Ok(said)
 }
 
+/// A datagram of anybody's: nothing is believed that does not stand in it.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(datagram: &[u8], sequence: u32) {
+    let Ok(said) = parse(datagram, sequence) else { return };
+    let holds = |bytes: &[u8]| datagram.windows(bytes.len()).any(|window| window == bytes);
+    assert!(said.ack.is_none_or(|ack| holds(&ack.to_ne_bytes())), "{said:?} is made up");
+    assert!(said.family.is_none_or(|family| holds(&family.to_ne_bytes())), "{said:?} is made up");
+    assert!(said == Said::default() || holds(&sequence.to_ne_bytes()), "{said:?} answers another request");
+}
+
 /// The value of the first attribute of a kind.
 fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {

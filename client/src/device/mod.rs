@@ -12,6 +12,8 @@ pub(crate) mod ublk;
 mod usage;
 
 use self::claim::Claim;
+#[cfg(feature = "fuzz")]
+pub(crate) use self::genl::fuzz as fuzz_genl;
 pub(crate) use self::host::protect;
 pub use self::nbd::NbdDeviceName;
 pub(crate) use self::nbd::{ClaimedNbd, NbdDevice};

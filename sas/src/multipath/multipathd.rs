@@ -68,7 +68,7 @@ fn frame(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn read_frame(stream: &mut impl Read) -> io::Result<String> {
+pub(crate) fn read_frame(stream: &mut impl Read) -> io::Result<String> {
     let mut length = [0; size_of::<usize>()];
     stream.read_exact(&mut length)?;
     let length = usize::from_ne_bytes(length);
@@ -83,7 +83,7 @@ fn read_frame(stream: &mut impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&reply).into_owned())
 }
 
-fn parse_paths(reply: &str) -> Vec<DaemonPath> {
+pub(crate) fn parse_paths(reply: &str) -> Vec<DaemonPath> {
     let path = |line: &str| {
         let mut fields = line.split('|').map(|field| field.trim().to_owned());
         Some(DaemonPath { name: fields.next()?, dm: fields.next()?, checker: fields.next()? })
@@ -93,7 +93,7 @@ fn parse_paths(reply: &str) -> Vec<DaemonPath> {
 
 /// `%Q` is `on` for ever, `off`, a number of checks or seconds, or `-` where the daemon leaves it to the table, whose
 /// features `%f` shows.
-fn parse_queueing(reply: &str, name: &str) -> Option<bool> {
+pub(crate) fn parse_queueing(reply: &str, name: &str) -> Option<bool> {
     reply.lines().find_map(|line| {
         let mut fields = line.split('|').map(str::trim);
         if fields.next()? != name {

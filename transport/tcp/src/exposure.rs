@@ -32,6 +32,12 @@ impl Exposures {
         Ok(RemoteKey(key))
     }
 
+    /// The same, under a key that is known.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn open_as(&mut self, key: u64, region: usize, offset: u64, len: u64) {
+        self.0.push(Exposure { key, region, offset, len });
+    }
+
     /// The region and the first byte in it that a write of `len` bytes to `offset` of `key` means.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ mod dial;
 mod exposure;
 mod fabric;
 mod frame;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod inbox;
 mod listener;
 mod outbox;

@@ -85,6 +85,8 @@ mod credits;
 mod dial;
 mod exposure;
 mod fabric;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod greeting;
 mod message;
 mod pool;

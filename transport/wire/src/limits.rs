@@ -3,6 +3,10 @@
 /// The version of every encoding in this crate and of the rules behind them. Both ends must have the same.
 pub const PROTOCOL_VERSION: u8 = 1;
 
+/// The most that a node may say of a superblock's write counter, epoch and generation. Each grows by one at a time and
+/// never comes near; whoever says more lies, and would have its hearer run out of numbers.
+pub const MAX_COUNT: u64 = i64::MAX as u64;
+
 /// A descriptor, and a descriptor ring's stride.
 pub const DESCRIPTOR_BYTES: usize = 64;
 /// A mailbox.

@@ -384,7 +384,7 @@ impl Status {
     const RESERVATION_CONFLICT: u8 = 0x18;
 
     /// From the status byte, the sense data and the data that came.
-    pub(super) fn decode(status: u8, sense: &[u8], data: Vec<u8>) -> Self {
+    pub(crate) fn decode(status: u8, sense: &[u8], data: Vec<u8>) -> Self {
         match status {
             Self::GOOD => Self::Good(data),
             Self::RESERVATION_CONFLICT => Self::Conflict,

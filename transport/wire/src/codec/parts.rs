@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::cluster::{Members, Role, Superblock};
 use crate::error::DecodeError;
 use crate::ids::{Epoch, Generation, Incarnation, NodeId, Seq};
+use crate::limits::MAX_COUNT;
 
 /// A field that holds what it may not.
 pub(crate) fn bad(field: &'static str, value: impl Into<Value>, right: &'static str) -> DecodeError {
@@ -140,6 +141,14 @@ pub(crate) fn members(raw: [U64; 2]) -> Members {
     Members(raw.map(|raw| Incarnation::from_wire(raw.get())))
 }
 
+/// A number that leaves room for those that follow it.
+fn count(field: &'static str, raw: U64) -> Result<u64, DecodeError> {
+    if raw.get() > MAX_COUNT {
+        return Err(bad(field, raw, "at most MAX_COUNT, 2^63 - 1"));
+    }
+    Ok(raw.get())
+}
+
 /// The replicated part of a superblock, as Announce carries it.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -175,11 +184,11 @@ impl RawSuperblock {
             return Err(bad("Announce.primary", self.primary, "a node that is a member"));
         }
         Ok(Superblock {
-            counter: self.counter.get(),
-            epoch: Epoch(self.epoch.get()),
+            counter: count("Announce.counter", self.counter)?,
+            epoch: Epoch(count("Announce.epoch", self.epoch)?),
             primary,
             members,
-            generation: Generation(self.generation.get()),
+            generation: Generation(count("Announce.generation", self.generation)?),
             clean: flag("Announce.clean", self.clean)?,
         })
     }

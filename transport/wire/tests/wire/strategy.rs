@@ -3,7 +3,8 @@
 use proptest::option;
 use proptest::prelude::*;
 use twinsan_wire::limits::{
-    LANE_SLOTS, MAX_OPEN_READS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES, MAX_ZERO_BLOCKS, MIN_BLOCK_BYTES, MIN_RING_BYTES,
+    LANE_SLOTS, MAX_COUNT, MAX_OPEN_READS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES, MAX_ZERO_BLOCKS, MIN_BLOCK_BYTES,
+    MIN_RING_BYTES,
 };
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, Incarnation, LaneGrant, Lba, Mailbox, Member,
@@ -165,10 +166,11 @@ fn superblock() -> impl Strategy<Value = Superblock> {
             (Some(node), other.map_or(solo, |other| solo.with(other)))
         }),
     ];
-    (any::<u64>(), epoch(), members, any::<u64>(), any::<bool>()).prop_map(
+    let count = || 0..=MAX_COUNT;
+    (count(), count(), members, count(), any::<bool>()).prop_map(
         |(counter, epoch, (primary, members), generation, clean)| Superblock {
             counter,
-            epoch,
+            epoch: Epoch(epoch),
             primary,
             members,
             generation: Generation(generation),

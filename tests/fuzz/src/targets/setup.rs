@@ -3,18 +3,17 @@
 //!
 //! Each side's conversation may only come about if the attacker passed on what the other one said, unchanged. Whoever
 //! is admitted or welcomed is therefore the very other side.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
+
 use twinsan_auth::{Connector, ConnectorStep, Key, Keyring, Listener, ListenerStep};
-use twinsan_fuzz::sealed_message;
+use crate::seal::sealed_message;
 use twinsan_wire::{Incarnation, NodeId, Purpose, SetupMsg, VolumeName};
 
 const PURPOSE: Purpose = Purpose::Peer { node: NodeId::B, incarnation: Incarnation::from_random(1) };
 /// The longest message that the script makes up, its kind included: Hello's.
 const LONGEST: usize = 113;
 
-fuzz_target!(|script: &[u8]| {
+pub(crate) fn run(script: &[u8]) {
     let volume = VolumeName::new("vol0").expect("a legal name");
     let key = Key::new(b"sixteen bytes ok").expect("long enough");
     let volumes = Keyring::from_iter([(volume, Some(key.clone()))]);
@@ -58,4 +57,4 @@ fuzz_target!(|script: &[u8]| {
             }
         }
     }
-});
+}
