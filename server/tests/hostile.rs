@@ -308,7 +308,8 @@ fn a_client_that_never_reads_its_answers_is_bounded_and_does_not_hold_up_the_nod
     let cut_off = loop {
         id += 1;
         let slot = u32::try_from(id % 64).unwrap();
-        let asked = honest.client.try_send(&ClientMsg::Read { id, epoch, after: Seq(1), lba: Lba(0), blocks: 256, slot });
+        let asked =
+            honest.client.try_send(&ClientMsg::Read { id, epoch, after: Seq(1), lba: Lba(0), blocks: 256, slot });
         std::thread::sleep(Duration::from_millis(1));
         let status = cluster.status(0).expect("it answers while the client does not");
         if status.volumes[0].session.is_none() {

@@ -8,7 +8,9 @@ use twinsan_arena::{Arena, ArenaOptions, PagePolicy};
 use twinsan_auth::{Connector, ConnectorStep, Key, fresh_nonce};
 use twinsan_fabric::{ConnId, Event, Fabric, LocalSlice, Payload, RegionId, RemoteAddr};
 use twinsan_tcp::{TcpFabric, TcpOptions};
-use twinsan_wire::layout::{CLIENT_MAILBOX_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset};
+use twinsan_wire::layout::{
+    CLIENT_MAILBOX_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset,
+};
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeMsg,
     Purpose, Refusal, Rejection, Seq, SetupMsg, VolumeName, VolumeShape,
@@ -290,7 +292,12 @@ impl Client {
 }
 
 /// Comes as whoever it says it is, and says what it was refused for; `None`: it was welcomed.
-pub(crate) fn refused_setup(address: &str, purpose: Purpose, volume: VolumeName, key: Option<Key>) -> Option<Rejection> {
+pub(crate) fn refused_setup(
+    address: &str,
+    purpose: Purpose,
+    volume: VolumeName,
+    key: Option<Key>,
+) -> Option<Rejection> {
     let mut client = Client::unproven(address);
     let (mut connector, hello) = Connector::new(purpose, volume, key, fresh_nonce().unwrap());
     assert!(matches!(client.event(), Event::Connected { .. }));

@@ -329,9 +329,7 @@ fn any_word(bench: &mut Bench, input: &mut Input<'_>) {
     // Mostly what fits, as the rest is ignored.
     let msg = match input.byte() % 4 {
         0 => PeerMsg { epoch, from, to, body },
-        _ => {
-            PeerMsg { epoch: status.superblock.epoch, from: other(bench.peer), to: Some(status.incarnation), body }
-        }
+        _ => PeerMsg { epoch: status.superblock.epoch, from: other(bench.peer), to: Some(status.incarnation), body },
     };
     say(bench, msg);
 }
