@@ -12,8 +12,8 @@ use twinsan_wire::layout::{
     CLIENT_MAILBOX_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset,
 };
 use twinsan_wire::{
-    Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeMsg,
-    Purpose, Refusal, Rejection, Seq, SetupMsg, VolumeName, VolumeShape,
+    Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeId,
+    NodeMsg, Purpose, Refusal, Rejection, Seq, SetupMsg, VolumeName, VolumeShape,
 };
 
 use super::PATIENCE;
@@ -220,6 +220,23 @@ impl Client {
             match self.hear() {
                 Heard::Mailbox(Mailbox::Completion { durable: Some(durable), .. }) if durable >= seq => return,
                 Heard::Closed => panic!("closed before blob {seq} was durable"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The same, and says all the while that it does not reach a member.
+    pub(crate) fn wait_durable_missing(&mut self, seq: Seq, node: Option<NodeId>) {
+        loop {
+            match self.hear() {
+                Heard::Mailbox(Mailbox::Completion { durable: Some(durable), .. }) if durable >= seq => return,
+                Heard::Closed => panic!("closed before blob {seq} was durable"),
+                Heard::Message(NodeMsg::View { .. }) => {
+                    let (epoch, generation) = (self.epoch, self.generation);
+                    if let Some(node) = node {
+                        self.send(&ClientMsg::Unreachable { node, epoch, generation });
+                    }
+                }
                 _ => {}
             }
         }
