@@ -11,18 +11,15 @@ use std::time::{Duration, Instant};
 use support::client::{Client, Heard, refused_setup};
 use support::{Cluster, NODES, PATIENCE, VOLUME};
 use twinsan_auth::Key;
-use twinsan_wire::{
-    ClientMsg, Epoch, Generation, Incarnation, Lba, NodeId, NodeMsg, Purpose, Refusal, Rejection, Seq, VolumeName,
-};
+use twinsan_wire::{ClientMsg, Epoch, Incarnation, Lba, NodeId, NodeMsg, Purpose, Refusal, Rejection, Seq, VolumeName};
 
 const BLOCK: usize = 4096;
 /// What a node may grow by, whatever is done to it: its tables and queues are bounded, far below this.
 const GROWTH: u64 = 48 << 20;
 
 /// A lone primary and its honest client.
-fn lone_primary(volume_lines: &str, key: Option<Key>) -> (Cluster, Honest) {
-    let cluster = Cluster::new(&format!("staging = \"4 MiB\"\n{volume_lines}"));
-    serving(cluster, key)
+fn lone_primary() -> (Cluster, Honest) {
+    serving(Cluster::new("staging = \"4 MiB\""), None)
 }
 
 fn serving(mut cluster: Cluster, key: Option<Key>) -> (Cluster, Honest) {
@@ -30,7 +27,7 @@ fn serving(mut cluster: Cluster, key: Option<Key>) -> (Cluster, Honest) {
     cluster.wait(0, "primary", |volume| volume.role == "primary");
     let mut client = connect(&cluster, 0, key);
     client.attach();
-    (cluster, Honest { client, round: 0 })
+    (cluster, Honest { client, round: 0, misses: None })
 }
 
 fn connect(cluster: &Cluster, node: usize, key: Option<Key>) -> Client {
@@ -41,6 +38,8 @@ fn connect(cluster: &Cluster, node: usize, key: Option<Key>) -> Client {
 struct Honest {
     client: Client,
     round: u8,
+    /// The member that it does not feed, and says so.
+    misses: Option<NodeId>,
 }
 
 impl Honest {
@@ -48,10 +47,10 @@ impl Honest {
     #[track_caller]
     fn is_served(&mut self) {
         self.round = self.round.wrapping_add(1);
-        let payload = vec![self.round; 2 * BLOCK];
+        let payload = [self.round; 2 * BLOCK];
         let blob = self.client.blob(u64::from(self.round % 16), &payload);
         self.client.post(&blob);
-        self.client.wait_durable(blob.blob.seq);
+        self.client.wait_durable_missing(blob.blob.seq, self.misses);
         assert!(self.client.read(u64::from(self.round % 16), 2) == payload, "what completed is not read back");
     }
 }
@@ -86,9 +85,9 @@ fn while_served(cluster: &Cluster, honest: &mut Honest, rounds: usize, mut harm:
 
 #[test]
 fn a_flood_of_connections_that_say_nothing_keeps_nobody_out() {
-    let (cluster, mut honest) = lone_primary("", None);
+    let (cluster, mut honest) = lone_primary();
     let mut silent = Vec::new();
-    while_served(&cluster, &mut honest, 10, |round| {
+    while_served(&cluster, &mut honest, 5, |round| {
         for _ in 0..100 {
             // Its backlog may be full for a moment.
             if let Ok(stream) = UnixStream::connect(socket(&cluster, 0)) {
@@ -100,12 +99,12 @@ fn a_flood_of_connections_that_say_nothing_keeps_nobody_out() {
         next.send(&ClientMsg::Attach);
         assert_eq!(next.refusal(), Refusal::Busy, "round {round}");
     });
-    assert!(silent.len() > 500, "a flood of {} is none", silent.len());
+    assert!(silent.len() > 400, "a flood of {} is none", silent.len());
 }
 
 #[test]
 fn garbage_is_cut_off() {
-    let (cluster, mut honest) = lone_primary("", None);
+    let (cluster, mut honest) = lone_primary();
     let mut huge = [0; 32];
     huge[0] = 3;
     huge[24..28].fill(0xff);
@@ -123,7 +122,7 @@ fn garbage_is_cut_off() {
 
 #[test]
 fn attach_storms_by_clients_that_never_listen_are_bounded() {
-    let (cluster, mut honest) = lone_primary("", None);
+    let (cluster, mut honest) = lone_primary();
     let mut storm = Vec::new();
     while_served(&cluster, &mut honest, 20, |round| {
         if round < 10 {
@@ -142,7 +141,7 @@ fn attach_storms_by_clients_that_never_listen_are_bounded() {
 
 #[test]
 fn a_client_without_a_session_moves_nothing() {
-    let (cluster, mut honest) = lone_primary("", None);
+    let (cluster, mut honest) = lone_primary();
     let mut liar = connect(&cluster, 0, None);
     let generation = honest.client.generation;
     while_served(&cluster, &mut honest, 5, |_| {
@@ -160,8 +159,8 @@ fn a_client_without_a_session_moves_nothing() {
 /// Rule 10, and (generation, seq) names one content for ever.
 #[test]
 fn a_seq_that_comes_again_changes_nothing_that_was_completed() {
-    let (cluster, mut honest) = lone_primary("", None);
-    let first = honest.client.blob(100, &vec![1; BLOCK]);
+    let (cluster, mut honest) = lone_primary();
+    let first = honest.client.blob(100, &[1; BLOCK]);
     honest.client.post(&first);
     honest.client.wait_durable(first.blob.seq);
     cluster.wait(0, "drained", |volume| volume.lane.staged_blobs == 0);
@@ -172,14 +171,14 @@ fn a_seq_that_comes_again_changes_nothing_that_was_completed() {
         honest.client.post(&blob);
     }
     honest.is_served();
-    assert!(honest.client.read(100, 1) == vec![1; BLOCK] && honest.client.read(101, 1) == vec![0; BLOCK]);
+    assert!(honest.client.read(100, 1) == [1; BLOCK] && honest.client.read(101, 1) == [0; BLOCK]);
     assert_eq!(cluster.status(0).unwrap().volumes[0].counters["violations"], 0);
 }
 
 #[test]
 fn a_descriptor_with_a_wrong_crc_is_cut_off_and_counted() {
-    let (cluster, mut honest) = lone_primary("", None);
-    let blob = honest.client.blob(100, &vec![1; BLOCK]);
+    let (cluster, mut honest) = lone_primary();
+    let blob = honest.client.blob(100, &[1; BLOCK]);
     let mut bytes = blob.encode();
     bytes[40] ^= 1;
     honest.client.post_bytes(&bytes, 1);
@@ -191,21 +190,21 @@ fn a_descriptor_with_a_wrong_crc_is_cut_off_and_counted() {
 
 #[test]
 fn an_old_session_is_refused_and_its_blobs_do_not_land() {
-    let (cluster, mut honest) = lone_primary("", None);
+    let (cluster, mut honest) = lone_primary();
     honest.is_served();
     let old = honest.client.generation;
     honest.client.send(&ClientMsg::Detach);
     honest.client.wait_closed();
     let mut client = connect(&cluster, 0, None);
     client.attach();
-    let mut newer = Honest { client, round: 0 };
+    let mut newer = Honest { client, round: 0, misses: None };
     while_served(&cluster, &mut newer, 3, |_| {
         let mut stale = connect(&cluster, 0, None);
         stale.send(&ClientMsg::Resume { generation: old, first: Seq(1) });
         assert_eq!(stale.refusal(), Refusal::Superseded);
     });
     // The right session, on its own connection, with a blob of the old one's.
-    let mut blob = newer.client.blob(5, &vec![7; BLOCK]);
+    let mut blob = newer.client.blob(5, &[7; BLOCK]);
     blob.blob.generation = old;
     newer.client.post(&blob);
     newer.client.wait_closed();
@@ -253,26 +252,24 @@ fn an_impostor_with_the_key_costs_a_pause() {
     }
     let mut client = connect(&cluster, 0, None);
     client.attach();
-    let mut honest = Honest { client, round: 0 };
+    let mut honest = Honest { client, round: 0, misses: Some(NodeId::B) };
+    honest.is_served();
     let address = cluster.config().nodes[0].listen[0].to_string();
-    let impostor = |n| Purpose::Peer { node: NodeId::B, incarnation: Incarnation::from_random(n) };
     for n in 1..=3 {
-        let link = Client::link(&address, VOLUME, impostor(n));
-        let deadline = Instant::now() + PATIENCE;
-        // The client does not reach the secondary here, so writes complete when it is fed, or has been dropped.
-        while Instant::now() < deadline && cluster.status(0).is_none_or(|status| status.volumes[0].dual) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let purpose = Purpose::Peer { node: NodeId::B, incarnation: Incarnation::from_random(n) };
+        let link = Client::link(&address, VOLUME, purpose);
+        std::thread::sleep(Duration::from_millis(300));
         honest.is_served();
         drop(link);
     }
     cluster.wait_dual();
-    assert_eq!(cluster.status(0).unwrap().volumes[0].generation, honest.client.generation.0);
-    let generation = Generation(honest.client.generation.0);
-    assert!(generation > Generation::ZERO);
+    honest.is_served();
+    let status = &cluster.status(0).unwrap().volumes[0];
+    assert_eq!((status.role.as_str(), status.generation), ("primary", honest.client.generation.0));
 }
 
-/// Section 9: a word is never part of safety. The client reaches both, and says to each that it can't reach the other.
+/// Section 9: a word is never part of safety. The primary is well, and hears its client, which says elsewhere that it
+/// can't reach it.
 #[test]
 fn a_client_that_lies_about_whom_it_reaches_moves_nothing() {
     let mut cluster = Cluster::new("staging = \"4 MiB\"");
@@ -281,13 +278,11 @@ fn a_client_that_lies_about_whom_it_reaches_moves_nothing() {
     let primary = cluster.wait_dual();
     let mut client = connect(&cluster, primary, None);
     client.attach();
-    let mut honest = Honest { client, round: 0 };
-    let mut there = connect(&cluster, 1 - primary, None);
+    let mut honest = Honest { client, round: 0, misses: Some(NodeId::BOTH[1 - primary]) };
+    let mut liar = connect(&cluster, 1 - primary, None);
     let (epoch, generation) = (honest.client.epoch, honest.client.generation);
     for _ in 0..30 {
-        let node = NodeId::BOTH[1 - primary];
-        honest.client.send(&ClientMsg::Unreachable { node, epoch, generation });
-        there.send(&ClientMsg::Unreachable { node: NodeId::BOTH[primary], epoch, generation });
+        liar.send(&ClientMsg::Unreachable { node: NodeId::BOTH[primary], epoch, generation });
         honest.is_served();
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -298,7 +293,7 @@ fn a_client_that_lies_about_whom_it_reaches_moves_nothing() {
 /// It attaches, asks, and takes no answer.
 #[test]
 fn a_client_that_never_reads_its_answers_is_bounded_and_does_not_hold_up_the_node() {
-    let (cluster, mut honest) = lone_primary("", None);
+    let (cluster, mut honest) = lone_primary();
     honest.is_served();
     let before = resident(&cluster, 0);
     let epoch = honest.client.epoch;
@@ -308,7 +303,8 @@ fn a_client_that_never_reads_its_answers_is_bounded_and_does_not_hold_up_the_nod
     let cut_off = loop {
         id += 1;
         let slot = u32::try_from(id % 64).unwrap();
-        let asked = honest.client.try_send(&ClientMsg::Read { id, epoch, after: Seq(1), lba: Lba(0), blocks: 256, slot });
+        let asked =
+            honest.client.try_send(&ClientMsg::Read { id, epoch, after: Seq(1), lba: Lba(0), blocks: 256, slot });
         std::thread::sleep(Duration::from_millis(1));
         let status = cluster.status(0).expect("it answers while the client does not");
         if status.volumes[0].session.is_none() {
@@ -322,13 +318,13 @@ fn a_client_that_never_reads_its_answers_is_bounded_and_does_not_hold_up_the_nod
     assert!(cut_off, "nobody is waited for without end:\n{}", cluster.log(0));
     let mut next = connect(&cluster, 0, None);
     next.attach();
-    Honest { client: next, round: 0 }.is_served();
+    Honest { client: next, round: 0, misses: None }.is_served();
 }
 
 #[test]
 fn words_are_told_apart() {
     // What the tests above take for a refusal is one: a welcome is not.
-    let (cluster, _honest) = lone_primary("", None);
+    let (cluster, _honest) = lone_primary();
     let address = cluster.config().nodes[0].listen[0].to_string();
     let volume = VolumeName::new(VOLUME).unwrap();
     assert_eq!(refused_setup(&address, Purpose::Client, volume, None), None);

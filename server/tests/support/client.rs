@@ -8,10 +8,12 @@ use twinsan_arena::{Arena, ArenaOptions, PagePolicy};
 use twinsan_auth::{Connector, ConnectorStep, Key, fresh_nonce};
 use twinsan_fabric::{ConnId, Event, Fabric, LocalSlice, Payload, RegionId, RemoteAddr};
 use twinsan_tcp::{TcpFabric, TcpOptions};
-use twinsan_wire::layout::{CLIENT_MAILBOX_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset};
+use twinsan_wire::layout::{
+    CLIENT_MAILBOX_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset,
+};
 use twinsan_wire::{
-    Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeMsg,
-    Purpose, Refusal, Rejection, Seq, SetupMsg, VolumeName, VolumeShape,
+    Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeId,
+    NodeMsg, Purpose, Refusal, Rejection, Seq, SetupMsg, VolumeName, VolumeShape,
 };
 
 use super::PATIENCE;
@@ -223,6 +225,23 @@ impl Client {
         }
     }
 
+    /// The same, and says all the while that it does not reach a member.
+    pub(crate) fn wait_durable_missing(&mut self, seq: Seq, node: Option<NodeId>) {
+        loop {
+            match self.hear() {
+                Heard::Mailbox(Mailbox::Completion { durable: Some(durable), .. }) if durable >= seq => return,
+                Heard::Closed => panic!("closed before blob {seq} was durable"),
+                Heard::Message(NodeMsg::View { .. }) => {
+                    let (epoch, generation) = (self.epoch, self.generation);
+                    if let Some(node) = node {
+                        self.send(&ClientMsg::Unreachable { node, epoch, generation });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Waits until the primary, which feeds the other member, says that both have released everything up to `seq`.
     pub(crate) fn wait_released_by_both(&mut self, seq: Seq) {
         while self.released_by_both < seq {
@@ -290,7 +309,12 @@ impl Client {
 }
 
 /// Comes as whoever it says it is, and says what it was refused for; `None`: it was welcomed.
-pub(crate) fn refused_setup(address: &str, purpose: Purpose, volume: VolumeName, key: Option<Key>) -> Option<Rejection> {
+pub(crate) fn refused_setup(
+    address: &str,
+    purpose: Purpose,
+    volume: VolumeName,
+    key: Option<Key>,
+) -> Option<Rejection> {
     let mut client = Client::unproven(address);
     let (mut connector, hello) = Connector::new(purpose, volume, key, fresh_nonce().unwrap());
     assert!(matches!(client.event(), Event::Connected { .. }));

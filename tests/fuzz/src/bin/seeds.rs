@@ -120,7 +120,10 @@ fn nbd(put: &mut Put<'_>) -> std::io::Result<()> {
     };
     let go = option(7, b"\0\0\0\x02db\0\x02\0\x03\0\0");
     let begin = [&3_u32.to_be_bytes()[..], &option(8, b""), &option(3, b""), &go].concat();
-    put("nbd", &[&[1, 2, 5, 30], &begin, &request(0, 1, 4096, 4), b"data", &request(0, 0, 0, 512), &request(0, 2, 0, 0)])?;
+    put(
+        "nbd",
+        &[&[1, 2, 5, 30], &begin, &request(0, 1, 4096, 4), b"data", &request(0, 0, 0, 512), &request(0, 2, 0, 0)],
+    )?;
     put("nbd", &[&[1, 0], &0_u32.to_be_bytes(), &option(1, b"db"), &request(1, 6, 0, 4096), &request(0, 3, 0, 0)])?;
     put("nbd", &[&[1, 0], &3_u32.to_be_bytes(), &option(6, b"\0\0\0\0\0\0"), &option(99, b"?"), &option(2, b"")])?;
     for command in 0..8 {
@@ -155,7 +158,13 @@ fn disk(put: &mut Put<'_>) -> std::io::Result<()> {
     put("disk", &[&[1], &page[..308], &[176, 0, 1]])?;
     put("disk", &[&[0x40], &page[..308], &page[..308]])?;
     let process = ProcessStamp { pid: 1, start_ticks: 2, boot_id: [3; 16], pid_namespace: 4 };
-    let heartbeat =
-        Heartbeat { volume: Uuid([7; 16]), node: NodeId::B, incarnation: member.incarnation, beat: 6, process, holder: true };
+    let heartbeat = Heartbeat {
+        volume: Uuid([7; 16]),
+        node: NodeId::B,
+        incarnation: member.incarnation,
+        beat: 6,
+        process,
+        holder: true,
+    };
     put("disk", &[&[2], &heartbeat.encode().0[..88]])
 }

@@ -67,7 +67,9 @@ fn sound(config: &Config) {
         assert_eq!(config.volume(volume.name.as_str()).ok(), Some(volume), "two of one name");
     }
     let timing = config.timing;
-    assert!(timing.heartbeat_ms > 0 && timing.takeover_ms > timing.heartbeat_ms && timing.drop_ms > timing.heartbeat_ms);
+    assert!(
+        timing.heartbeat_ms > 0 && timing.takeover_ms > timing.heartbeat_ms && timing.drop_ms > timing.heartbeat_ms
+    );
 }
 
 fn request(line: &[u8]) {

@@ -63,8 +63,7 @@ fn answer(structured: bool, write: impl Fn(&mut Vec<u8>)) {
 fn converse(handshake: bool, mut stream: &[u8], cuts: &[u8]) -> Outcome {
     let export = Export { name: "db".into(), description: "a database".into(), size: SIZE, block_bytes: 4096 };
     let mut all = Outcome::default();
-    let mut server =
-        if handshake { Server::new(export, &mut all.replies) } else { Server::past_handshake(export) };
+    let mut server = if handshake { Server::new(export, &mut all.replies) } else { Server::past_handshake(export) };
     let mut cuts = cuts.iter();
     while !stream.is_empty() {
         let piece = cuts.next().map_or(stream.len(), |&cut| usize::from(cut) + 1).min(stream.len());

@@ -228,7 +228,7 @@ impl Driver {
         let mut members = [0; 2];
         members[node.index()] = from;
         members[node.other().index()] = if how % 3 == 2 { mate } else { 0 };
-        let epoch = self.session.status().epoch.0.max(4).saturating_add(u64::from(how >> 4 & 1));
+        let epoch = self.session.status().epoch.0.max(4).saturating_add(u64::from((how >> 4) & 1));
         let generation = self.session.generation().map_or(8, |generation| generation.0);
         self.view(node, epoch, members, if how % 3 == 1 { mate } else { 0 }, generation);
     }

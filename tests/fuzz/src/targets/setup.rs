@@ -4,9 +4,8 @@
 //! Each side's conversation may only come about if the attacker passed on what the other one said, unchanged. Whoever
 //! is admitted or welcomed is therefore the very other side.
 
-
-use twinsan_auth::{Connector, ConnectorStep, Key, Keyring, Listener, ListenerStep};
 use crate::seal::sealed_message;
+use twinsan_auth::{Connector, ConnectorStep, Key, Keyring, Listener, ListenerStep};
 use twinsan_wire::{Incarnation, NodeId, Purpose, SetupMsg, VolumeName};
 
 const PURPOSE: Purpose = Purpose::Peer { node: NodeId::B, incarnation: Incarnation::from_random(1) };

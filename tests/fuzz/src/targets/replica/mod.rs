@@ -329,9 +329,7 @@ fn any_word(bench: &mut Bench, input: &mut Input<'_>) {
     // Mostly what fits, as the rest is ignored.
     let msg = match input.byte() % 4 {
         0 => PeerMsg { epoch, from, to, body },
-        _ => {
-            PeerMsg { epoch: status.superblock.epoch, from: other(bench.peer), to: Some(status.incarnation), body }
-        }
+        _ => PeerMsg { epoch: status.superblock.epoch, from: other(bench.peer), to: Some(status.incarnation), body },
     };
     say(bench, msg);
 }
@@ -395,9 +393,16 @@ fn serves_the_next(bench: &mut Bench) {
     goes_on_until(bench, |bench| bench.status().role == Role::Primary && !bench.status().dual);
     client_up(bench);
     let conn = *bench.clients.keys().next().expect("it has just come");
-    bench.client(conn, ClientMsg::Attach);
-    goes_on_until(bench, |bench| bench.attached.is_some());
-    let (_, generation) = bench.attached.expect("just waited for");
+    // Refused while an earlier attach is being carried out, whose client has gone: it asks again.
+    for _ in 0..PATIENCE {
+        bench.client(conn, ClientMsg::Attach);
+        bench.settle();
+        if bench.attached.is_some() {
+            break;
+        }
+        bench.wait(100);
+    }
+    let (_, generation) = bench.attached.expect("an honest client is let in");
     let (lba, payload_len) = (Lba(VOLUME_BLOCKS - 1), BLOCK);
     let blob = Blob { generation, seq: Seq(1), kind: BlobKind::Write, lba, blocks: 1, data_pos: RING, payload_len };
     bench.blob(conn, blob);
