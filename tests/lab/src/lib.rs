@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod cable;
 pub mod cache;
+pub mod chaos;
 pub mod guest;
 pub mod load;
 pub mod machine;
