@@ -302,7 +302,21 @@ fn replica_config(config: &Config, node: NodeId, geometry: Geometry, identity: &
         takeover_budget_ms: config.timing.takeover_budget_ms,
         ..Timing::default()
     };
-    ReplicaConfig::new(node, geometry, identity.blocks, timing, MAX_BATCH_BYTES)
+    let config = ReplicaConfig::new(node, geometry, identity.blocks, timing, MAX_BATCH_BYTES);
+    #[cfg(feature = "weaken")]
+    let config = ReplicaConfig { weakness: weakness(), ..config };
+    config
+}
+
+/// The wrong wording that a test wants, by its name ([`twinsan_replica::Weakness`]).
+#[cfg(feature = "weaken")]
+fn weakness() -> Option<twinsan_replica::Weakness> {
+    let wanted = std::env::var("TWINSAN_WEAKNESS").ok()?;
+    let found = twinsan_replica::Weakness::ALL.into_iter().find(|weakness| format!("{weakness:?}") == wanted);
+    let found =
+        found.unwrap_or_else(|| panic!("TWINSAN_WEAKNESS={wanted}: one of {:?}", twinsan_replica::Weakness::ALL));
+    tracing::warn!(?found, "WEAKENED: this program is made to break its promise");
+    Some(found)
 }
 
 fn random_u64() -> std::io::Result<u64> {

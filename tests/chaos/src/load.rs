@@ -63,11 +63,11 @@ pub trait Load {
     /// What is broken.
     fn quench(&mut self) -> Result<()>;
 
-    /// Reads everything, beside the load.
+    /// Reads everything, beside the load if it can; false: only after [`Load::stop`].
     ///
     /// # Errors
     /// What is broken.
-    fn read_back(&mut self, told: &AtomicBool) -> Result<()>;
+    fn read_back(&mut self, told: &AtomicBool) -> Result<bool>;
 
     /// Ends the reading and writing, when all is well; the last word comes by [`Load::read_back`].
     fn stop(&mut self);
@@ -158,8 +158,8 @@ impl Load for Witness {
         outcome
     }
 
-    fn read_back(&mut self, told: &AtomicBool) -> Result<()> {
-        self.main.read_all(&self.open, told)
+    fn read_back(&mut self, told: &AtomicBool) -> Result<bool> {
+        self.main.read_all(&self.open, told).map(|()| true)
     }
 
     fn stop(&mut self) {

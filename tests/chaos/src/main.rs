@@ -33,6 +33,9 @@ struct Arguments {
     /// Which faults, and when [default: by chance; it is printed].
     #[arg(long)]
     seed: Option<u64>,
+    /// Only faults with this in their names; may be given again.
+    #[arg(long, value_name = "KIND")]
+    only: Vec<String>,
     /// In the end, change one completed block on the disk, behind everybody's back: it must be noticed, and end non-zero.
     #[arg(long, value_enum)]
     sabotage: Option<Foul>,
@@ -88,6 +91,7 @@ fn inside(folder: &Path, arguments: &Arguments) -> Result<ExitCode> {
     let settings = Settings {
         time: Duration::from_secs_f64(arguments.minutes * 60.0),
         seed,
+        only: arguments.only.clone(),
         sabotage: arguments.sabotage.map(|foul| match foul {
             Foul::Corrupt => Sabotage::Corrupt,
             Foul::Undo => Sabotage::Undo,

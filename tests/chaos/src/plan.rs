@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+
 use crate::fault::{Extent, Fault, Role, Wire};
 use crate::random::Random;
 use crate::world::Way;
@@ -28,6 +30,8 @@ impl Round {
 #[derive(Clone, Debug)]
 pub struct Plan {
     random: Random,
+    /// The kinds that may be drawn.
+    kinds: Vec<usize>,
     /// Kinds that were not drawn yet since all were: each comes as often as another.
     bag: Vec<usize>,
 }
@@ -100,16 +104,27 @@ fn slow(random: &mut Random) -> Fault {
     }
 }
 
+/// The kinds' names.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    KINDS.iter().map(|kind| kind(&mut Random::new(0)).kind()).collect()
+}
+
 impl Plan {
-    /// From a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), bag: Vec::new() }
+    /// From a seed, of the kinds for which `wanted` says so.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn new(seed: u64, wanted: impl Fn(Fault) -> bool) -> Result<Self> {
+        let example = |kind: usize| KINDS[kind](&mut Random::new(0));
+        let kinds: Vec<usize> = (0..KINDS.len()).filter(|&kind| wanted(example(kind))).collect();
+        ensure!(!kinds.is_empty(), "no such fault; there are: {}", names().join(", "));
+        Ok(Self { random: Random::new(seed), kinds, bag: Vec::new() })
     }
 
     fn draw(&mut self) -> Fault {
         if self.bag.is_empty() {
-            self.bag = (0..KINDS.len()).collect();
+            self.bag.clone_from(&self.kinds);
             self.random.shuffle(&mut self.bag);
         }
         let kind = self.bag.pop().expect("just filled");
@@ -139,9 +154,22 @@ mod tests {
 
     use super::*;
 
+    fn plan(seed: u64) -> Plan {
+        Plan::new(seed, |_| true).unwrap()
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_drawn_and_nothing_at_all_is_no_plan() {
+        let wanted = |fault: Fault| fault.kind().contains("switchover");
+        let rounds = Plan::new(1, wanted).unwrap().take(20);
+        assert!(rounds.flat_map(|round| round.faults).all(|(_, fault)| fault == Fault::Switchover));
+        let none = Plan::new(1, |_| false).unwrap_err().to_string();
+        assert!(none.contains("kill primary"), "{none}");
+    }
+
     #[test]
     fn a_seed_gives_the_same_rounds_and_another_one_others() {
-        let rounds = |seed| Plan::new(seed).take(50).collect::<Vec<_>>();
+        let rounds = |seed| plan(seed).take(50).collect::<Vec<_>>();
         assert_eq!(rounds(7), rounds(7));
         assert_ne!(rounds(7), rounds(8));
     }
@@ -149,7 +177,7 @@ mod tests {
     #[test]
     fn every_kind_comes_about_as_often_as_another_alone_and_among_others() {
         let mut counts: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-        for round in Plan::new(1).take(1000) {
+        for round in plan(1).take(1000) {
             for (_, fault) in &round.faults {
                 let (all, alone) = counts.entry(fault.kind()).or_default();
                 *all += 1;
@@ -164,7 +192,7 @@ mod tests {
 
     #[test]
     fn faults_of_a_round_are_in_order_and_overlap_or_follow_soon() {
-        for round in Plan::new(2).take(1000) {
+        for round in plan(2).take(1000) {
             assert!((1..=MOST).contains(&round.faults.len()));
             assert!(round.faults.is_sorted_by_key(|&(after, _)| after));
             assert_eq!(round.faults[0].0, Duration::ZERO);

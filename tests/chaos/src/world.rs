@@ -11,6 +11,8 @@ use anyhow::Result;
 use serde::Serialize;
 use twinsan_control::admin::VolumeStatus;
 
+use crate::fault::Fault;
+
 /// A SAN node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum San {
@@ -166,6 +168,16 @@ pub type Eye = Box<dyn FnMut() -> Option<VolumeStatus> + Send>;
 
 /// The hosts.
 pub trait World {
+    /// Whether a fault can be made here.
+    fn can(&self, _: Fault) -> bool {
+        true
+    }
+
+    /// How many times as long as on this machine everything may take.
+    fn slowness(&self) -> u32 {
+        1
+    }
+
     /// Starts a program that does not run. The client attaches, and waits as long as another one counts as attached.
     ///
     /// # Errors

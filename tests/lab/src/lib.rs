@@ -6,6 +6,7 @@ pub mod agent;
 pub mod ahead;
 pub mod cable;
 pub mod cache;
+pub mod chaos;
 pub mod guest;
 pub mod load;
 pub mod machine;

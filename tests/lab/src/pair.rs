@@ -301,9 +301,8 @@ impl Pair {
     /// If its host is gone.
     pub fn status(&self, lab: &Lab, node: usize) -> Result<Option<VolumeStatus>> {
         let output = self.twinsan(lab, self.host(node), "status --json 2> /dev/null")?;
-        let mut all: AllStatus = serde_json::from_str(&output.text).with_context(|| tail(&output.text))?;
-        let Some(Answer::Status(status)) = all.nodes.remove(NODES[node]) else { return Ok(None) };
-        Ok(status.volumes.into_iter().find(|volume| volume.name == VOLUME))
+        serde_json::from_str::<AllStatus>(&output.text).with_context(|| tail(&output.text))?;
+        Ok(volume_of(&output.text, NODES[node]))
     }
 
     /// Waits until a node's status is as wanted.
@@ -358,6 +357,13 @@ impl Pair {
 
 /// What `twinsan attach` says once clients may connect.
 const READY: &str = " is ready at ";
+
+/// What `twinsan status --json` tells of the volume on a node; `None`: that has not answered.
+pub(crate) fn volume_of(json: &str, node: &str) -> Option<VolumeStatus> {
+    let mut all: AllStatus = serde_json::from_str(json).ok()?;
+    let Answer::Status(status) = all.nodes.remove(node)? else { return None };
+    status.volumes.into_iter().find(|volume| volume.name == VOLUME)
+}
 
 /// `twinsan status --json`.
 #[derive(Debug, Deserialize)]

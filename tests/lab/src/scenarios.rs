@@ -221,6 +221,11 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "a node's user instructions over rxe for 1 MiB are at most 1.1 times those for 4 KiB",
         run: measures::instructions,
     },
+    Scenario {
+        name: "chaos",
+        about: "cargo chaos's faults by seed, over rxe, iSCSI and multipath, for a minute (docs/testing.md: longer)",
+        run: crate::chaos::chaos,
+    },
 ];
 
 /// Those that not every machine can show, and what they need.

@@ -245,7 +245,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
             self.log.line(&format!("{}: {other}, alone: {struck:?}", active.fault.kind()));
             active.both = struck == Strike::Done;
             active.until = Instant::now() + active.fault.time();
-        } else if active.since.elapsed() > ENDING {
+        } else if active.since.elapsed() > self.scaled(ENDING) {
             return Err(Broken::Stuck(format!("{other} is not alone though {} has gone", active.san)).into());
         }
         Ok(true)
@@ -275,7 +275,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         if !self.world.runs(Program::Node(san)) {
             return self.bring_back(san);
         }
-        if active.until.elapsed() > ENDING {
+        if active.until.elapsed() > self.scaled(ENDING) {
             let words = format!("{san} has not ended {} s after SIGTERM", ENDING.as_secs());
             return Err(Broken::Stuck(words).into());
         }
@@ -286,7 +286,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         if self.client == Client::Away {
             return self.attach().map(|()| true);
         }
-        if active.until.elapsed() > ENDING {
+        if active.until.elapsed() > self.scaled(ENDING) {
             let words = format!("the client has not ended {} s after SIGTERM", ENDING.as_secs());
             return Err(Broken::Stuck(words).into());
         }

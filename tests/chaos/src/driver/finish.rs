@@ -60,7 +60,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
             if San::BOTH.into_iter().all(empty) {
                 return Ok(());
             }
-            if begin.elapsed() > RECOVERY {
+            if begin.elapsed() > self.scaled(RECOVERY) {
                 return Err(Broken::Stuck("what is staged is not flushed".into()).into());
             }
             std::thread::sleep(super::LOOK);

@@ -23,6 +23,7 @@ use anyhow::{Result, ensure};
 use self::carry::Active;
 use self::log::Log;
 use self::supervise::{Client, Nodes};
+use crate::fault::Fault;
 use crate::guard::{Guard, Look, dual};
 use crate::load::{IN_FLIGHT, Load};
 use crate::memory::Series;
@@ -47,12 +48,14 @@ const READ_BACK: u64 = 5;
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// What is wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Rounds begin for so long.
     pub time: Duration,
     /// Of the faults and of the load.
     pub seed: u64,
+    /// Only faults with one of these in the name of their kind; none: all.
+    pub only: Vec<String>,
     /// In the end, to see whether it is noticed.
     pub sabotage: Option<Sabotage>,
 }
@@ -65,6 +68,7 @@ struct Driver<'w, W, L> {
     told: &'w AtomicBool,
     began: Instant,
     log: Log,
+    /// Not the plan's: what happens by the programs' doing must not change the plan.
     random: Random,
     guard: Guard,
     watch: Watch,
@@ -97,7 +101,11 @@ pub fn set_up(world: &mut impl World, told: &AtomicBool) -> Result<()> {
             ensure!(ended.is_none(), "{program} has ended: {ended:?}\n{}", world.log_tail(program));
         }
         ensure!(!told.load(Ordering::Relaxed), "told to end");
-        ensure!(begin.elapsed() < RECOVERY, "the volume did not open:\n{}", world.log_tail(Program::Client));
+        ensure!(
+            begin.elapsed() < RECOVERY * world.slowness(),
+            "the volume did not open:\n{}",
+            world.log_tail(Program::Client)
+        );
         std::thread::sleep(LOOK);
     }
     Ok(())
@@ -123,7 +131,9 @@ pub fn run<W: World, L: Load>(
 impl<'w, W: World, L: Load> Driver<'w, W, L> {
     fn new(world: &'w mut W, load: &'w mut L, settings: Settings, told: &'w AtomicBool, folder: &Path) -> Result<Self> {
         let began = Instant::now();
+        let report = Report { seed: settings.seed, sabotage: settings.sabotage, ..Report::default() };
         Ok(Self {
+            random: Random::new(settings.seed ^ 0x5eed),
             watch: Watch::start(world)?,
             world,
             load,
@@ -131,8 +141,6 @@ impl<'w, W: World, L: Load> Driver<'w, W, L> {
             told,
             began,
             log: Log::create(&folder.join("faults.log"), began)?,
-            // Not the plan's: what happens by the programs' doing must not change the plan.
-            random: Random::new(settings.seed ^ 0x5eed),
             guard: Guard::default(),
             looks: [None, None],
             primary: San::One,
@@ -143,14 +151,17 @@ impl<'w, W: World, L: Load> Driver<'w, W, L> {
             memory: Default::default(),
             sampled: began,
             progress: Progress::default(),
-            report: Report { seed: settings.seed, sabotage: settings.sabotage, ..Report::default() },
+            report,
         })
     }
 
     fn rounds(&mut self) -> Result<()> {
         self.recover()?;
         self.report.pauses.saw("none", self.load.longest());
-        for (number, round) in Plan::new(self.settings.seed).enumerate() {
+        let only = &self.settings.only;
+        let named = |fault: Fault| only.is_empty() || only.iter().any(|part| fault.kind().contains(part));
+        let plan = Plan::new(self.settings.seed, |fault| named(fault) && self.world.can(fault))?;
+        for (number, round) in plan.enumerate() {
             if self.began.elapsed() >= self.settings.time {
                 break;
             }
@@ -195,13 +206,18 @@ impl<'w, W: World, L: Load> Driver<'w, W, L> {
             if well && self.load.completed() >= *goal.get_or_insert_with(|| self.load.completed() + SERVES) {
                 return Ok(());
             }
-            if begin.elapsed() > RECOVERY {
+            let most = self.scaled(RECOVERY);
+            if begin.elapsed() > most {
                 let what = if well { "no request completes" } else { "the pair is not dual, with a client" };
-                let words = format!("{what}, {} s after the last fault was over", RECOVERY.as_secs());
+                let words = format!("{what}, {} s after the last fault was over", most.as_secs());
                 return Err(Broken::Stuck(words).into());
             }
             std::thread::sleep(LOOK);
         }
+    }
+
+    fn scaled(&self, time: Duration) -> Duration {
+        time * self.world.slowness()
     }
 
     fn is_dual(&mut self, since: Instant) -> bool {
@@ -267,8 +283,7 @@ impl<'w, W: World, L: Load> Driver<'w, W, L> {
     }
 
     fn read_back(&mut self) -> Result<()> {
-        self.load.read_back(self.told)?;
-        self.report.read_back += 1;
+        self.report.read_back += u64::from(self.load.read_back(self.told)?);
         Ok(())
     }
 }
