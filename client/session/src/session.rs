@@ -52,6 +52,9 @@ pub struct Session {
     pub(crate) beat_at: u64,
     /// When a connection was last lost with an Attach unanswered.
     pub(crate) attach_cut_off_at: Option<u64>,
+    /// Rule 10: the newest session that may be taken over though its client lives: that of the first primary that was
+    /// heard. Until the own one is open, and only if that is wanted.
+    pub(crate) over: Option<Generation>,
 }
 
 impl Session {
@@ -73,6 +76,7 @@ impl Session {
             now: 0,
             beat_at: 0,
             attach_cut_off_at: None,
+            over: None,
         }
     }
 
@@ -311,7 +315,8 @@ impl Session {
         match self.phase {
             // Who says now that it serves can take an attach; the knowledge may be from an earlier connection.
             Phase::Attaching if member == known.primary && up.serves(known.epoch) => {
-                out.push(Action::Send { conn: up.conn, msg: ClientMsg::Attach });
+                let over = self.over.unwrap_or(Generation::ZERO);
+                out.push(Action::Send { conn: up.conn, msg: ClientMsg::Attach { over } });
                 self.links[node.index()].turn(Duty::Attaching);
             }
             Phase::Open { generation } | Phase::Detaching { generation } if known.holds(member) => {

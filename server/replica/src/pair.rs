@@ -135,7 +135,7 @@ impl Replica {
             },
             PeerBody::CloseSession { generation } => {
                 if self.state == State::Secondary && self.lane_is(generation) {
-                    self.close_session();
+                    self.close_old_session();
                 }
             }
             PeerBody::DropLane { generation } => self.drop_lane_for_attach(generation),
@@ -227,7 +227,7 @@ impl Replica {
         self.completed = Seq::ZERO;
         let generation = self.superblock.generation;
         if generation != generation_before {
-            self.close_session();
+            self.close_old_session();
             self.open_lane(Lane::new(self.cfg.geometry, generation, Some(Seq(1))));
         }
         self.entered_epoch();

@@ -57,7 +57,7 @@ impl Replica {
             return;
         }
         match msg {
-            ClientMsg::Attach => self.attach_requested(conn),
+            ClientMsg::Attach { over } => self.attach_requested(conn, over),
             ClientMsg::Resume { generation, first } => self.resume(conn, generation, first),
             ClientMsg::Read { id, epoch, after, lba, blocks, slot } => {
                 let bytes = u64::from(blocks) * u64::from(self.cfg.geometry.block_bytes());
@@ -207,7 +207,9 @@ impl Replica {
         heard.is_some_and(|at| self.now.saturating_sub(at) < self.cfg.timing.client_dead_ms)
     }
 
-    fn attach_requested(&mut self, conn: ConnId) {
+    /// `over`: the newest session that gives way although its client lives. A newer one has begun since whoever asks has
+    /// looked, maybe by the same order: two that take over from each other would go on for ever.
+    fn attach_requested(&mut self, conn: ConnId, over: Generation) {
         if self.told_refusing {
             self.refuse(conn, Refusal::NeedsRecovery);
             return;
@@ -221,7 +223,7 @@ impl Replica {
             self.refuse(conn, Refusal::NotReady);
             return;
         }
-        if self.session_is_live() {
+        if self.session_is_live() && self.superblock.generation > over {
             self.refuse(conn, Refusal::Busy);
             return;
         }
@@ -229,10 +231,19 @@ impl Replica {
             self.throw_join_away();
         }
         self.cancel_reads();
-        self.close_session();
+        self.close_old_session();
         self.end_relay(); // Before anybody writes into the lane anew.
         self.attach = Some(Attach { conn, step: AttachStep::Flushing });
         self.send_peer(PeerBody::CloseSession { generation: self.superblock.generation });
+    }
+
+    /// Rule 10: nothing lands from the session that ends any more.
+    pub(crate) fn close_old_session(&mut self) {
+        if self.cfg.weak(Weakness::KeepOldSession) {
+            self.session = None;
+        } else {
+            self.close_session();
+        }
     }
 
     /// What a broken link may have swallowed.
@@ -265,7 +276,7 @@ impl Replica {
         if self.state != State::Secondary || self.superblock.generation != generation {
             return;
         }
-        self.close_session();
+        self.close_old_session();
         self.lane = None;
         self.index.clear();
         self.flusher.forget(Seq::ZERO);

@@ -39,6 +39,12 @@ impl World {
         self.clients[client].resumes
     }
 
+    /// A client has been told that a newer session has replaced its own.
+    #[must_use]
+    pub fn is_superseded(&self, client: usize) -> bool {
+        self.clients[client].ended == Some(twinsan_session::Ended::Superseded)
+    }
+
     /// What a node has received of the session.
     #[must_use]
     pub fn received(&self, node: NodeId) -> Seq {

@@ -188,7 +188,7 @@ fn who_may_relay_and_what_it_may_say() {
     accepted(&mut rig, 1, 2);
     rig.client(1, RESUME);
     assert!(rig.said().contains(&Action::CloseClient { conn: ConnId(1) }), "another incarnation");
-    for msg in [ClientMsg::Attach, ClientMsg::Detach, ClientMsg::Heartbeat] {
+    for msg in [ClientMsg::Attach { over: Generation::ZERO }, ClientMsg::Detach, ClientMsg::Heartbeat] {
         accepted(&mut rig, 2, 1);
         rig.client(2, msg);
         assert!(rig.said().contains(&Action::CloseClient { conn: ConnId(2) }), "{msg:?}");
