@@ -328,17 +328,19 @@ impl Session {
 
     fn resume(&mut self, member: Member, generation: Generation, out: &mut Vec<Action>) {
         let (freed, forgets) = (self.window.freed(), self.forgets());
+        let begins = if self.config.weak(Weakness::TrustFirstAsk) { self.completed } else { freed };
         let link = &mut self.links[member.node.index()];
         let first_ask = link.released(member.incarnation).is_none();
         match link.released(member.incarnation) {
             // It had stopped being a holder, and its space was written over or its missing blobs were forgotten. If an
             // answer was lost it may never have opened that lane; if it has one, its own word will show (told.rs).
             Some(released) if released < freed && !forgets => {
-                link.lane = Some(LaneMark::new(member.incarnation, self.completed));
+                link.lane = Some(LaneMark::new(member.incarnation, begins));
             }
             Some(_) => {}
-            // From the moment that it is asked, it may begin there, and needs what comes after (rule 8).
-            None => link.lane = Some(LaneMark::new(member.incarnation, self.completed)),
+            // From the moment that it is asked, it may begin after `completed`, and needs what comes after (rule 8). Or it has
+            // begun before, fed by relay, and holds all that has not been forgotten; it says so with its answer.
+            None => link.lane = Some(LaneMark::new(member.incarnation, begins)),
         }
         let conn = link.conn().expect("only a connected node is asked");
         link.turn(Duty::Resuming { first_ask });

@@ -281,12 +281,12 @@ impl Session {
             return self.violation(node, "released or completed a blob that was never sent", out);
         }
         self.links[node.index()].raise(from, released);
-        // Of the other member as this epoch names it: the primary has it from its very incarnation (rule 14).
+        // Of the other member as this epoch names it, or the joiner: the primary has it from its very incarnation (rule 14).
         if relayed
             && serves
-            && let Some(member) = known.members.of(node.other())
+            && let Some(holder) = known.holder(node.other())
         {
-            self.links[node.other().index()].raise_by_relay(member, released);
+            self.links[node.other().index()].raise_by_relay(holder, released);
         }
         if let Some(durable) = durable {
             self.complete(durable, out);

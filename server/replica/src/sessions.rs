@@ -28,6 +28,9 @@ impl Replica {
         self.cancel_reads_of(conn);
         if self.session == Some(conn) {
             self.session = None;
+            if self.relay.is_wanted() {
+                self.throw_join_away(); // It lacks what comes next, which nobody would send; without a client it lacks nothing.
+            }
             self.end_relay(); // Nobody is left for whom; who comes back says so again.
         }
     }
@@ -111,12 +114,11 @@ impl Replica {
         }
         self.client_misses_other(epoch, generation);
         match self.state {
-            State::Primary(Phase::Join(_)) => self.throw_join_away(),
             // Who is to end goes, whomever the client reaches: the other one is then all that there is.
             State::Primary(Phase::HandingOver { .. }) if self.leaving_since.is_none() => {
                 self.call_off_hand_over(Obstacle::OtherNotReady);
             }
-            State::Primary(Phase::Dual { .. }) => self.want_relay(),
+            State::Primary(Phase::Dual { .. } | Phase::Join(_)) => self.want_relay(),
             _ => {}
         }
     }

@@ -196,7 +196,9 @@ fn dies_after(w: &mut World, steps: u64) -> Result<(), NotReached> {
 #[test]
 fn the_secondary_is_lost_in_the_middle_of_an_attach() {
     for fence in BOTH {
-        for lose in [|w: &mut World| w.crash_node(B), |w: &mut World| w.freeze(NODE_B), |w: &mut World| w.cut(NODE_A, NODE_B)] {
+        for lose in
+            [|w: &mut World| w.crash_node(B), |w: &mut World| w.freeze(NODE_B), |w: &mut World| w.cut(NODE_A, NODE_B)]
+        {
             let mut w = World::new(SimConfig::scripted(fence));
             let reached = loses_the_secondary(&mut w, lose);
             w.release_all();
@@ -209,7 +211,9 @@ fn the_secondary_is_lost_in_the_middle_of_an_attach() {
 fn loses_the_secondary(w: &mut World, lose: fn(&mut World)) -> Result<(), NotReached> {
     let old = dual(w)?;
     burst(w, old);
-    w.hold_messages(|_, to, item| to == NODE_A && matches!(item, Item::Peer(m) if matches!(m.body, PeerBody::LaneDropped { .. })));
+    w.hold_messages(|_, to, item| {
+        to == NODE_A && matches!(item, Item::Peer(m) if matches!(m.body, PeerBody::LaneDropped { .. }))
+    });
     let new = w.start_client_over();
     w.run_for(20);
     lose(w);

@@ -90,7 +90,11 @@ fn busy_with_our_own_lost_attach_is_waited_out() {
     rig.event(Event::Closed { conn: a });
     rig.wait(10);
     let (again, _) = rig.connect(A, A1);
-    assert_eq!(sends(&rig.say(again, serving(6).generation(OURS))), [(again, ClientMsg::Attach { over: Generation::ZERO })], "attached anew");
+    assert_eq!(
+        sends(&rig.say(again, serving(6).generation(OURS))),
+        [(again, ClientMsg::Attach { over: Generation::ZERO })],
+        "attached anew"
+    );
     assert_eq!(rig.refused(again, Refusal::Busy), []);
     // The node goes on saying who serves, so the connection is not silent.
     for _ in 0..60 {
