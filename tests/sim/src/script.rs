@@ -109,6 +109,11 @@ impl World {
         self.register_path(node, seen);
     }
 
+    /// Both nodes' RAM is about to be lost: only what is on the disk is promised from here on (rule 12).
+    pub fn allow_loss(&mut self) {
+        self.check.loss_allowed = true;
+    }
+
     /// Lets go of everything that is held.
     pub fn release_all(&mut self) {
         for hold in self.holds.all() {
