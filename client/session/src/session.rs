@@ -12,8 +12,9 @@
 //!    mailbox, or with the answer to a read (rule 1, section 3 †).
 //! 3. `freed` is at most what each holder (member or joiner) has released, so that each can be sent all that it may
 //!    lack, and no ring byte is written over that one may still use (rules 8, 14, section 3.4). What a member that
-//!    mirrors has released, it says itself, or the primary that feeds it by relay. A joiner or a primary that was never
-//!    asked to open a lane will begin after `completed`, and so needs nothing before.
+//!    mirrors has released, it says itself, or the primary that feeds it by relay. A primary that was never asked to open
+//!    a lane will begin after `completed`, and so needs nothing before; nor does a joiner, unless the primary feeds it, and
+//!    then the primary tells us no more to be released than that joiner has.
 //! 4. A fed node is a holder by its very incarnation, and has been posted every blob; at most one connection per node.
 //! 5. Open reads are out only on the connection of the known epoch's primary, naming that epoch, once, and after every
 //!    blob that was written before them (rule 1).
