@@ -103,6 +103,12 @@ pub struct AttachArgs {
     /// Wait while another client is attached, instead of giving up
     #[arg(long)]
     pub wait: bool,
+    /// Take the volume over from another client that is attached and lives: it ends, and its open requests fail
+    ///
+    /// What it was told to be done stays done; what it had open may have happened or not. Only the client that is
+    /// attached when this command first hears the volume's node gives way, not one that attaches after that.
+    #[arg(long, conflicts_with = "wait")]
+    pub takeover: bool,
     /// Poll up to so many microseconds before sleeping [default: spin_us of the configuration]
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(0..=100_000))]
     pub spin_us: Option<u64>,

@@ -349,6 +349,17 @@ impl Cluster {
         self.client.as_ref().map(Child::id)
     }
 
+    /// Waits for the client's process to end by itself.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end in time.
+    pub fn wait_client(&mut self, within: Duration) -> Result<ExitStatus> {
+        let child = self.client.as_mut().context("the client does not run")?;
+        let status = wait_child(child, within).context("the client did not end")?;
+        self.client = None;
+        Ok(status)
+    }
+
     /// SIGKILL to the client.
     ///
     /// # Errors

@@ -241,11 +241,13 @@ fn facts(
     geometry: Geometry,
     disk_facts: Vec<String>,
 ) -> Facts {
+    let other = config.nodes[node.other().index()].listen.clone();
     Facts {
         name: volume.name,
         node,
         nodes: node_names(config),
-        other: config.nodes[node.other().index()].listen.clone(),
+        relay_dial_ms: relay_dial_ms(config.timing.drop_ms, other.len()),
+        other,
         shape: VolumeShape {
             uuid: identity.uuid.0,
             blocks: identity.blocks,
@@ -257,6 +259,12 @@ fn facts(
         map: None,
         disk_facts,
     }
+}
+
+/// One address' share of the time after which who is not fed is dropped, so that the last of them is reached in time.
+fn relay_dial_ms(drop_ms: u64, addresses: usize) -> u64 {
+    let shares = u64::try_from(addresses).unwrap_or(u64::MAX).saturating_add(1);
+    (drop_ms / shares).clamp(1, DIAL_TIMEOUT_MS)
 }
 
 /// Nothing has happened yet.
@@ -284,6 +292,7 @@ pub(crate) fn new_volume(
         slab: Slab::new(),
         answering: BTreeMap::new(),
         dials: [None, None],
+        answered: 0,
         dial_trouble: None,
         arrivals: Box::new([0; _]),
         counters: Counters::default(),

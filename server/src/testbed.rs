@@ -67,6 +67,7 @@ pub(crate) fn volume(node: NodeId, bell: &Doorbell) -> (Testbed, Volume) {
         node,
         nodes: ["san1", "san2"].map(str::to_owned),
         other: ["/first.fabric", "/second.fabric"].map(|path| Address::Unix(path.into())).to_vec(),
+        relay_dial_ms: 100,
         shape: VolumeShape {
             uuid: identity.uuid.0,
             blocks: identity.blocks,

@@ -31,6 +31,9 @@ pub(crate) struct Facts {
     pub(crate) nodes: [String; 2],
     /// Where the other node is dialled.
     pub(crate) other: Vec<Address>,
+    /// How long one of these may take to answer a dial for a relay. Rule 7 drops who is not fed in time, so they share
+    /// that time.
+    pub(crate) relay_dial_ms: u64,
     /// What both nodes and all clients agree on.
     pub(crate) shape: VolumeShape,
     /// Payload CRCs are checked.
@@ -71,6 +74,8 @@ pub(crate) struct Volume {
     pub(crate) answering: BTreeMap<ReadToken, ConnId>,
     /// The dials in progress, by [`crate::dial::Errand`].
     pub(crate) dials: [Option<Dial>; 2],
+    /// Index of the other node's address that answered last; the first one until one has.
+    pub(crate) answered: usize,
     /// The last thing that a dial failed with, so that it is logged once.
     pub(crate) dial_trouble: Option<String>,
     /// When each descriptor slot was last filled.

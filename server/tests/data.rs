@@ -77,7 +77,7 @@ fn a_second_client_is_turned_away_while_the_first_lives_and_let_in_when_it_has_g
     first.post(&blob);
     first.wait_durable(Seq(1));
     let mut second = connect(&_cluster, 0);
-    second.send(&ClientMsg::Attach);
+    second.send(&ClientMsg::Attach { over: Generation::ZERO });
     loop {
         match second.hear() {
             Heard::Message(NodeMsg::Refused { why }) => {

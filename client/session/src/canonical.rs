@@ -46,8 +46,19 @@ impl Session {
     pub fn canonical(&self, now: u64, names: &mut dyn Names) -> Self {
         let mut state = self.clone();
         let clock = Clock { now, timing: self.config.timing };
-        let Self { config: _, phase: _, known, links, window: _, completed: _, reads, now, beat_at, attach_cut_off_at } =
-            &mut state;
+        let Self {
+            config: _,
+            phase: _,
+            known,
+            links,
+            window: _,
+            completed: _,
+            reads,
+            now,
+            beat_at,
+            attach_cut_off_at,
+            over: _,
+        } = &mut state;
         if let Some(Known { epoch: _, primary, members, joiner, generation: _ }) = known {
             primary.incarnation = names.incarnation(primary.incarnation);
             rename(members, joiner, names);

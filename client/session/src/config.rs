@@ -13,6 +13,9 @@ pub struct SessionConfig {
     pub timing: Timing,
     /// Another session is live: wait until it has ended, instead of giving up.
     pub wait_if_busy: bool,
+    /// Another session is live when the first primary is heard: take the volume over from it. Not from a session that
+    /// begins after that.
+    pub take_over: bool,
     /// See [`Weakness`]. There in every build, as cargo may switch the feature on for all crates of a build, which must
     /// not change what it takes to make a configuration; but only the feature can set it.
     weakness: Option<Weakness>,
@@ -22,7 +25,14 @@ impl SessionConfig {
     /// With the default timing, and giving up where the volume is busy; the public fields may be set after that.
     #[must_use]
     pub fn new(geometry: Geometry, volume_blocks: u64) -> Self {
-        Self { geometry, volume_blocks, timing: Timing::default(), wait_if_busy: false, weakness: None }
+        Self {
+            geometry,
+            volume_blocks,
+            timing: Timing::default(),
+            wait_if_busy: false,
+            take_over: false,
+            weakness: None,
+        }
     }
 
     /// With a wrong wording switched on.
@@ -81,12 +91,18 @@ pub enum Weakness {
     /// Section 3 †: the old primary's words are ignored, but its connection stays, so that its answers still land in
     /// read buffers that the new primary fills.
     ReuseReadBufferBeforeClose,
+    /// Rules 8 and 14: a joiner that has not been asked before is taken to need nothing that has completed.
+    TrustFirstAsk,
     /// Rules 8 and 14: a blob is forgotten once it has completed, though a holder of the lane has not released it.
     ForgetWhatCompleted,
 }
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::CompleteFromOlderEpoch, Self::ReuseReadBufferBeforeClose, Self::ForgetWhatCompleted];
+    pub const ALL: [Self; 4] = [
+        Self::CompleteFromOlderEpoch,
+        Self::ReuseReadBufferBeforeClose,
+        Self::TrustFirstAsk,
+        Self::ForgetWhatCompleted,
+    ];
 }

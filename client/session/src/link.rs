@@ -222,9 +222,10 @@ impl Link {
     }
 
     /// The node has refused; it is asked again at `ask_at`. A lane that it has never opened needs nothing: if it did
-    /// count, who says "not ready" for long would stall the caller.
-    pub(crate) fn refused(&mut self, ask_at: u64) {
-        if self.up().is_some_and(|up| up.duty == Duty::Resuming { first_ask: true }) {
+    /// count, who says "not ready" for long would stall the caller. But one that is a `mirror` by now has one, whoever
+    /// feeds it: the refusal is from before, or for another reason.
+    pub(crate) fn refused(&mut self, ask_at: u64, mirror: bool) {
+        if !mirror && self.up().is_some_and(|up| up.duty == Duty::Resuming { first_ask: true }) {
             self.lane = None;
         }
         self.turn(Duty::Listening { ask_at });

@@ -12,8 +12,9 @@
 //!    mailbox, or with the answer to a read (rule 1, section 3 †).
 //! 3. `freed` is at most what each holder (member or joiner) has released, so that each can be sent all that it may
 //!    lack, and no ring byte is written over that one may still use (rules 8, 14, section 3.4). What a member that
-//!    mirrors has released, it says itself, or the primary that feeds it by relay. A joiner or a primary that was never
-//!    asked to open a lane will begin after `completed`, and so needs nothing before.
+//!    mirrors has released, it says itself, or the primary that feeds it by relay. A primary that was never asked to open
+//!    a lane will begin after `completed`, and so needs nothing before; nor does a joiner, unless the primary feeds it, and
+//!    then the primary tells us no more to be released than that joiner has.
 //! 4. A fed node is a holder by its very incarnation, and has been posted every blob; at most one connection per node.
 //! 5. Open reads are out only on the connection of the known epoch's primary, naming that epoch, once, and after every
 //!    blob that was written before them (rule 1).
@@ -52,6 +53,9 @@ pub struct Session {
     pub(crate) beat_at: u64,
     /// When a connection was last lost with an Attach unanswered.
     pub(crate) attach_cut_off_at: Option<u64>,
+    /// Rule 10: the newest session that may be taken over though its client lives: that of the first primary that was
+    /// heard. Until the own one is open, and only if that is wanted.
+    pub(crate) over: Option<Generation>,
 }
 
 impl Session {
@@ -73,6 +77,7 @@ impl Session {
             now: 0,
             beat_at: 0,
             attach_cut_off_at: None,
+            over: None,
         }
     }
 
@@ -311,7 +316,8 @@ impl Session {
         match self.phase {
             // Who says now that it serves can take an attach; the knowledge may be from an earlier connection.
             Phase::Attaching if member == known.primary && up.serves(known.epoch) => {
-                out.push(Action::Send { conn: up.conn, msg: ClientMsg::Attach });
+                let over = self.over.unwrap_or(Generation::ZERO);
+                out.push(Action::Send { conn: up.conn, msg: ClientMsg::Attach { over } });
                 self.links[node.index()].turn(Duty::Attaching);
             }
             Phase::Open { generation } | Phase::Detaching { generation } if known.holds(member) => {
@@ -323,17 +329,19 @@ impl Session {
 
     fn resume(&mut self, member: Member, generation: Generation, out: &mut Vec<Action>) {
         let (freed, forgets) = (self.window.freed(), self.forgets());
+        let begins = if self.config.weak(Weakness::TrustFirstAsk) { self.completed } else { freed };
         let link = &mut self.links[member.node.index()];
         let first_ask = link.released(member.incarnation).is_none();
         match link.released(member.incarnation) {
             // It had stopped being a holder, and its space was written over or its missing blobs were forgotten. If an
             // answer was lost it may never have opened that lane; if it has one, its own word will show (told.rs).
             Some(released) if released < freed && !forgets => {
-                link.lane = Some(LaneMark::new(member.incarnation, self.completed));
+                link.lane = Some(LaneMark::new(member.incarnation, begins));
             }
             Some(_) => {}
-            // From the moment that it is asked, it may begin there, and needs what comes after (rule 8).
-            None => link.lane = Some(LaneMark::new(member.incarnation, self.completed)),
+            // From the moment that it is asked, it may begin after `completed`, and needs what comes after (rule 8). Or it has
+            // begun before, fed by relay, and holds all that has not been forgotten; it says so with its answer.
+            None => link.lane = Some(LaneMark::new(member.incarnation, begins)),
         }
         let conn = link.conn().expect("only a connected node is asked");
         link.turn(Duty::Resuming { first_ask });

@@ -185,7 +185,7 @@ impl Rig {
         let mut rig = Self::new(config);
         let (a, _) = rig.connect(A, A1);
         let before = Say::primary_a(Epoch(5), [A1, 0]).generation(Generation(7));
-        assert_eq!(sends(&rig.say(a, before)), [(a, ClientMsg::Attach)]);
+        assert_eq!(sends(&rig.say(a, before)), [(a, ClientMsg::Attach { over: Generation::ZERO })]);
         rig.say(a, Say::primary_a(FIRST, [A1, 0]));
         let opened = rig.message(a, NodeMsg::Attached { generation: OURS });
         assert_eq!(opened, [Action::Opened { generation: OURS }]);

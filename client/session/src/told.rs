@@ -85,6 +85,9 @@ impl Session {
             return self.end(Ended::Superseded, out);
         }
         self.known = Some(next);
+        if self.config.take_over && self.phase == Phase::Attaching {
+            self.over.get_or_insert(next.generation);
+        }
         if before.is_none_or(|before| before.epoch < next.epoch) {
             let (epoch, primary, dual) = (next.epoch, next.primary.node, next.members.is_dual());
             out.push(Action::Notice(Notice::NewEpoch { epoch, primary, dual }));
@@ -158,6 +161,7 @@ impl Session {
         link.lane = Some(LaneMark::new(incarnation, Seq::ZERO));
         link.turn(Duty::Feeding { sent: Seq::ZERO });
         self.phase = Phase::Open { generation };
+        self.over = None;
         self.mark_mirror();
         out.push(Action::Opened { generation });
     }
@@ -251,7 +255,8 @@ impl Session {
 
     fn ask_later(&mut self, node: NodeId) {
         let ask_at = self.now() + self.config.timing.refused_retry_ms;
-        self.links[node.index()].refused(ask_at);
+        let mirror = self.known.is_some_and(|known| known.primary.node != node && known.members.of(node).is_some());
+        self.links[node.index()].refused(ask_at, mirror);
     }
 
     // ---- What has completed.
@@ -276,12 +281,12 @@ impl Session {
             return self.violation(node, "released or completed a blob that was never sent", out);
         }
         self.links[node.index()].raise(from, released);
-        // Of the other member as this epoch names it: the primary has it from its very incarnation (rule 14).
+        // Of the other member as this epoch names it, or the joiner: the primary has it from its very incarnation (rule 14).
         if relayed
             && serves
-            && let Some(member) = known.members.of(node.other())
+            && let Some(holder) = known.holder(node.other())
         {
-            self.links[node.other().index()].raise_by_relay(member, released);
+            self.links[node.other().index()].raise_by_relay(holder, released);
         }
         if let Some(durable) = durable {
             self.complete(durable, out);

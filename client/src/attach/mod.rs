@@ -78,6 +78,8 @@ pub struct Attach {
     pub io_timeout: Option<Duration>,
     /// Wait while another client is attached.
     pub wait: bool,
+    /// Take the volume over from another client that is attached.
+    pub takeover: bool,
     /// How long to poll before sleeping. `None`: as configured.
     pub spin: Option<Duration>,
 }
@@ -188,6 +190,7 @@ fn assemble(
     session_config.timing = Timing { heartbeat_ms: config.timing.heartbeat_ms, ..Timing::default() };
     // Who left the device waiting may count as attached for a moment after its death.
     session_config.wait_if_busy = options.wait || door.is_awaited();
+    session_config.take_over = options.takeover;
     let session = Session::new(session_config);
     let io_timeout_ms = options.io_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let front = if door.is_ublk() {

@@ -31,7 +31,8 @@ pub(crate) const fn why_ended(ended: Ended) -> &'static str {
         Ended::Detached => "the volume is detached",
         Ended::Superseded => "another client has attached to this volume; this one may not write to it any more",
         Ended::Refused(Refusal::Busy) => {
-            "another client is attached to this volume: stop it first, or wait for it with --wait"
+            "another client is attached to this volume: stop it first, wait for it with --wait, or take the volume over from \
+             it with --takeover, which ends it"
         }
         Ended::Refused(Refusal::NeedsRecovery) => {
             "the volume was held by two nodes and both are gone: see twinsan recover --help"

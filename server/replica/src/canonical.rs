@@ -165,7 +165,7 @@ impl State {
     fn strip(&mut self, clock: Clock, names: &mut dyn Names) {
         let Self::Primary(phase) = self else { return };
         match phase {
-            Phase::Join(Join { incarnation, first: _, acked: _, progress_at }) => {
+            Phase::Join(Join { incarnation, first: _, acked: _, progress_at, relayed: _ }) => {
                 *incarnation = names.incarnation(*incarnation);
                 clock.age(progress_at, clock.timing.join_ms);
             }

@@ -106,6 +106,8 @@ pub enum Weakness {
     ConflictMeansFenced,
     /// Rule 10: the generation lives in the primary's RAM only.
     GenerationInRam,
+    /// Rule 10: the old session's connections stay while a new one is let in.
+    KeepOldSession,
     /// Rule 12: clean counts as set only when its write has ended, and as gone when that of its removal begins.
     CleanRace,
     /// Rule 11: whoever is there is asked to take over, whether it could go on or not.
@@ -132,7 +134,7 @@ pub enum Weakness {
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::KeepIncarnation,
         Self::KeepOffered,
         Self::ReleaseWhileDropping,
@@ -148,6 +150,7 @@ impl Weakness {
         Self::JoinTooEarly,
         Self::ConflictMeansFenced,
         Self::GenerationInRam,
+        Self::KeepOldSession,
         Self::CleanRace,
         Self::AskAnybody,
         Self::HandOverInFlight,

@@ -337,6 +337,8 @@ impl Replica {
     /// by rule 5 or 6, if it reaches the disk.
     fn can_only_ask(&self) -> bool {
         match self.state {
+            // One whom the client does not reach could do no more for it: here, RAM does until the lanes are full.
+            State::Primary(Phase::Dual { .. }) if self.relay.is_wanted() => false,
             State::Primary(_) => !self.reaches_disk() || (self.is_naming_the_other() && self.failing.superblock),
             State::Fenced { .. } => {
                 let named = self.superblock.primary_member() == Some(self.member());

@@ -135,7 +135,7 @@ impl Replica {
             },
             PeerBody::CloseSession { generation } => {
                 if self.state == State::Secondary && self.lane_is(generation) {
-                    self.close_session();
+                    self.close_old_session();
                 }
             }
             PeerBody::DropLane { generation } => self.drop_lane_for_attach(generation),
@@ -169,7 +169,7 @@ impl Replica {
                 let lane = self.lane_is(generation) || (self.lane.is_none() && first.is_none());
                 if self.fits(epoch, from, Some(to)) && lane {
                     self.acked(from, first, received);
-                    if self.other_member() == Some(from) {
+                    if self.fed_one() == Some(from) {
                         self.relay_released(released);
                     }
                 }
@@ -227,7 +227,7 @@ impl Replica {
         self.completed = Seq::ZERO;
         let generation = self.superblock.generation;
         if generation != generation_before {
-            self.close_session();
+            self.close_old_session();
             self.open_lane(Lane::new(self.cfg.geometry, generation, Some(Seq(1))));
         }
         self.entered_epoch();
@@ -343,7 +343,8 @@ impl Replica {
             self.send_peer(PeerBody::JoinAbort); // Its earlier words may still be on their way here.
             return;
         }
-        let join = Join { incarnation: from, first: None, acked: None, progress_at: self.now };
+        let join = Join { incarnation: from, first: None, acked: None, progress_at: self.now, relayed: false };
+        self.relay.released = None; // Another one's.
         self.enter(State::Primary(Phase::Join(join)));
         let client = self.session.is_some();
         let lane = self.lane.as_ref().filter(|l| l.first().is_some());
@@ -410,6 +411,7 @@ impl Replica {
         self.timers.joins_thrown_away = 0;
         self.timers.turned_away = 0; // And not when it took over: two that fence each other in turn would never wait longer.
         self.enter(State::Primary(Phase::Dual { acked: join.acked.unwrap_or(Seq::ZERO), lost_at }));
+        self.relay_goes_on();
         self.notice(Notice::Joined);
     }
 

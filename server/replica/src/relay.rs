@@ -1,16 +1,17 @@
-//! The relay (rule 14): where the session's client does not reach the other member, the primary feeds it from its own
-//! lane. To who is fed it is one more connection of the session: it takes the place of the client's, and the client's
+//! The relay (rule 14): where the session's client does not reach the other member, or a joiner, the primary feeds it from
+//! its own lane. To who is fed it is one more connection of the session: it takes the place of the client's, and the client's
 //! takes its place.
 //!
 //! ```text
 //!   Off ──the client's word──▶ Wanted ──it is in this epoch──▶ Connecting ──▶ Resuming ──Resumed──▶ Feeding
 //!    ▲                           │                                 │              │                    │
-//!    └── the connection is gone; no longer dual, or attaching; rule 7 ────────────┴────────────────────┘
+//!    └── the connection is gone; neither dual nor a join, or attaching; rule 7 ───┴────────────────────┘
 //! ```
 //!
-//! What holds while one feeds: every blob that the other member lacks is in the own lane, as only what it has ACKed is
-//! flushed and released; and every blob that is in the own lane has been posted. The client hears of no position as
-//! released that the other member has not released too.
+//! What holds while one feeds: every blob that the other one lacks is in the own lane, as only what it has ACKed is
+//! released; and every blob that is in the own lane has been posted. The client hears of no position as released that the
+//! other one has not released too. For a joiner both hold from the moment that its lane may begin where this one's does,
+//! to the end of the join, whoever feeds it by then (`Join::relayed`).
 
 use twinsan_wire::{ClientMsg, Epoch, Generation, Incarnation, NodeMsg, Role, Seq};
 
@@ -108,7 +109,23 @@ impl Relay {
 impl Replica {
     // ---- who feeds --------------------------------------------------------------------------------------------------
 
-    /// The session's client says that it does not reach the other member; it says so with every heartbeat.
+    /// Who may be fed: the other member, or the joiner.
+    pub(crate) fn fed_one(&self) -> Option<Incarnation> {
+        match self.state {
+            State::Primary(Phase::Join(join)) => Some(join.incarnation),
+            _ => self.other_member(),
+        }
+    }
+
+    /// What a joiner has ACKed that is, or was, fed from here.
+    pub(crate) fn relayed_join(&self) -> Option<Seq> {
+        match self.state {
+            State::Primary(Phase::Join(join)) if join.relayed => Some(join.acked.unwrap_or(Seq::ZERO)),
+            _ => None,
+        }
+    }
+
+    /// The session's client says that it does not reach the other one; it says so with every heartbeat.
     pub(crate) fn want_relay(&mut self) {
         if self.relay.is_wanted() || self.attach.is_some() {
             return;
@@ -125,6 +142,7 @@ impl Replica {
         let (dual, acked) = match self.state {
             State::Primary(Phase::Dual { acked, .. }) => (true, acked),
             State::Primary(Phase::HandingOver { acked, .. }) => (false, acked),
+            State::Primary(Phase::Join(join)) => (false, join.acked.unwrap_or(Seq::ZERO)), // It has a timeout of its own.
             _ => return self.end_relay(),
         };
         let owed = acked < self.received();
@@ -148,14 +166,22 @@ impl Replica {
         }
     }
 
-    /// Once the other one has said that it is in this epoch: before, it would not believe us.
+    /// Once the other one has said that it is in this epoch, or that it joins: before, it would not believe us.
     fn connect_relay(&mut self, since: u64) {
-        let member = self.other_member().expect("dual");
-        let its_word = self.peer.role == Some(Role::Secondary) && self.peer.epoch == self.superblock.epoch;
-        if self.peer.link.is_some() && its_word && self.peer.incarnation == Some(member) {
+        let role = if let State::Primary(Phase::Join(_)) = self.state { Role::Joining } else { Role::Secondary };
+        let its_word = self.peer.role == Some(role) && self.peer.epoch == self.superblock.epoch;
+        let Some(to) = self.fed_one().filter(|&to| self.peer.incarnation == Some(to)) else { return };
+        if self.peer.link.is_some() && its_word {
             self.relay.dialling = true;
             self.relay.feed = Feed::Connecting { since };
-            self.out(Action::RelayConnect { to: member });
+            self.out(Action::RelayConnect { to });
+        }
+    }
+
+    /// The one that is fed is a member from now on; what it has said of itself, it says again in the new epoch.
+    pub(crate) fn relay_goes_on(&mut self) {
+        if self.relay.is_wanted() {
+            self.relay.epoch = self.superblock.epoch;
         }
     }
 
@@ -165,6 +191,9 @@ impl Replica {
             (Feed::Connecting { since }, Some(relay), Some(lane)) => {
                 let msg = ClientMsg::Resume { generation: lane.generation(), first: lane.released().next() };
                 self.relay.feed = Feed::Resuming { since, relay };
+                if let State::Primary(Phase::Join(join)) = &mut self.state {
+                    join.relayed = true;
+                }
                 self.out(Action::SendRelay { relay, msg });
             }
             (_, Some(relay), _) => self.out(Action::CloseRelay { relay }), // Overtaken by events.
@@ -192,7 +221,7 @@ impl Replica {
     fn may_feed(&self, generation: Generation, from: Incarnation, received: Seq) -> bool {
         let ours =
             self.lane.as_ref().is_some_and(|lane| lane.generation() == generation && received >= lane.released());
-        ours && self.other_member() == Some(from)
+        ours && self.fed_one() == Some(from)
     }
 
     fn feed(&mut self, relay: RelayId, mut sent: Seq) {
@@ -229,7 +258,7 @@ impl Replica {
         }
     }
 
-    /// The other member's released position, by its ACK, which fits.
+    /// The other one's released position, by its ACK, which fits.
     pub(crate) fn relay_released(&mut self, released: Seq) {
         let before = self.released_by_both();
         let epoch = self.superblock.epoch;
@@ -240,9 +269,12 @@ impl Replica {
         }
     }
 
-    /// While this node feeds the other one: what both have released, as far as that is known here.
+    /// While this node feeds the other one, or where that one's join has been by relay: what both have released, as far as
+    /// that is known here.
     pub(crate) fn released_by_both(&self) -> Option<Seq> {
-        let Feed::Feeding { .. } = self.relay.feed else { return None };
+        if !matches!(self.relay.feed, Feed::Feeding { .. }) && self.relayed_join().is_none() {
+            return None;
+        }
         let (epoch, theirs) = self.relay.released?;
         let ours = self.released();
         let guess = self.cfg.weak(Weakness::ReleasedByGuess);
@@ -259,12 +291,13 @@ impl Replica {
         self.clients.get(&conn).is_some_and(|client| client.relay.is_some())
     }
 
-    /// A mirror takes the session's blobs from its primary, as this epoch names it, and from no other node: what another
+    /// A mirror, or a joiner, takes the session's blobs from its primary, as this epoch names it, and from no other node: what another
     /// one holds may be of the past, and would take the place of the client.
     pub(crate) fn believes_relay(&self, conn: ConnId) -> bool {
         let Some(from) = self.clients.get(&conn).and_then(|client| client.relay) else { return true };
         let primary = self.superblock.primary_member() == Some(self.other(from));
-        (self.state == State::Secondary && primary) || self.cfg.weak(Weakness::BelieveAnyRelay)
+        let mirrors = matches!(self.state, State::Secondary | State::Joining);
+        (mirrors && primary) || self.cfg.weak(Weakness::BelieveAnyRelay)
     }
 
     /// In a new epoch another node may serve: what its predecessor sends counts no more.

@@ -95,7 +95,8 @@ impl Replica {
         if !self.is_serving() && !weak {
             return;
         }
-        self.release(self.flusher.flushed());
+        let flushed = self.flusher.flushed();
+        self.release(self.relayed_join().map_or(flushed, |acked| flushed.min(acked)));
     }
 
     /// Releases up to `upto`, short of what an open read still shows.

@@ -28,6 +28,9 @@ impl Replica {
         self.cancel_reads_of(conn);
         if self.session == Some(conn) {
             self.session = None;
+            if self.relay.is_wanted() {
+                self.throw_join_away(); // It lacks what comes next, which nobody would send; without a client it lacks nothing.
+            }
             self.end_relay(); // Nobody is left for whom; who comes back says so again.
         }
     }
@@ -57,7 +60,7 @@ impl Replica {
             return;
         }
         match msg {
-            ClientMsg::Attach => self.attach_requested(conn),
+            ClientMsg::Attach { over } => self.attach_requested(conn, over),
             ClientMsg::Resume { generation, first } => self.resume(conn, generation, first),
             ClientMsg::Read { id, epoch, after, lba, blocks, slot } => {
                 let bytes = u64::from(blocks) * u64::from(self.cfg.geometry.block_bytes());
@@ -111,12 +114,11 @@ impl Replica {
         }
         self.client_misses_other(epoch, generation);
         match self.state {
-            State::Primary(Phase::Join(_)) => self.throw_join_away(),
             // Who is to end goes, whomever the client reaches: the other one is then all that there is.
             State::Primary(Phase::HandingOver { .. }) if self.leaving_since.is_none() => {
                 self.call_off_hand_over(Obstacle::OtherNotReady);
             }
-            State::Primary(Phase::Dual { .. }) => self.want_relay(),
+            State::Primary(Phase::Dual { .. } | Phase::Join(_)) => self.want_relay(),
             _ => {}
         }
     }
@@ -207,7 +209,9 @@ impl Replica {
         heard.is_some_and(|at| self.now.saturating_sub(at) < self.cfg.timing.client_dead_ms)
     }
 
-    fn attach_requested(&mut self, conn: ConnId) {
+    /// `over`: the newest session that gives way although its client lives. A newer one has begun since whoever asks has
+    /// looked, maybe by the same order: two that take over from each other would go on for ever.
+    fn attach_requested(&mut self, conn: ConnId, over: Generation) {
         if self.told_refusing {
             self.refuse(conn, Refusal::NeedsRecovery);
             return;
@@ -221,7 +225,7 @@ impl Replica {
             self.refuse(conn, Refusal::NotReady);
             return;
         }
-        if self.session_is_live() {
+        if self.session_is_live() && self.superblock.generation > over {
             self.refuse(conn, Refusal::Busy);
             return;
         }
@@ -229,10 +233,19 @@ impl Replica {
             self.throw_join_away();
         }
         self.cancel_reads();
-        self.close_session();
+        self.close_old_session();
         self.end_relay(); // Before anybody writes into the lane anew.
         self.attach = Some(Attach { conn, step: AttachStep::Flushing });
         self.send_peer(PeerBody::CloseSession { generation: self.superblock.generation });
+    }
+
+    /// Rule 10: nothing lands from the session that ends any more.
+    pub(crate) fn close_old_session(&mut self) {
+        if self.cfg.weak(Weakness::KeepOldSession) {
+            self.session = None;
+        } else {
+            self.close_session();
+        }
     }
 
     /// What a broken link may have swallowed.
@@ -265,7 +278,7 @@ impl Replica {
         if self.state != State::Secondary || self.superblock.generation != generation {
             return;
         }
-        self.close_session();
+        self.close_old_session();
         self.lane = None;
         self.index.clear();
         self.flusher.forget(Seq::ZERO);

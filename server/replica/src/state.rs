@@ -139,6 +139,9 @@ pub(crate) struct Join {
     pub(crate) acked: Option<Seq>,
     /// When it last made progress.
     pub(crate) progress_at: u64,
+    /// It has been offered this node's own lane (rule 14), which may be where its lane begins. What it has not ACKed stays
+    /// here from then on, and the client hears of nothing as released that it has not released.
+    pub(crate) relayed: bool,
 }
 
 /// The last steps of an orderly end.

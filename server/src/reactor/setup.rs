@@ -176,7 +176,8 @@ impl<F: Fabric> Reactor<F> {
         let volume = &mut self.volumes[index];
         let dial = &mut volume.dials[errand as usize];
         assert!(dial.is_none(), "the machine dials once at a time for each");
-        *dial = Some(Dial::new(to, self.now + DIAL_TIMEOUT_MS));
+        let timeout_ms = if errand == Errand::Relay { volume.facts.relay_dial_ms } else { DIAL_TIMEOUT_MS };
+        *dial = Some(Dial::new(to, volume.answered, timeout_ms, self.now));
         volume.counters.probes += u64::from(errand == Errand::Probe);
         self.dial_next(index, errand);
     }
@@ -186,15 +187,14 @@ impl<F: Fabric> Reactor<F> {
         loop {
             let volume = &mut self.volumes[index];
             let Some(dial) = &mut volume.dials[errand as usize] else { return };
-            let Some(address) = volume.facts.other.get(dial.address) else {
+            let Some(address) = volume.facts.other.get(dial.address()) else {
                 let verdict = dial.verdict();
                 self.dial_ended(index, errand, verdict);
                 return;
             };
             match self.fabric.connect(&address.to_string()) {
                 Ok(id) => {
-                    dial.conn = Some(id);
-                    dial.deadline = self.now + DIAL_TIMEOUT_MS;
+                    dial.begun(Some(id), self.now);
                     let node = self.identity.node;
                     let incarnation = volume.incarnation;
                     let purpose = match (errand, node) {
@@ -209,7 +209,7 @@ impl<F: Fabric> Reactor<F> {
                     let why = error.to_string();
                     self.dial_trouble(index, errand, &why);
                     let Some(dial) = &mut self.volumes[index].dials[errand as usize] else { return };
-                    dial.failed(CloseReason::Unreachable(why), self.now + DIAL_TIMEOUT_MS);
+                    dial.failed(CloseReason::Unreachable(why), self.now);
                 }
             }
         }
@@ -240,6 +240,10 @@ impl<F: Fabric> Reactor<F> {
             );
             self.dial_refused(id, &message);
             return;
+        }
+        let volume = &mut self.volumes[index];
+        if let Some(dial) = volume.dials.iter().flatten().find(|dial| dial.conn == Some(id)) {
+            volume.answered = dial.address();
         }
         if let Purpose::Relay { .. } = purpose {
             self.relay_welcomed(index, id, welcome.incarnation);
@@ -272,11 +276,11 @@ impl<F: Fabric> Reactor<F> {
     /// A dial's connection has ended by itself.
     pub(super) fn dial_failed(&mut self, id: ConnId, gone: &Conn, why: &CloseReason) {
         let index = gone.volume.expect("a dial is a volume's");
-        let deadline = self.now + DIAL_TIMEOUT_MS;
+        let now = self.now;
         let errand = gone.errand();
         let dial = self.volumes[index].dials[errand as usize].as_mut();
         if let Some(dial) = dial.filter(|dial| dial.conn == Some(id)) {
-            dial.ended(why.clone(), deadline);
+            dial.ended(why.clone(), now);
             self.dial_next(index, errand);
         }
     }
@@ -284,9 +288,9 @@ impl<F: Fabric> Reactor<F> {
     pub(super) fn expire_dials(&mut self) {
         for (index, errand) in (0..self.volumes.len()).flat_map(|i| [(i, Errand::Probe), (i, Errand::Relay)]) {
             let late = self.volumes[index].dials[errand as usize].as_ref().filter(|dial| self.now >= dial.deadline);
-            if let Some(conn) = late.and_then(|dial| dial.conn) {
+            if let Some((conn, ms)) = late.and_then(|dial| Some((dial.conn?, dial.timeout_ms()))) {
                 self.destroy(conn);
-                let why = CloseReason::Unreachable(format!("no answer within {DIAL_TIMEOUT_MS} ms"));
+                let why = CloseReason::Unreachable(format!("no answer within {ms} ms"));
                 self.next_address(index, errand, why);
                 self.feed_inbox();
             }
@@ -296,7 +300,7 @@ impl<F: Fabric> Reactor<F> {
     /// The present address has answered nothing that helps.
     fn next_address(&mut self, index: usize, errand: Errand, why: CloseReason) {
         if let Some(dial) = &mut self.volumes[index].dials[errand as usize] {
-            dial.failed(why, self.now + DIAL_TIMEOUT_MS);
+            dial.failed(why, self.now);
             self.dial_next(index, errand);
         }
     }

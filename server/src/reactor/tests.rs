@@ -193,6 +193,20 @@ fn a_silent_address_is_left_in_time() {
     assert_eq!(calls, [Call::Disconnect(conn), Call::Connect("unix:///second.fabric".to_owned())]);
 }
 
+/// Two dead addresses before the right one would take longer than rule 7 waits.
+#[test]
+fn a_relay_dials_the_address_first_that_answered_last_and_waits_less() {
+    let mut rig = Rig::new(NodeId::A, None);
+    rig.take();
+    rig.reactor.volumes[0].answered = 1;
+    rig.reactor.act(0, Action::RelayConnect { to: Incarnation::from_random(7) });
+    assert_eq!(rig.take(), [Call::Connect("unix:///second.fabric".to_owned())]);
+    let conn = rig.reactor.volumes[0].dials[1].as_ref().unwrap().conn.unwrap();
+    rig.reactor.now += rig.reactor.volumes[0].facts.relay_dial_ms;
+    rig.reactor.expire();
+    assert_eq!(rig.take(), [Call::Disconnect(conn), Call::Connect("unix:///first.fabric".to_owned())]);
+}
+
 #[test]
 fn a_new_incarnation_voids_what_was_said_in_the_old_ones_name() {
     let mut rig = Rig::new(NodeId::B, None);

@@ -163,7 +163,7 @@ impl Client {
 
     /// Opens a session; the node must be the primary and have no live one.
     pub(crate) fn attach(&mut self) {
-        self.send(&ClientMsg::Attach);
+        self.send(&ClientMsg::Attach { over: Generation::ZERO });
         loop {
             match self.hear() {
                 Heard::Message(NodeMsg::Attached { generation }) => {

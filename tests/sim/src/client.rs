@@ -88,14 +88,24 @@ impl Client {
 }
 
 impl World {
-    /// Starts a new client, which attaches; returns its number.
+    /// Starts a new client, which attaches; returns its number. It waits where another one is attached.
     pub fn start_client(&mut self) -> usize {
+        self.start_client_as(false)
+    }
+
+    /// The same for one that takes the volume over from another client that lives (rule 10).
+    pub fn start_client_over(&mut self) -> usize {
+        self.start_client_as(true)
+    }
+
+    fn start_client_as(&mut self, take_over: bool) -> usize {
         let number = self.clients.len();
         let host = Host::Client(number);
-        trace!(self, host, "=== starts");
+        trace!(self, host, "=== starts{}", if take_over { ", to take over" } else { "" });
         let mut config = SessionConfig::new(self.config.geometry, self.config.volume_blocks);
         config.timing = self.config.client_timing;
         config.wait_if_busy = true;
+        config.take_over = take_over;
         let weakness = if let Some(Weakness::Session(w)) = self.config.weakness { Some(w) } else { None };
         let mut machine = Session::new(config.weakened(weakness));
         let mut out = Vec::new();

@@ -233,10 +233,12 @@ impl World {
         !std::mem::replace(&mut self.disk.false_conflict[node.index()], true)
     }
 
-    /// The old client falls silent, a new one attaches, and the old one comes back.
+    /// The old client falls silent, a new one attaches, and the old one comes back; or the new one takes the volume over,
+    /// whatever the old one does.
     fn usurp(&mut self) -> bool {
         let Some(old) = self.live_client() else { return false };
         let host = Host::Client(old);
+        let over = self.rng.coin();
         let silence = self.rng.between(100_000, 2_000_000);
         if self.rng.coin() {
             self.freeze(host);
@@ -248,7 +250,12 @@ impl World {
                 self.after(silence, Ev::Heal(Remedy::Mend(host, Host::Node(node))));
             }
         }
-        self.start_client();
+        if over {
+            self.counts.fault("a live client is taken over");
+            self.start_client_over();
+        } else {
+            self.start_client();
+        }
         true
     }
 

@@ -39,6 +39,12 @@ impl World {
         self.clients[client].resumes
     }
 
+    /// A client has been told that a newer session has replaced its own.
+    #[must_use]
+    pub fn is_superseded(&self, client: usize) -> bool {
+        self.clients[client].ended == Some(twinsan_session::Ended::Superseded)
+    }
+
     /// What a node has received of the session.
     #[must_use]
     pub fn received(&self, node: NodeId) -> Seq {
@@ -117,6 +123,11 @@ impl World {
     /// The second half: it is registered, unless the keys have changed since then.
     pub fn path_registers(&mut self, node: NodeId, seen: u64) {
         self.register_path(node, seen);
+    }
+
+    /// Both nodes' RAM is about to be lost: only what is on the disk is promised from here on (rule 12).
+    pub fn allow_loss(&mut self) {
+        self.check.loss_allowed = true;
     }
 
     /// Lets go of everything that is held.

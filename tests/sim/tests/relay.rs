@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use twinsan_replica::{RelayPhase, Weakness as Replica};
+use twinsan_sim::Pathless;
 use twinsan_wire::ClientMsg;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
@@ -156,6 +157,32 @@ fn a_relay_that_brings_nothing() {
             let last = write(w, client, 2)?;
             reach(w, "A serves alone", |w| settled_members(w) == 1)?;
             reach(w, "what was open completes", |w| w.completed(client) >= last)?;
+            Ok(())
+        });
+    }
+}
+
+/// The primary loses its paths while it relays: it goes on in RAM, as the other one is not within the client's reach; when it
+/// is again, the volume moves there.
+#[test]
+fn the_relaying_primary_loses_its_paths() {
+    for fence in BOTH {
+        passes(fence, |w| {
+            let client = relayed(w)?;
+            complete(w, client, 2)?;
+            w.run_for(100);
+            w.lose_paths(A, Pathless::Fails);
+            w.run_for(100);
+            for lba in 3..9 {
+                complete(w, client, lba)?;
+                w.run_for(100);
+            }
+            if w.counts().asked > 0 || !serves(w, A) || !w.is_dual() {
+                w.broken("nobody is asked who could not serve the client");
+            }
+            w.mend(Host::Client(client), NODE_B);
+            reach(w, "B serves", |w| serves(w, B))?;
+            complete(w, client, 9)?;
             Ok(())
         });
     }

@@ -83,7 +83,11 @@ pub enum PeerBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientMsg {
     /// Opens a new session (rule 10). Only the primary answers it.
-    Attach,
+    Attach {
+        /// The newest session that may be taken over though its client lives; zero: none, as no session has that number.
+        /// One that has begun since the sender looked is not meant.
+        over: Generation,
+    },
     /// Goes on with a session, at any node that holds or will hold its lane (rule 14).
     Resume {
         /// The session.

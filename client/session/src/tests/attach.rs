@@ -16,7 +16,7 @@ fn only_the_primary_is_asked_and_only_once_a_connection() {
     let (b, _) = rig.connect(B, B1);
     assert_eq!(sends(&rig.say(b, serving(5).hint(Role::Secondary, B1))), []);
     assert_eq!(sends(&rig.say(a, serving(5).hint(Role::TakingOver, A1))), []);
-    assert_eq!(sends(&rig.say(a, serving(5))), [(a, ClientMsg::Attach)]);
+    assert_eq!(sends(&rig.say(a, serving(5))), [(a, ClientMsg::Attach { over: Generation::ZERO })]);
     assert_eq!(sends(&rig.say(a, serving(5))), []);
     assert_eq!(sends(&rig.wait(500)), []);
 }
@@ -43,7 +43,7 @@ fn not_ready_is_asked_again_on_the_same_connection() {
     rig.say(a, serving(5));
     assert_eq!(rig.refused(a, Refusal::NotReady), []);
     assert_eq!(sends(&rig.wait(10)), []);
-    assert_eq!(sends(&rig.wait(10)), [(a, ClientMsg::Attach)]);
+    assert_eq!(sends(&rig.wait(10)), [(a, ClientMsg::Attach { over: Generation::ZERO })]);
 }
 
 #[test]
@@ -64,7 +64,22 @@ fn busy_is_final_unless_the_caller_waits() {
     let (a, _) = rig.connect(A, A1);
     rig.say(a, serving(5));
     assert_eq!(rig.refused(a, Refusal::Busy), []);
-    assert_eq!(sends(&rig.wait(20)), [(a, ClientMsg::Attach)]);
+    assert_eq!(sends(&rig.wait(20)), [(a, ClientMsg::Attach { over: Generation::ZERO })]);
+}
+
+/// The order is for the session that was there when the first primary was heard, however often it is asked.
+#[test]
+fn an_order_to_take_over_names_the_session_that_it_is_meant_for() {
+    let mut ordered = config();
+    ordered.take_over = true;
+    let mut rig = Rig::new(ordered);
+    let (a, _) = rig.connect(A, A1);
+    assert_eq!(sends(&rig.say(a, serving(5))), [(a, ClientMsg::Attach { over: OLD })]);
+    rig.refused(a, Refusal::NotReady);
+    rig.say(a, serving(6).generation(OURS));
+    assert_eq!(sends(&rig.wait(20)), [(a, ClientMsg::Attach { over: OLD })]);
+    let ended = Ended::Refused(Refusal::Busy);
+    assert_eq!(rig.refused(a, Refusal::Busy), [Action::Close { conn: a }, Action::Ended(ended)]);
 }
 
 #[test]
@@ -75,7 +90,11 @@ fn busy_with_our_own_lost_attach_is_waited_out() {
     rig.event(Event::Closed { conn: a });
     rig.wait(10);
     let (again, _) = rig.connect(A, A1);
-    assert_eq!(sends(&rig.say(again, serving(6).generation(OURS))), [(again, ClientMsg::Attach)], "attached anew");
+    assert_eq!(
+        sends(&rig.say(again, serving(6).generation(OURS))),
+        [(again, ClientMsg::Attach { over: Generation::ZERO })],
+        "attached anew"
+    );
     assert_eq!(rig.refused(again, Refusal::Busy), []);
     // The node goes on saying who serves, so the connection is not silent.
     for _ in 0..60 {
@@ -108,7 +127,7 @@ fn the_other_node_takes_over_before_the_answer() {
     rig.say(a, serving(5));
     let actions = rig.say(b, Say::primary_b(Epoch(6), [0, B1]).generation(OLD));
     assert_eq!(actions[0], Action::Close { conn: a });
-    assert_eq!(sends(&actions), [(b, ClientMsg::Attach)]);
+    assert_eq!(sends(&actions), [(b, ClientMsg::Attach { over: Generation::ZERO })]);
     assert_eq!(rig.message(a, NodeMsg::Attached { generation: OURS }), [], "it is gone");
     assert!(!rig.session.is_open());
 }
@@ -138,7 +157,7 @@ fn an_operator_is_told_once_that_a_node_waits_for_him() {
     let (a, _) = rig.connect(A, A1);
     rig.say(a, serving(5));
     assert_eq!(rig.refused(a, Refusal::NeedsRecovery), [Action::Notice(Notice::NeedsRecovery { node: A })]);
-    assert_eq!(sends(&rig.wait(20)), [(a, ClientMsg::Attach)], "it is asked on and on");
+    assert_eq!(sends(&rig.wait(20)), [(a, ClientMsg::Attach { over: Generation::ZERO })], "it is asked on and on");
 }
 
 #[test]

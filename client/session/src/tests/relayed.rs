@@ -99,3 +99,18 @@ fn an_answer_that_the_relay_has_overtaken_is_no_violation() {
     assert_eq!((closes(&after), posts(&after)), (vec![b], vec![]));
     assert!(!after.iter().any(|action| matches!(action, Action::Notice(Notice::NodeViolation(_)))), "{after:?}");
 }
+
+/// A refusal from before B was a member: B's lane counts whoever feeds it, and is waited for on and on.
+#[test]
+fn a_late_refusal_does_not_free_what_a_member_holds() {
+    let (mut rig, a) = Rig::open_solo(config());
+    rig.say(a, Say::primary_a(FIRST, [A1, 0]).joiner(B1));
+    let (b, _) = rig.connect(B, B1);
+    rig.say(a, Say::primary_a(DUAL, [A1, B1]));
+    rig.refused(b, Refusal::NotReady);
+    for lba in 0..5 {
+        rig.write(lba);
+    }
+    rig.mailbox(a, A1, DUAL, Some(5), 5);
+    assert_eq!(freed(&rig), 0);
+}

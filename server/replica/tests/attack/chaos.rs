@@ -344,7 +344,7 @@ impl Chaos {
                 let (seq, lba, generation) = (Seq(seq), Lba(lba), Generation(generation));
                 return self.blob(conn, Blob { generation, seq, kind, lba, blocks, data_pos, payload_len });
             }
-            Said::Attach => ClientMsg::Attach,
+            Said::Attach(over) => ClientMsg::Attach { over: if over { status.generation } else { Generation::ZERO } },
             Said::Resume(more) => {
                 ClientMsg::Resume { generation: status.generation, first: Seq(status.received.0 + 1 + more) }
             }
@@ -408,7 +408,7 @@ impl Chaos {
         self.clients.push(9);
         for _ in 0..300 {
             if !self.granted.contains(&9) {
-                self.event(Event::Client { conn: ConnId(9), msg: ClientMsg::Attach });
+                self.event(Event::Client { conn: ConnId(9), msg: ClientMsg::Attach { over: Generation::ZERO } });
             }
             self.answer_all();
             self.wait(10);

@@ -55,7 +55,8 @@ pub(crate) enum Step {
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     Down,
-    Attach,
+    /// Also over a live session, or not.
+    Attach(bool),
     /// In the session of the superblock, from so many after what this node has.
     Resume(u64),
     ResumeNoise(u64, u64),
@@ -115,7 +116,7 @@ fn blob_noise() -> impl Strategy<Value = Said> {
 pub(crate) fn said() -> impl Strategy<Value = Said> {
     prop_oneof![
         1 => Just(Said::Down),
-        3 => Just(Said::Attach),
+        3 => any::<bool>().prop_map(Said::Attach),
         4 => (0..2u64).prop_map(Said::Resume),
         1 => (0..4u64, number()).prop_map(|(generation, first)| Said::ResumeNoise(generation, first)),
         12 => (0..6u64).prop_map(Said::Write),

@@ -294,14 +294,14 @@ fn obstacles_are_named() {
     let mut rig = ready();
     rig.event(Event::ClientDown { conn: ConnId(1) });
     rig.event(Event::ClientUp { conn: ConnId(2) });
-    rig.client(2, ClientMsg::Attach);
+    rig.client(2, ClientMsg::Attach { over: Generation::ZERO });
     refused(&mut rig, Obstacle::Attaching);
     let mut rig = ready();
     rig.hold(names_b);
     rig.event(Event::Switchover);
     assert_eq!(rig.machine.obstacle(), Some(Obstacle::UnderWay));
     rig.event(Event::ClientUp { conn: ConnId(2) });
-    rig.client(2, ClientMsg::Attach);
+    rig.client(2, ClientMsg::Attach { over: Generation::ZERO });
     assert!(answers(&rig.said(), |m| matches!(m, NodeMsg::Refused { why: Refusal::NotReady })));
 }
 

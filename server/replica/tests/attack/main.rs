@@ -1,5 +1,6 @@
 //! Attempts to break the machine with event orders that are odd, and legal; and with clients that are hostile.
 
+mod attach;
 mod budget;
 mod chaos;
 mod chaos_steps;

@@ -188,7 +188,7 @@ fn who_may_relay_and_what_it_may_say() {
     accepted(&mut rig, 1, 2);
     rig.client(1, RESUME);
     assert!(rig.said().contains(&Action::CloseClient { conn: ConnId(1) }), "another incarnation");
-    for msg in [ClientMsg::Attach, ClientMsg::Detach, ClientMsg::Heartbeat] {
+    for msg in [ClientMsg::Attach { over: Generation::ZERO }, ClientMsg::Detach, ClientMsg::Heartbeat] {
         accepted(&mut rig, 2, 1);
         rig.client(2, msg);
         assert!(rig.said().contains(&Action::CloseClient { conn: ConnId(2) }), "{msg:?}");
@@ -198,4 +198,57 @@ fn who_may_relay_and_what_it_may_say() {
     primary.client(2, RESUME);
     assert!(primary.said().contains(&Action::CloseClient { conn: ConnId(2) }), "a primary is fed by its client");
     assert!(primary.status().session);
+}
+
+/// Rule 8: the client does not reach a joiner. What it has not ACKed stays here from the moment that its lane may begin
+/// where this one's does, and the client hears of nothing as released that the joiner has not released.
+#[test]
+fn a_joiner_is_fed_and_nothing_is_released_that_it_has_not_acked() {
+    let mut rig = Rig::attached();
+    rig.write(1, 1, 1);
+    rig.joining(1);
+    rig.peer_status(1, 1, Role::Joining);
+    rig.hold(|action| matches!(action, Action::RelayConnect { .. } | Action::WriteSuperblock(_)));
+    let msg = word(&rig);
+    rig.client(1, msg);
+    assert_eq!(rig.status().joiner, Some(other(1)), "it is not thrown away");
+    dialled(&mut rig, 7);
+    let msg = ClientMsg::Resume { generation: Generation(1), first: Seq(2) };
+    assert!(rig.said().contains(&Action::SendRelay { relay: RelayId(7), msg }));
+    for seq in 2..=4 {
+        rig.write(1, seq, seq);
+    }
+    assert_eq!(rig.status().released, Seq(1), "its answer is on the way");
+    resumed(&mut rig, 7, 1);
+    assert_eq!(posted(&mut rig), [2, 3, 4]);
+    rig.ack_and_release(1, Some(Seq(2)), Seq(3), Seq(1));
+    assert_eq!((rig.status().flushed, rig.status().released), (Seq(4), Seq(3)));
+    assert!(!rig.said().iter().any(|action| matches!(action, Action::WriteSuperblock(_))), "it lacks the last one");
+    rig.ack_and_release(1, Some(Seq(2)), Seq(4), Seq(2));
+    let told = rig.said().into_iter().rev().find_map(|action| match action {
+        Action::ClientMailbox { mailbox: Mailbox::Completion { released, relayed, .. }, .. } => {
+            Some((released, relayed))
+        }
+        _ => None,
+    });
+    assert_eq!(told, Some((Seq(2), true)));
+    // It becomes a member, and is fed on.
+    rig.let_go();
+    assert!(rig.status().dual && rig.status().relay == RelayPhase::Feeding, "{:?}", rig.status());
+}
+
+/// Whoever comes next says what the joiner lacks; until then it would lack what nobody sends.
+#[test]
+fn a_join_by_relay_ends_with_the_client() {
+    let mut rig = Rig::attached();
+    rig.joining(1);
+    rig.peer_status(1, 1, Role::Joining);
+    rig.hold(|action| matches!(action, Action::RelayConnect { .. }));
+    let msg = word(&rig);
+    rig.client(1, msg);
+    dialled(&mut rig, 7);
+    rig.said();
+    rig.event(Event::ClientDown { conn: ConnId(1) });
+    assert!(rig.said().contains(&Action::CloseRelay { relay: RelayId(7) }));
+    assert_eq!(rig.status().joiner, None);
 }

@@ -132,7 +132,7 @@ impl Rig {
 
     fn attach(&mut self) {
         self.event(Event::ClientUp { conn: ConnId(1) });
-        self.client(1, ClientMsg::Attach);
+        self.client(1, ClientMsg::Attach { over: Generation::ZERO });
         assert!(self.status().session);
     }
 

@@ -250,6 +250,7 @@ pub const SCENARIOS: &[Scenario] = &[
     clean(prompt("clean", ONE, Budget { crash: 2, hold: 1, ..NONE })),
     one_by_one(prompt("one-by-one", TWO, Budget { hasten: 1, crash: 1, ..NONE })),
     solo(prompt("join-crash", TWO, Budget { restart: 1, crash: 1, ..NONE })),
+    solo(prompt("join-cut", ONE, Budget { restart: 1, cut: 1, ..NONE })),
     prompt("cut-apart", &[], Budget { cut: 2, ..NONE }),
     // The large set.
     large(solo(prompt("join-crash-hold", TWO, Budget { restart: 1, crash: 1, hold: 1, ..NONE }))),
@@ -271,6 +272,6 @@ pub const SCENARIOS: &[Scenario] = &[
     large(prompt("hasten-crash-hold", TWO, Budget { hasten: 1, crash: 1, hold: 1, ..NONE })),
     large(solo(prompt("join-freeze-hold", TWO, Budget { restart: 1, freeze: 1, hold: 1, ..NONE }))),
     large(solo(full("join-crash-all", TWO, Budget { restart: 1, crash: 1, ..NONE }))),
-    large(solo(prompt("join-cut", ONE, Budget { restart: 1, cut: 1, ..NONE }))),
+    large(solo(prompt("join-cut-crash", ONE, Budget { restart: 1, cut: 1, crash: 1, ..NONE }))),
     large(prompt("cut-handover", TWO, Budget { cut: 1, handover: 1, ..NONE })),
 ];

@@ -21,6 +21,12 @@ const DETACH: u8 = 0x45;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
+struct Attach {
+    over: U64,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
 struct Resume {
     generation: U64,
     first: U64,
@@ -46,6 +52,7 @@ struct Unreachable {
     reserved: [u8; 7],
 }
 
+const _: () = assert!(size_of::<Attach>() == 8);
 const _: () = assert!(size_of::<Resume>() == 16);
 const _: () = assert!(size_of::<Read>() == 40);
 const _: () = assert!(size_of::<Unreachable>() == 24);
@@ -55,7 +62,7 @@ impl ClientMsg {
     #[must_use]
     pub fn encode(&self) -> Encoded {
         match *self {
-            Self::Attach => Encoded::new(ATTACH, &()),
+            Self::Attach { over } => Encoded::new(ATTACH, &Attach { over: over.0.into() }),
             Self::Resume { generation, first } => {
                 Encoded::new(RESUME, &Resume { generation: generation.0.into(), first: first.0.into() })
             }
@@ -92,7 +99,7 @@ impl ClientMsg {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = Message::parse(WHAT, bytes)?;
         match message.kind {
-            ATTACH => message.no_body().map(|()| Self::Attach),
+            ATTACH => message.body().map(|raw: Attach| Self::Attach { over: Generation(raw.over.get()) }),
             RESUME => {
                 let raw: Resume = message.body()?;
                 Ok(Self::Resume {

@@ -263,7 +263,7 @@ const PEER_MSGS: &[Pin<PeerMsg>] = &[
 ];
 
 const CLIENT_MSGS: &[Pin<ClientMsg>] = &[
-    ("client attach", ClientMsg::Attach, "54775367 01 40 1000 00000000 a246c90b"),
+    ("client attach", ClientMsg::Attach { over: GENERATION }, "54775367 01 40 1800 00000000 beab03d8 1817161514131211"),
     (
         "client resume",
         ClientMsg::Resume { generation: GENERATION, first: SEQ },

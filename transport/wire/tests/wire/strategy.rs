@@ -78,7 +78,7 @@ pub(crate) fn client_msg() -> impl Strategy<Value = ClientMsg> {
     let slot = 0..u32::try_from(MAX_OPEN_READS).unwrap();
     let span = 0..=u64::MAX - u64::from(MAX_READ_BYTES);
     prop_oneof![
-        Just(ClientMsg::Attach),
+        any_generation().prop_map(|over| ClientMsg::Attach { over }),
         (generation(), seq_from_one()).prop_map(|(generation, first)| ClientMsg::Resume { generation, first }),
         (any::<u64>(), epoch(), seq(), span, blocks, slot).prop_map(|(id, epoch, after, lba, blocks, slot)| {
             ClientMsg::Read { id, epoch, after, lba: Lba(lba), blocks, slot }

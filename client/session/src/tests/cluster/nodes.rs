@@ -84,7 +84,7 @@ impl Cluster {
         let Some(what) = self.wires.get_mut(&conn).expect("found").to_node.pop_front() else { return false };
         match what {
             Up::Blob(blob) => self.take(node, conn, blob),
-            Up::Message(ClientMsg::Attach) => self.attach(node, conn),
+            Up::Message(ClientMsg::Attach { .. }) => self.attach(node, conn),
             Up::Message(ClientMsg::Resume { generation, first }) => self.resume(node, conn, generation, first),
             Up::Message(msg @ ClientMsg::Read { epoch, after, .. }) => {
                 let own = &mut self.nodes[node.index()];
