@@ -26,7 +26,7 @@ pub struct Outcome {
     /// Of our own load.
     pub summary: Summary,
     /// What fio has written, read back and found well.
-    pub fio_mib: f64,
+    pub fio_bytes: u64,
 }
 
 /// What is sent to the device.
@@ -47,19 +47,25 @@ impl Kind {
         }
     }
 
-    /// For fio: bytes in a round, and writes a second. A round takes four seconds, and is then read back.
+    /// For fio: blocks in a round, and writes a second. A round takes four seconds, and is then read back.
     const fn fio(self) -> (u64, u64) {
         match self {
-            Self::Full => (1 << 20, 64),
-            Self::Paced => (256 << 10, 16),
+            Self::Full => (256, 64),
+            Self::Paced => (64, 16),
         }
     }
 }
 
 /// Where fio's part of the device begins, behind the load's.
 const FIO_OFFSET: &str = "96m";
+/// What fio writes at a time.
+const FIO_BLOCK: u64 = 4096;
 /// Ends fio's rounds.
 const ENOUGH: &str = "/tmp/fio-enough";
+/// Said before each of fio's rounds.
+const ROUND: &str = "== round";
+/// Said before what an interrupted round has written is read back.
+const REST: &str = "== rest";
 /// Reading everything back takes a while.
 const VERIFY: Duration = Duration::from_secs(180);
 
@@ -79,15 +85,7 @@ impl Load {
     pub fn start_kind(lab: &Lab, device: &str, kind: Kind) -> Result<Self> {
         let client = lab.node(Host::Client);
         let job = client.spawn("load", &format!("exec /lab/bin/lab-guest load {device}{}", kind.arguments()))?;
-        let (bytes, rate) = kind.fio();
-        let round = format!(
-            "fio --name=beside --filename={device} --offset={FIO_OFFSET} --size={bytes} --direct=1 --ioengine=psync \
-             --rw=randwrite --bs=4k --rate_iops=,{rate} --randseed=$((n + 1)) --verify=crc32c --verify_fatal=1 --do_verify=1"
-        );
-        let rounds = format!(
-            "rm -f {ENOUGH}; n=0; while {round}; do n=$((n + 1)); if [ -e {ENOUGH} ]; then echo $n rounds; exit 0; fi; \
-             done; exit 1"
-        );
+        let rounds = fio_rounds(device, kind);
         Ok(Self { job, fio: client.spawn("fio", &rounds)?, kind })
     }
 
@@ -124,12 +122,9 @@ impl Load {
         let reads = summary.reads > 0 || self.kind == Kind::Paced;
         ensure!(summary.writes > 0 && reads, "the load did nothing: {summary:?}");
         let fio = self.fio.wait(VERIFY)?;
-        let rounds = fio.text.lines().rev().find_map(|line| line.strip_suffix(" rounds")?.parse::<u32>().ok());
         ensure!(fio.code == 0, "fio's verification ended with {}: {}", fio.code, tail(&fio.text));
-        let rounds = rounds.with_context(|| tail(&fio.text).to_owned())?;
-        #[expect(clippy::cast_precision_loss, reason = "a few mebibytes")]
-        let fio_mib = f64::from(rounds) * self.kind.fio().0 as f64 / f64::from(1 << 20);
-        Ok(Outcome { summary, fio_mib })
+        let fio_bytes = verified_blocks(&fio.text).with_context(|| tail(&fio.text))? * FIO_BLOCK;
+        Ok(Outcome { summary, fio_bytes })
     }
 
     /// Ends it where completed writes may be lost. Gives how many of the load's blocks are; fio ends at the first that it
@@ -144,7 +139,8 @@ impl Load {
     }
 
     fn end(&self, lab: &Lab) -> Result<(Output, Summary)> {
-        lab.node(Host::Client).sh(&format!("touch {ENOUGH}"))?;
+        // Nobody waits for the end of a round. Between two rounds there is no fio to be told, and one more begins, or none.
+        lab.node(Host::Client).sh(&format!("touch {ENOUGH}; pkill -INT -x fio || true"))?;
         self.job.signal(libc::SIGTERM)?;
         let output = self.job.wait(VERIFY)?;
         let last = output.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
@@ -167,6 +163,62 @@ impl Load {
     }
 }
 
+/// A round after the other, until it is enough. One that is interrupted then leaves behind how far it has come
+/// (`verify_state_save`), and all of that is read back; where it had not come to anything, there is one whole round.
+fn fio_rounds(device: &str, kind: Kind) -> String {
+    let (blocks, rate) = kind.fio();
+    let size = blocks * FIO_BLOCK;
+    let round = format!(
+        "fio --name=beside --filename={device} --offset={FIO_OFFSET} --size={size} --direct=1 --ioengine=psync \
+         --rw=randwrite --bs={FIO_BLOCK} --rate_iops=,{rate} --randseed=$n --verify=crc32c --verify_fatal=1 --do_verify=1"
+    );
+    // 128: fio was interrupted, and has found nothing wrong before that. 130: so early that it did not know yet what to do then.
+    format!(
+        "cd /tmp; rm -f {ENOUGH}; state=local-beside-0-verify.state; n=0; any=; \
+         while [ -z \"$any\" ] || [ ! -e {ENOUGH} ]; do \
+         rm -f $state; n=$((n + 1)); echo '{ROUND}'; {round}; code=$?; \
+         if [ $code = 0 ]; then any=1; continue; fi; \
+         {{ [ $code = 128 ] || [ $code = 130 ]; }} && [ -e {ENOUGH} ] || exit 1; \
+         [ -e $state ] || continue; \
+         echo '{REST}'; rest=$({round} --verify_only=1 --verify_state_load=1); code=$?; echo \"$rest\"; \
+         [ $code = 0 ] || exit 1; \
+         case \"$rest\" in *'rwts: total='[1-9]*) any=1 ;; esac; \
+         done"
+    )
+}
+
+/// How many blocks fio has written and read back, by what its rounds said: all that it had written, none of them less.
+fn verified_blocks(said: &str) -> Result<u64> {
+    let (mut verified, mut open, mut resting) = (0, 0, false);
+    for line in said.lines() {
+        match line.trim() {
+            ROUND => {
+                ensure!(open == 0, "fio wrote {open} blocks that it did not read back");
+                resting = false;
+            }
+            REST => resting = true,
+            line => {
+                let Some((reads, writes)) = issued(line) else { continue };
+                // Of a pass that only reads, fio counts the writes before it.
+                open = if resting { open } else { writes };
+                if reads == open {
+                    verified += open;
+                    open = 0;
+                }
+            }
+        }
+    }
+    ensure!(open == 0, "fio wrote {open} blocks that it did not read back");
+    ensure!(verified > 0, "fio did nothing");
+    Ok(verified)
+}
+
+/// Reads and writes of one fio: "issued rwts: total=64,256,0,0 short=…".
+fn issued(line: &str) -> Option<(u64, u64)> {
+    let mut counts = line.strip_prefix("issued rwts: total=")?.split(',');
+    Some((counts.next()?.parse().ok()?, counts.next()?.parse().ok()?))
+}
+
 /// The counts that it told so far, ten a second.
 fn counts(said: &str) -> impl DoubleEndedIterator<Item = u64> {
     said.lines().filter_map(|line| match serde_json::from_str(line) {
@@ -185,6 +237,34 @@ impl Outcome {
             [] => format!("no pause (longest request {longest_ms} ms)"),
             pauses => format!("paused {} ms", pauses.join(" + ")),
         };
-        format!("{pauses}; {writes} writes, {reads} reads; fio verified {} MiB", self.fio_mib)
+        format!("{pauses}; {writes} writes, {reads} reads; fio verified {} KiB", self.fio_bytes >> 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(reads: u64, writes: u64) -> String {
+        format!("{ROUND}\nbeside: (g=0)\n     issued rwts: total={reads},{writes},0,0 short=0,0,0,0 dropped=0,0,0,0\n")
+    }
+
+    #[test]
+    fn all_that_fio_has_written_is_read_back() {
+        let rest = |reads| round(reads, 256).replace(ROUND, REST);
+        let nothing = format!("{ROUND}\nfio: terminating on signal 2\n");
+        for (said, expected) in [
+            (round(256, 256) + &round(256, 256), Some(512)),
+            // Interrupted while it writes, while it reads, and before it did anything.
+            (round(256, 256) + &round(0, 80) + &rest(80), Some(336)),
+            (round(40, 256) + &rest(256), Some(256)),
+            (nothing.clone() + &round(256, 256), Some(256)),
+            (nothing, None),
+            (round(256, 256) + &round(0, 80), None),
+            (round(0, 80) + &rest(79), None),
+            (round(0, 80) + &round(256, 256), None),
+        ] {
+            assert_eq!(verified_blocks(&said).ok(), expected, "{said}");
+        }
     }
 }

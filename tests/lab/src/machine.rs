@@ -14,7 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process_group, setpriority_pgrp};
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// What the lab's machines are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub struct Spec {
 }
 
 /// A host of the lab.
-pub trait Machine: Debug {
+pub trait Machine: Debug + Send {
     /// Switches it on.
     ///
     /// # Errors
@@ -103,6 +104,9 @@ pub trait Machine: Debug {
 
     /// Whether it is on. One that switched itself off is not.
     fn is_on(&mut self) -> bool;
+
+    /// All of its processes, if it is on.
+    fn group(&self) -> Option<Pid>;
 }
 
 /// What is plugged into a machine.
@@ -151,6 +155,55 @@ pub fn kill_all() {
         // It may have ended by itself.
         let _ = kill_process_group(group, Signal::KILL);
     }
+}
+
+/// How many steps behind: all that the kernel's scheduler knows, which takes less where there are not so many (nice(2)).
+const STEPS: i32 = 19;
+
+/// How machines that boot share the processors with those that are in use: a step behind, or as everybody.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// The groups of those that are a step behind; `None`: nobody is.
+    behind: Mutex<Option<Vec<Pid>>>,
+}
+
+impl Pace {
+    /// What starts at this pace gets what processors the others leave.
+    #[must_use]
+    pub fn behind() -> Self {
+        Self { behind: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// For a machine that has just been started.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn apply(&self, group: Pid) -> Result<()> {
+        if let Some(groups) = &mut *self.lock() {
+            setpriority_pgrp(Some(group), getpriority_process(None)? + STEPS)?;
+            groups.push(group);
+        }
+        Ok(())
+    }
+
+    /// From now on as everybody.
+    pub fn hurry(&self) {
+        let own = getpriority_process(None).unwrap_or(0);
+        for group in self.lock().take().into_iter().flatten() {
+            // It may have ended by itself. Who is not allowed to do this never is behind (`may_hurry`).
+            let _ = setpriority_pgrp(Some(group), own);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Pid>>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this process may give others their priority back.
+#[must_use]
+pub fn may_hurry() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_NICE))
 }
 
 /// A line for the agent: our end, and the machine's.

@@ -10,13 +10,15 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use twinsan_lab::ahead::Ahead;
 use twinsan_lab::cache::{self, Parts};
-use twinsan_lab::machine::Kind;
+use twinsan_lab::machine::{Kind, Pace};
 use twinsan_lab::report::{self, Row};
-use twinsan_lab::scenario::{Need, Scenario, matches};
+use twinsan_lab::scenario::{Need, Scenario, matches, switch_on};
 use twinsan_lab::scenarios;
 use twinsan_lab::topology::{Host, Lab};
 use twinsan_lab::{machine, programs, shell, topology};
+use twinsan_witness::pattern::Random;
 
 /// Scenarios with the kernel's own RDMA, iSCSI, dm-multipath, nbd and ublk, on four guests
 ///
@@ -32,6 +34,9 @@ struct Cli {
     /// Run everything so many times
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: u32,
+    /// In another order, which this number decides
+    #[arg(long, value_name = "SEED")]
+    shuffle: Option<u64>,
     /// Hosts by QEMU without KVM, with Debian's stock kernel, instead of User-Mode Linux: huge pages, a clock that stops; slow
     #[arg(long, global = true)]
     qemu: bool,
@@ -58,7 +63,11 @@ enum Command {
 fn main() -> ExitCode {
     // The alias ends with dashes of its own, so that `cargo lab -- --list` says them twice.
     let arguments = std::env::args_os().enumerate().filter(|(i, argument)| *i != 1 || argument != "--");
-    match run(&Cli::parse_from(arguments.map(|(_, argument)| argument))) {
+    let end = run(&Cli::parse_from(arguments.map(|(_, argument)| argument)));
+    // Of what was booted ahead and never used.
+    machine::kill_all();
+    topology::remove_folders();
+    match end {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -101,7 +110,7 @@ fn end_in_order() -> Result<()> {
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             machine::kill_all();
-            topology::remove_folder();
+            topology::remove_folders();
             if let Some(logs) = LOGS.get().filter(|logs| logs.exists()) {
                 eprintln!("lab: interrupted; logs: {}", logs.display());
             }
@@ -121,17 +130,18 @@ fn run_scenarios(cli: &Cli) -> Result<bool> {
     if !cli.json {
         println!("{}", report::head());
     }
-    let lacking = |need: Option<Need>| need.and_then(|need| need.lacking(parts.kind()));
-    let last_name = wanted.iter().rfind(|(need, _)| lacking(*need).is_none()).map(|(_, scenario)| scenario.name);
-    for round in 1..=cli.repeat {
-        for &(need, scenario) in &wanted {
-            let last = round == cli.repeat && last_name == Some(scenario.name);
-            let row = match lacking(need) {
-                Some(lacking) => not_here(cli, scenario.name, round, lacking),
-                None => one(cli, &scenario, &parts, &logs, round, last)?,
-            };
-            rows.push(row);
-        }
+    let turns = turns(cli, &wanted, parts.kind());
+    let last = turns.iter().rposition(|turn| turn.lacking.is_none());
+    let mut ahead = ahead(cli, &parts, &turns)?;
+    for (i, turn) in turns.iter().enumerate() {
+        let row = match turn.lacking {
+            Some(lacking) => not_here(cli, turn.scenario.name, turn.round, lacking),
+            None => {
+                let next = turns[i + 1..].iter().find(|turn| turn.lacking.is_none());
+                one(cli, turn, next, ahead.as_mut(), &parts, &logs, last == Some(i))?
+            }
+        };
+        rows.push(row);
     }
     let passed = rows.iter().filter(|row| row.passed()).count();
     let failed = rows.iter().filter(|row| row.failed()).count();
@@ -162,9 +172,69 @@ fn not_here(cli: &Cli, name: &'static str, round: u32, lacking: &'static str) ->
     row
 }
 
-fn one(cli: &Cli, scenario: &Scenario, parts: &Parts, logs: &Path, round: u32, last: bool) -> Result<Row> {
-    let logs = logs.join(format!("{}-{round}", scenario.name));
-    let (row, lab) = scenario.perform(parts, &logs, round);
+/// A scenario, and which of the repetitions it is.
+struct Turn {
+    scenario: Scenario,
+    round: u32,
+    /// What these machines lack for it.
+    lacking: Option<&'static str>,
+}
+
+impl Turn {
+    fn logs(&self, logs: &Path) -> PathBuf {
+        logs.join(format!("{}-{}", self.scenario.name, self.round))
+    }
+}
+
+/// All that is to be run, in order.
+fn turns(cli: &Cli, wanted: &[(Option<Need>, Scenario)], kind: Kind) -> Vec<Turn> {
+    let mut random = cli.shuffle.map(Random::new);
+    let mut turns = Vec::new();
+    for round in 1..=cli.repeat {
+        let mut left: Vec<_> = wanted.iter().rev().collect();
+        while let Some(most) = left.len().checked_sub(1) {
+            let next = random.as_mut().map_or(most, |random| index(random, left.len()));
+            let &(need, scenario) = left.swap_remove(next);
+            turns.push(Turn { scenario, round, lacking: need.and_then(|need| need.lacking(kind)) });
+        }
+    }
+    turns
+}
+
+fn index(random: &mut Random, len: usize) -> usize {
+    usize::try_from(random.below(len as u64)).expect("less than a usize")
+}
+
+/// Whoever keeps hosts wants the machine for these alone.
+fn ahead(cli: &Cli, parts: &Parts, turns: &[Turn]) -> Result<Option<Ahead>> {
+    if cli.keep || turns.iter().filter(|turn| turn.lacking.is_none()).count() < 2 {
+        return Ok(None);
+    }
+    if let Some(lacking) = Ahead::lacking(parts.kind()) {
+        eprintln!("lab: no hosts are booted ahead, and it takes longer: {lacking}");
+        return Ok(None);
+    }
+    Ahead::new().map(Some)
+}
+
+fn one(
+    cli: &Cli,
+    turn: &Turn,
+    next: Option<&Turn>,
+    mut ahead: Option<&mut Ahead>,
+    parts: &Parts,
+    logs: &Path,
+    last: bool,
+) -> Result<Row> {
+    let begin = Instant::now();
+    let own = turn.logs(logs);
+    let ready = ahead.as_mut().and_then(|ahead| ahead.take());
+    let lab = ready.unwrap_or_else(|| switch_on(parts, &own, &Pace::default()));
+    if let (Some(ahead), Some(next)) = (ahead, next) {
+        ahead.order(parts, &next.logs(logs))?;
+    }
+    let logs = own;
+    let (row, lab) = turn.scenario.perform(lab, begin, &logs, turn.round);
     if !cli.json {
         println!("{}", row.line());
     }
@@ -226,7 +296,7 @@ fn open_shell(host: &str, kind: Kind) -> Result<()> {
     let logs = logs_folder()?;
     let mut lab = Lab::create(&parts, &logs)?;
     eprintln!("lab: booting a new one; `exit` ends it");
-    lab.boot()?;
+    lab.boot(&Pace::default())?;
     shell::listen(&lab)?;
     let end = shell::enter(&shell::socket(&lab), host);
     drop(lab);

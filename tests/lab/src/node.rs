@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::agent::{Agent, Job, Output, tail};
-use crate::machine::{Devices, Machine, Spec};
+use crate::machine::{Devices, Machine, Pace, Spec};
 
 /// For what a guest does in a moment.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -43,9 +43,12 @@ impl Node {
     ///
     /// # Errors
     /// If it is on, or can't be started.
-    pub fn start(&mut self, devices: &Devices<'_>) -> Result<()> {
+    pub fn start(&mut self, devices: &Devices<'_>, pace: &Pace) -> Result<()> {
         ensure!(!self.machine.is_on(), "{} is on already", self.spec.name);
         let line = self.machine.start(&self.spec, devices)?;
+        if let Some(group) = self.machine.group() {
+            pace.apply(group).with_context(|| format!("the priority of {}", self.spec.name))?;
+        }
         self.agent = Some(Agent::new(self.spec.name, line, self.spec.kind.slowness())?);
         self.frozen = false;
         Ok(())

@@ -23,8 +23,9 @@ pub const VOLUME_MIB: u64 = 128;
 pub const CONFIG: &str = "/etc/twinsan/twinsan.toml";
 /// For whatever ends by itself in a moment. One CPU a guest, and few on the host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at something that is awaited.
-const LOOK: Duration = Duration::from_millis(50);
+/// Between two looks at something that is awaited. Each is a program that is started on the host that it asks about, and half
+/// of what that host can do with it.
+const LOOK: Duration = Duration::from_millis(150);
 
 /// How a pair is set up.
 #[derive(Clone, Debug)]

@@ -11,11 +11,13 @@ const PROGRAMS: [&str; 4] = ["twinsand", "twinsan", "twinsan-perf", "lab-guest"]
 /// Examples: tools for what only real parts can show.
 const EXAMPLES: [&str; 2] = ["pr-lab", "rdma-conformance"];
 /// The guests' scripts.
-const SCRIPTS: [(&str, &str); 5] = [
+const SCRIPTS: [(&str, &str); 7] = [
     ("init", include_str!("../guest/init")),
     ("links", include_str!("../guest/links")),
     ("shelf", include_str!("../guest/shelf")),
     ("san", include_str!("../guest/san")),
+    ("login", include_str!("../guest/login")),
+    ("paths", include_str!("../guest/paths")),
     ("state", include_str!("../guest/state")),
 ];
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::cache::Parts;
-use crate::machine::Kind;
+use crate::machine::{Kind, Pace};
 use crate::report::Row;
 use crate::topology::Lab;
 
@@ -59,11 +59,9 @@ impl Stage {
 }
 
 impl Scenario {
-    /// Runs it. The lab is given back switched on, if it ever was.
-    pub fn perform(&self, parts: &Parts, logs: &Path, round: u32) -> (Row, Option<Lab>) {
-        let begin = Instant::now();
+    /// Runs it, on a lab that has been waited for since `begin`. The lab is given back, if it came up.
+    pub fn perform(&self, lab: Result<Lab>, begin: Instant, logs: &Path, round: u32) -> (Row, Option<Lab>) {
         let mut row = Row { name: self.name, round, logs: logs.to_path_buf(), ..Row::default() };
-        let lab = switch_on(parts, logs);
         row.boot = begin.elapsed();
         row.time = row.boot;
         let lab = match lab {
@@ -84,10 +82,14 @@ impl Scenario {
     }
 }
 
-fn switch_on(parts: &Parts, logs: &Path) -> Result<Lab> {
+/// A lab that is switched on, for one scenario.
+///
+/// # Errors
+/// If it does not come up.
+pub fn switch_on(parts: &Parts, logs: &Path, pace: &Pace) -> Result<Lab> {
     fs::create_dir_all(logs).with_context(|| logs.display().to_string())?;
     let mut lab = Lab::create(parts, logs)?;
-    lab.boot()?;
+    lab.boot(pace)?;
     Ok(lab)
 }
 

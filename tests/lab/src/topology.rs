@@ -22,7 +22,7 @@ use crate::cable::{Cable, Side};
 use crate::cache::Parts;
 use crate::machine::qemu::Qemu;
 use crate::machine::uml::Uml;
-use crate::machine::{Devices, Kind, Machine, Spec};
+use crate::machine::{Devices, Kind, Machine, Pace, Spec};
 use crate::node::{BOOT, Node};
 use crate::programs;
 
@@ -112,6 +112,12 @@ impl Host {
         };
         setup.to_owned()
     }
+
+    /// The command that connects a SAN host to the shelf, which has to be there.
+    fn connect(self) -> String {
+        let shelf = if self == Self::San1 { "10.2.11.1 10.2.12.1" } else { "10.2.21.1 10.2.22.1" };
+        format!("sh /lab/guest/login {shelf} && sh /lab/guest/paths")
+    }
 }
 
 /// A cable.
@@ -157,12 +163,15 @@ impl Lab {
     /// If memory, sockets or the programs are not to be had.
     pub fn create(parts: &Parts, logs: &Path) -> Result<Self> {
         let kind = parts.kind();
-        ensure_memory(kind)?;
+        ensure_memory(kind, 1)?;
+        // Until the folder is whole: who removes the folders in a hurry finds all of it, or nothing.
+        let mut folders = folders();
         sweep();
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir().context("a folder for the run")?;
         let alive = File::create(folder.path().join(ALIVE))?;
         alive.lock()?;
-        *current() = Some(folder.path().to_path_buf());
+        folders.retain(|earlier| earlier.exists());
+        folders.push(folder.path().to_path_buf());
         let share = folder.path().join("share");
         fs::create_dir_all(share.join("shelf"))?;
         programs::share(&share)?;
@@ -191,15 +200,34 @@ impl Lab {
     ///
     /// # Errors
     /// With what the host in question said.
-    pub fn boot(&mut self) -> Result<()> {
-        for host in HOSTS {
-            self.switch_on(host)?;
+    pub fn boot(&mut self, pace: &Pace) -> Result<()> {
+        self.switch_all_on(&HOSTS, pace)
+    }
+
+    /// Waits until a lab that has stood ready for a while is as one that has just been switched on: every host answers, every
+    /// path to the disk is there.
+    ///
+    /// # Errors
+    /// If it does not come to that.
+    pub fn until_ready(&self) -> Result<()> {
+        self.tell(&HOSTS, "ready", |host| match host {
+            Host::Shelf | Host::Client => "true".to_owned(),
+            Host::San1 | Host::San2 => "sh /lab/guest/paths".to_owned(),
+        })
+    }
+
+    fn switch_all_on(&mut self, hosts: &[Host], pace: &Pace) -> Result<()> {
+        for &host in hosts {
+            self.switch_on(host, pace)?;
         }
-        for host in HOSTS {
+        for &host in hosts {
             self.node(host).wait_up()?;
         }
-        self.set_up(&[Host::Shelf])?;
-        self.set_up(&[Host::San1, Host::San2, Host::Client])
+        // The SAN hosts need the shelf only for the second half.
+        let disk = self.kind.disk();
+        self.tell(hosts, "setup", |host| host.setup(disk))?;
+        let sans: Vec<Host> = hosts.iter().copied().filter(|host| SANS.contains(host)).collect();
+        self.tell(&sans, "setup", Host::connect)
     }
 
     /// What its hosts are.
@@ -248,7 +276,7 @@ impl Lab {
         self.folder.path()
     }
 
-    fn switch_on(&mut self, host: Host) -> Result<()> {
+    fn switch_on(&mut self, host: Host, pace: &Pace) -> Result<()> {
         let cables = host.cables();
         for &(link, side) in cables {
             self.cables[link as usize].drain(side);
@@ -257,11 +285,12 @@ impl Lab {
         // A name for what has none: the launcher's own descriptor.
         let disk = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.disk.as_raw_fd()));
         let disk = (host == Host::Shelf).then_some(disk.as_path());
-        self.nodes[host as usize].start(&Devices { network, disk })
+        self.nodes[host as usize].start(&Devices { network, disk }, pace)
     }
 
-    fn set_up(&self, hosts: &[Host]) -> Result<()> {
-        let started = |&host: &Host| Ok((host, self.node(host).spawn("setup", &host.setup(self.kind.disk()))?));
+    /// Runs a command on each of some hosts at the same time.
+    fn tell(&self, hosts: &[Host], log: &str, command: impl Fn(Host) -> String) -> Result<()> {
+        let started = |&host: &Host| Ok((host, self.node(host).spawn(log, &command(host))?));
         let jobs: Vec<(Host, Job)> = hosts.iter().map(started).collect::<Result<_>>()?;
         for (host, job) in jobs {
             let output = job.wait(BOOT)?;
@@ -288,29 +317,25 @@ impl Lab {
         for &host in hosts {
             self.node_mut(host).kill();
         }
-        for &host in hosts {
-            self.switch_on(host)?;
-        }
-        for &host in hosts {
-            self.node(host).wait_up()?;
-        }
-        self.set_up(hosts)
+        self.switch_all_on(hosts, &Pace::default())
     }
 }
 
-/// The folder of the lab that was made last, for [`remove_folder`].
-static CURRENT: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The folders of this process's labs, for [`remove_folders`].
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-fn current() -> MutexGuard<'static, Option<PathBuf>> {
-    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+fn folders() -> MutexGuard<'static, Vec<PathBuf>> {
+    FOLDERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the run's folder, from any thread: for an end in a hurry.
-pub fn remove_folder() {
-    if let Some(folder) = current().take() {
+/// Removes the labs' folders, from any thread: for an end in a hurry. No lab can be made any more.
+pub fn remove_folders() {
+    let mut folders = folders();
+    for folder in folders.drain(..) {
         // The lab may have ended by itself.
         let _ = fs::remove_dir_all(folder);
     }
+    std::mem::forget(folders);
 }
 
 /// Removes the folders of runs that were killed: those whose lock nobody holds.
@@ -334,9 +359,12 @@ pub fn runs() -> Vec<PathBuf> {
 
 /// User-Mode Linux lives in /dev/shm, and one that finds it full dies of SIGBUS somewhere in its kernel; QEMU takes memory as
 /// everybody does, and is killed where there is not enough.
-fn ensure_memory(kind: Kind) -> Result<()> {
+///
+/// # Errors
+/// If there is not enough for so many labs.
+pub fn ensure_memory(kind: Kind, labs: u64) -> Result<()> {
     let mib = |host: Host| u64::from(host.memory_mib() + kind.kernel_mib());
-    let needed = HOSTS.into_iter().map(|host| mib(host) << 20).sum::<u64>() + LUN_BYTES;
+    let needed = labs * (HOSTS.into_iter().map(|host| mib(host) << 20).sum::<u64>() + LUN_BYTES);
     if kind == Kind::Qemu {
         let free = available_bytes()?;
         ensure!(free >= needed, "{} MiB of memory are free, and the guests need {} MiB", free >> 20, needed >> 20);

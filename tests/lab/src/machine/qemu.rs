@@ -140,6 +140,10 @@ impl Machine for Qemu {
     fn is_on(&mut self) -> bool {
         self.on.as_mut().is_some_and(|on| matches!(on.process.try_wait(), Ok(None)))
     }
+
+    fn group(&self) -> Option<Pid> {
+        self.on.as_ref().map(|on| Pid::from_child(&on.process))
+    }
 }
 
 impl Drop for Qemu {

@@ -93,6 +93,10 @@ impl Machine for Uml {
     fn is_on(&mut self) -> bool {
         self.process.as_mut().is_some_and(|p| matches!(p.try_wait(), Ok(None)))
     }
+
+    fn group(&self) -> Option<Pid> {
+        self.process.as_ref().map(Pid::from_child)
+    }
 }
 
 impl Drop for Uml {
