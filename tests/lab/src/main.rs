@@ -230,7 +230,9 @@ fn one(
     let own = turn.logs(logs);
     let ready = ahead.as_mut().and_then(|ahead| ahead.take());
     let lab = ready.unwrap_or_else(|| switch_on(parts, &own, &Pace::default()));
-    if let (Some(ahead), Some(next)) = (ahead, next) {
+    if let (Some(ahead), Some(next)) = (ahead, next)
+        && !scenarios::ALONE.contains(&turn.scenario.name)
+    {
         ahead.order(parts, &next.logs(logs))?;
     }
     let logs = own;
