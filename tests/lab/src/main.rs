@@ -18,7 +18,7 @@ use twinsan_lab::scenario::{Need, Scenario, matches, switch_on};
 use twinsan_lab::scenarios;
 use twinsan_lab::topology::{Host, Lab};
 use twinsan_lab::{machine, programs, shell, topology};
-use twinsan_perf::pattern::Random;
+use twinsan_witness::pattern::Random;
 
 /// Scenarios with the kernel's own RDMA, iSCSI, dm-multipath, nbd and ublk, on four guests
 ///
@@ -230,7 +230,9 @@ fn one(
     let own = turn.logs(logs);
     let ready = ahead.as_mut().and_then(|ahead| ahead.take());
     let lab = ready.unwrap_or_else(|| switch_on(parts, &own, &Pace::default()));
-    if let (Some(ahead), Some(next)) = (ahead, next) {
+    if let (Some(ahead), Some(next)) = (ahead, next)
+        && !scenarios::ALONE.contains(&turn.scenario.name)
+    {
         ahead.order(parts, &next.logs(logs))?;
     }
     let logs = own;

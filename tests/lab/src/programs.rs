@@ -7,9 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 /// Binaries of the workspace.
-const PROGRAMS: [&str; 4] = ["twinsand", "twinsan", "twinsan-perf", "lab-guest"];
-/// Examples: tools for what only real parts can show.
-const EXAMPLES: [&str; 2] = ["pr-lab", "rdma-conformance"];
+const PROGRAMS: [&str; 6] = ["twinsand", "twinsan", "twinsan-perf", "lab-guest", "pr-lab", "rdma-conformance"];
 /// The guests' scripts.
 const SCRIPTS: [(&str, &str); 7] = [
     ("init", include_str!("../guest/init")),
@@ -30,12 +28,11 @@ pub fn build() -> Result<()> {
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml")]);
     build.args(PROGRAMS.iter().flat_map(|name| ["--bin", name]));
-    build.args(EXAMPLES.iter().flat_map(|name| ["--example", name]));
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
     let status = build.status().context("cargo build")?;
-    ensure!(status.success(), "cargo could not build {}", [&PROGRAMS[..], &EXAMPLES].concat().join(", "));
+    ensure!(status.success(), "cargo could not build {}", PROGRAMS.join(", "));
     Ok(())
 }
 
@@ -47,9 +44,8 @@ pub fn share(folder: &Path) -> Result<()> {
     let own = std::env::current_exe()?;
     let built = own.parent().context("a program has a folder")?;
     fs::create_dir_all(folder.join("bin"))?;
-    let programs = PROGRAMS.iter().map(|name| built.join(name));
-    for program in programs.chain(EXAMPLES.iter().map(|name| built.join("examples").join(name))) {
-        let name = program.file_name().context("a program has a name")?;
+    for name in PROGRAMS {
+        let program = built.join(name);
         fs::copy(&program, folder.join("bin").join(name))
             .with_context(|| format!("{} (build it, or run the lab by `cargo lab`, which does)", program.display()))?;
     }

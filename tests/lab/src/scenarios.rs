@@ -238,8 +238,25 @@ pub const PARTICULAR: &[(Need, Scenario)] = &[(
     },
 )];
 
+/// Those that measure: no hosts boot while one of these runs.
+pub const ALONE: [&str; 3] = ["wire", "hops", "instructions"];
+
 /// All of both tables.
 pub fn all() -> impl Iterator<Item = (Option<Need>, Scenario)> {
     let common = SCENARIOS.iter().map(|&scenario| (None, scenario));
     common.chain(PARTICULAR.iter().map(|&(need, scenario)| (Some(need), scenario)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_those_that_run_alone_are_among_them() {
+        let names: Vec<&str> = all().map(|(_, scenario)| scenario.name).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert!(!names[..i].contains(name), "{name} twice");
+        }
+        assert!(ALONE.iter().all(|name| names.contains(name)), "{ALONE:?}");
+    }
 }

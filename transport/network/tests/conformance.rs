@@ -1,4 +1,4 @@
-//! The suite over sockets, through the composite. Over RDMA it is the example `rdma-conformance`, in the lab.
+//! The suite over sockets, through the composite. Over RDMA it is `rdma-conformance`, in the lab.
 
 use std::os::fd::OwnedFd;
 

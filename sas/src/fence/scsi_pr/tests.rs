@@ -1,4 +1,4 @@
-//! Every PR line of the protocol's section 8, on the model; `examples/pr-lab` runs the same on a real LUN.
+//! Every PR line of the protocol's section 8, on the model; `pr-lab` of `tests/lab` runs the same on a real LUN.
 
 use super::fake::{FakeHost, FakeLun, key};
 use super::registrar::{Fenced, Registrar, ReservationError};

@@ -1,4 +1,4 @@
-//! The fence by itself, by `pr-lab` (`sas/examples`): what SCSI-3 reservations and dm-multipath do to a node, on a real LUN.
+//! The fence by itself, by `pr-lab`: what SCSI-3 reservations and dm-multipath do to a node, on a real LUN.
 
 use std::time::Duration;
 

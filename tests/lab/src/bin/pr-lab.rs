@@ -16,6 +16,7 @@
 //! `race` registers all paths, takes the registration off the last one, and lets it return: between READ KEYS and
 //! REGISTER it says "paused" and waits for the file FLAG, and meanwhile another node fences. It ends with 0 if it
 //! noticed, and left no key of its own on the LUN.
+#![forbid(unsafe_code)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;

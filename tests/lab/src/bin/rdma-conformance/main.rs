@@ -7,6 +7,7 @@
 //! The address is one of this machine's own RDMA devices. Each test runs in a process of its own, so that one which hangs
 //! or panics is one failure, once with the verbs fabric itself (`verbs/…`) and once through the composite that programs use
 //! (`network/…`); names choose those that contain them. Ends non-zero unless all have passed, and there was one.
+#![forbid(unsafe_code)]
 
 mod flood;
 mod hostile;
