@@ -203,7 +203,9 @@ impl Progress {
             at.as_secs_f64()
         );
         for (program, bytes) in Program::ALL.into_iter().zip(memory) {
-            let _ = write!(line, " {program} {:.0} MiB", bytes.map_or(0.0, mib));
+            if let Some(bytes) = bytes {
+                let _ = write!(line, " {program} {:.0} MiB", mib(bytes));
+            }
         }
         let _ = if terminal { write!(std::io::stderr(), "\r{line} ") } else { writeln!(std::io::stderr(), "{line}") };
     }

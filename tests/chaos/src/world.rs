@@ -220,11 +220,12 @@ pub trait World {
     /// The system's.
     fn fill_disk(&mut self, full: bool) -> Result<()>;
 
-    /// `twinsan switchover`, which waits for its outcome: in a process of its own. It may be refused.
+    /// `twinsan switchover` on the host of the node that serves, in a process of its own, as it waits for its outcome. It
+    /// may be refused.
     ///
     /// # Errors
     /// If it can't be started.
-    fn switchover(&mut self) -> Result<()>;
+    fn switchover(&mut self, from: San) -> Result<()>;
 
     /// Looks at a node, from a thread of its own.
     fn eye(&self, san: San) -> Eye;

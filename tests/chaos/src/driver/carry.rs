@@ -134,7 +134,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
             Fault::Freeze(..) => self.strike(san, Order::Freeze),
             Fault::Leave(..) | Fault::LeaveBoth(_) => self.strike(san, Order::Leave),
             Fault::KillAlone(_) => self.strike(san, Order::Die),
-            Fault::Switchover => self.world.switchover().map(|()| Strike::Done),
+            Fault::Switchover => self.world.switchover(self.primary).map(|()| Strike::Done),
             Fault::Fill(_) => self.fill(),
             Fault::KillClient(_) => self.end_client(Order::Die, Client::Away),
             Fault::LeaveClient(_) => self.end_client(Order::Leave, Client::Leaving),

@@ -178,7 +178,8 @@ impl World for Namespaces {
         if full { self.disk.fill() } else { self.disk.free() }
     }
 
-    fn switchover(&mut self) -> Result<()> {
+    /// Both nodes' admin sockets are in one place: the command finds who serves.
+    fn switchover(&mut self, _: San) -> Result<()> {
         let log = fs::File::options().create(true).append(true).open(self.cluster.run("switchover.log"))?;
         let mut command = self.cluster.twinsan(&["switchover", VOLUME]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
