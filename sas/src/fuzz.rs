@@ -1,6 +1,6 @@
 //! What a disk, a SCSI target and multipathd say, for the fuzz targets (`tests/fuzz`).
 
-use crate::fence::scsi_pr::{Capabilities, Keys, Reservation, Sense, Status};
+use crate::fence::scsi_pr::{Capabilities, Keys, Reservation, ReservationKey, Sense, Status};
 use crate::multipath::multipathd;
 use crate::page::Page;
 
@@ -29,7 +29,7 @@ pub fn reservations(data: &[u8]) {
         }
     }
     if let Ok(Some(Reservation { key, kind })) = Reservation::parse(data) {
-        assert_eq!(data[8..16], key.map_or(0, |key| key.get()).to_be_bytes());
+        assert_eq!(data[8..16], key.map_or(0, ReservationKey::get).to_be_bytes());
         assert_eq!(kind.0, data[21] & 0xf);
     }
     let _ = Capabilities::parse(data);
