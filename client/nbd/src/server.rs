@@ -104,12 +104,6 @@ impl Server {
         self.agreed.structured
     }
 
-    /// Whether the handshake is still under way.
-    #[must_use]
-    pub const fn is_haggling(&self) -> bool {
-        matches!(self.phase, Phase::Flags | Phase::Option | Phase::OptionData(_) | Phase::OptionDiscard { .. })
-    }
-
     /// Payload bytes of the current WRITE that the driver has not yet taken.
     #[must_use]
     pub const fn payload_left(&self) -> u32 {

@@ -5,8 +5,6 @@ use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
 
 /// NBD connections at once. Clients open 4 to 16.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
-/// NBD connections that are accepted before requests go on: a flood of them holds nobody up.
-pub(crate) const CONNECTIONS_PER_TURN: usize = 32;
 /// Bytes that one receive may bring besides a payload: several requests, or a request and its whole small payload in
 /// one system call (10 KiB writes are common). What comes here instead of straight into the ring costs a copy.
 pub(crate) const INPUT_BYTES: usize = 16 << 10;

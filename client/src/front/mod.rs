@@ -24,7 +24,6 @@ mod testing;
 mod ublk;
 
 pub use self::backend::{Backend, Watcher};
-pub(crate) use self::limits::CONNECTIONS_PER_TURN;
 pub use self::nbd::{NbdAddress, NbdFront, NbdListener, NbdOptions};
 pub use self::span::Shape;
 pub(crate) use self::ublk::{DEPTH, max_io_bytes};

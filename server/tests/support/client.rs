@@ -8,12 +8,10 @@ use twinsan_arena::{Arena, ArenaOptions, PagePolicy};
 use twinsan_auth::{Connector, ConnectorStep, Key, fresh_nonce};
 use twinsan_fabric::{ConnId, Event, Fabric, LocalSlice, Payload, RegionId, RemoteAddr};
 use twinsan_tcp::{TcpFabric, TcpOptions};
-use twinsan_wire::layout::{
-    CLIENT_MAILBOX_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset,
-};
+use twinsan_wire::layout::{CLIENT_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset};
 use twinsan_wire::{
-    Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeId,
-    NodeMsg, Purpose, Refusal, Rejection, Seq, SetupMsg, VolumeName, VolumeShape,
+    Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeMsg,
+    Purpose, Seq, SetupMsg, VolumeName, VolumeShape,
 };
 
 use super::PATIENCE;
@@ -51,13 +49,6 @@ pub(crate) enum Heard {
 impl Client {
     /// Connects and proves itself.
     pub(crate) fn connect(address: &str, volume: &str, key: Option<Key>) -> Self {
-        let mut client = Self::unproven(address);
-        client.set_up(VolumeName::new(volume).unwrap(), key);
-        client
-    }
-
-    /// A connection in the making.
-    fn unproven(address: &str) -> Self {
         let bytes = usize::try_from(RING + RING_BYTES).unwrap();
         let options = ArenaOptions { name: "client".into(), bytes, pages: PagePolicy::Small, lock: false };
         let arena = Arc::new(Arena::new(&options).unwrap());
@@ -65,7 +56,7 @@ impl Client {
         let region = fabric.register(Arc::clone(&arena)).unwrap();
         let conn = fabric.connect(address).unwrap();
         let shape = VolumeShape { uuid: [0; 16], blocks: 0, block_bytes: 0, ring_bytes: 0 };
-        Self {
+        let mut client = Self {
             fabric,
             arena,
             region,
@@ -79,27 +70,13 @@ impl Client {
             next_seq: Seq(1),
             next_read: 1,
             released_by_both: Seq::ZERO,
-        }
-    }
-
-    /// Comes as the other node, without a key, and says nothing after that.
-    pub(crate) fn link(address: &str, volume: &str, purpose: Purpose) -> Self {
-        let mut client = Self::unproven(address);
-        client.prove(purpose, VolumeName::new(volume).unwrap(), None);
-        let mailbox = client.fabric.expose(client.conn, client.region, 0, PEER_MAILBOX_BYTES).unwrap();
-        client.say(SetupMsg::Ready { mailbox, reads: None }.encode().as_bytes());
+        };
+        client.set_up(VolumeName::new(volume).unwrap(), key);
         client
     }
 
     fn set_up(&mut self, volume: VolumeName, key: Option<Key>) {
-        self.prove(Purpose::Client, volume, key);
-        let mailbox = self.fabric.expose(self.conn, self.region, 0, CLIENT_MAILBOX_BYTES).unwrap();
-        let reads = self.fabric.expose(self.conn, self.region, READS, READ_REGION_BYTES).unwrap();
-        self.say(SetupMsg::Ready { mailbox, reads: Some(reads) }.encode().as_bytes());
-    }
-
-    fn prove(&mut self, purpose: Purpose, volume: VolumeName, key: Option<Key>) {
-        let (mut connector, hello) = Connector::new(purpose, volume, key, fresh_nonce().unwrap());
+        let (mut connector, hello) = Connector::new(Purpose::Client, volume, key, fresh_nonce().unwrap());
         assert!(matches!(self.event(), Event::Connected { .. }));
         self.say(hello.encode().as_bytes());
         loop {
@@ -112,6 +89,9 @@ impl Client {
                 }
             }
         }
+        let mailbox = self.fabric.expose(self.conn, self.region, 0, CLIENT_MAILBOX_BYTES).unwrap();
+        let reads = self.fabric.expose(self.conn, self.region, READS, READ_REGION_BYTES).unwrap();
+        self.say(SetupMsg::Ready { mailbox, reads: Some(reads) }.encode().as_bytes());
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -225,23 +205,6 @@ impl Client {
         }
     }
 
-    /// The same, and says all the while that it does not reach a member.
-    pub(crate) fn wait_durable_missing(&mut self, seq: Seq, node: Option<NodeId>) {
-        loop {
-            match self.hear() {
-                Heard::Mailbox(Mailbox::Completion { durable: Some(durable), .. }) if durable >= seq => return,
-                Heard::Closed => panic!("closed before blob {seq} was durable"),
-                Heard::Message(NodeMsg::View { .. }) => {
-                    let (epoch, generation) = (self.epoch, self.generation);
-                    if let Some(node) = node {
-                        self.send(&ClientMsg::Unreachable { node, epoch, generation });
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// Waits until the primary, which feeds the other member, says that both have released everything up to `seq`.
     pub(crate) fn wait_released_by_both(&mut self, seq: Seq) {
         while self.released_by_both < seq {
@@ -271,32 +234,6 @@ impl Client {
         bytes
     }
 
-    /// Any 64 bytes in a descriptor's slot.
-    pub(crate) fn post_bytes(&mut self, bytes: &[u8; 64], slot: u32) {
-        let grant = self.grant.expect("attached");
-        let to = RemoteAddr { key: grant.descriptors, offset: descriptor_offset(slot) };
-        self.fabric.write_imm(self.conn, Payload::Inline(bytes), to, Immediate::Blob { slot }.encode(), None).unwrap();
-        self.fabric.submit(self.conn);
-    }
-
-    /// Says it without listening; false: nothing more gets out.
-    pub(crate) fn try_send(&mut self, msg: &ClientMsg) -> bool {
-        let sent = self.fabric.send(self.conn, msg.encode().as_bytes()).is_ok();
-        self.fabric.submit(self.conn);
-        sent
-    }
-
-    /// What is refused next, and why.
-    pub(crate) fn refusal(&mut self) -> Refusal {
-        loop {
-            match self.hear() {
-                Heard::Message(NodeMsg::Refused { why }) => return why,
-                Heard::Closed => panic!("closed without a word"),
-                _ => {}
-            }
-        }
-    }
-
     /// Waits for the node to cut us off.
     pub(crate) fn wait_closed(&mut self) {
         while !matches!(self.hear(), Heard::Closed) {}
@@ -305,30 +242,5 @@ impl Client {
     /// The fabric's own words, to misuse them.
     pub(crate) fn raw(&mut self) -> (&mut TcpFabric, ConnId, Option<LaneGrant>) {
         (&mut self.fabric, self.conn, self.grant)
-    }
-}
-
-/// Comes as whoever it says it is, and says what it was refused for; `None`: it was welcomed.
-pub(crate) fn refused_setup(
-    address: &str,
-    purpose: Purpose,
-    volume: VolumeName,
-    key: Option<Key>,
-) -> Option<Rejection> {
-    let mut client = Client::unproven(address);
-    let (mut connector, hello) = Connector::new(purpose, volume, key, fresh_nonce().unwrap());
-    assert!(matches!(client.event(), Event::Connected { .. }));
-    client.say(hello.encode().as_bytes());
-    loop {
-        let Event::Message { bytes, .. } = client.event() else { panic!("the set-up broke off") };
-        if let Ok(SetupMsg::Rejected { why }) = SetupMsg::decode(&bytes) {
-            return Some(why);
-        }
-        match connector.handle_bytes(&bytes) {
-            Ok(ConnectorStep::Send(msg)) => client.say(msg.encode().as_bytes()),
-            Ok(ConnectorStep::Welcomed(_)) => return None,
-            // A challenge that it can't answer: whatever it says is wrong.
-            Err(_) => client.say(SetupMsg::Proof { proof: Some([7; 32]) }.encode().as_bytes()),
-        }
     }
 }

@@ -126,17 +126,6 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn pid(&self, node: usize) -> u32 {
-        self.nodes[node].as_ref().expect("it runs").id()
-    }
-
-    pub(crate) fn write_key(&self, key: &str) {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.path("db.key");
-        fs::write(&path, key).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
-
     pub(crate) fn log(&self, node: usize) -> String {
         fs::read_to_string(self.path(&format!("{}.log", NODES[node]))).unwrap_or_default()
     }

@@ -93,8 +93,6 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) fd: Option<OwnedFd>,
-    /// Grows from one client to the next.
-    pub(crate) number: u64,
     pub(crate) server: Server,
     pub(crate) input: Input,
     pub(crate) incoming: Option<Incoming>,
@@ -117,23 +115,22 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// A new client's, the `number`th; the greeting is in the output.
-    pub(crate) fn new(fd: OwnedFd, export: Export, number: u64) -> Self {
+    /// A new client's; the greeting is in the output.
+    pub(crate) fn new(fd: OwnedFd, export: Export) -> Self {
         let mut output = Output::default();
         let mut server = None;
         output.reply(|bytes| server = Some(Server::new(export, bytes)));
-        Self::with(fd, server.expect("made by the closure"), output, number)
+        Self::with(fd, server.expect("made by the closure"), output)
     }
 
     /// The kernel's: past the handshake.
     pub(crate) fn kernels(fd: OwnedFd, export: Export) -> Self {
-        Self::with(fd, Server::past_handshake(export), Output::default(), 0)
+        Self::with(fd, Server::past_handshake(export), Output::default())
     }
 
-    fn with(fd: OwnedFd, server: Server, output: Output, number: u64) -> Self {
+    fn with(fd: OwnedFd, server: Server, output: Output) -> Self {
         Self {
             fd: Some(fd),
-            number,
             server,
             input: Input::new(),
             incoming: None,

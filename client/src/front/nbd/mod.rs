@@ -65,8 +65,6 @@ pub struct NbdFront {
     options: NbdOptions,
     pub(super) requests: Requests,
     conns: Slots<Conn>,
-    /// Clients accepted so far.
-    accepted: u64,
     /// Who receives into the ring (invariant 1).
     reservation: Option<ConnId>,
     /// Connections that can go on without hearing from their sockets.
@@ -86,7 +84,6 @@ impl NbdFront {
             options,
             requests,
             conns: Slots::new(),
-            accepted: 0,
             reservation: None,
             runnable: VecDeque::new(),
             dirty: Vec::new(),
@@ -96,24 +93,11 @@ impl NbdFront {
 
     /// A client has connected; its socket is non-blocking. `false`: there are too many, and it has been closed.
     pub fn accept(&mut self, fd: OwnedFd) -> bool {
-        let staying = self.conns.iter().filter(|conn| conn.broken.is_none()).count();
-        if self.stopping || (staying >= limits::MAX_CONNECTIONS && !self.make_room()) {
+        if self.conns.len() >= limits::MAX_CONNECTIONS || self.stopping {
             return false;
         }
-        self.accepted += 1;
-        let id = self.conns.insert(Conn::new(fd, self.options.export.clone(), self.accepted));
+        let id = self.conns.insert(Conn::new(fd, self.options.export.clone()));
         tracing::debug!(connection = id, "NBD client connected");
-        self.touch(id);
-        true
-    }
-
-    /// Of those who have not said yet what they want, the oldest goes: a table full of such must not keep others out. An
-    /// honest handshake takes a few round trips.
-    fn make_room(&mut self) -> bool {
-        let haggling = |&id: &ConnId| self.conns[id].broken.is_none() && self.conns[id].server.is_haggling();
-        let oldest = self.conns.ids().into_iter().filter(haggling).min_by_key(|&id| self.conns[id].number);
-        let Some(id) = oldest else { return false };
-        self.conns[id].broken = Some("it makes room, as it has not finished its handshake".into());
         self.touch(id);
         true
     }

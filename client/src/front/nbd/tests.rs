@@ -7,8 +7,6 @@ use bench::{BLOCK, Bench, RING, SIZE, pattern};
 use twinsan_nbd::proto::{cmd, flag};
 use twinsan_wire::{BlobKind, Seq};
 
-use crate::front::limits::MAX_CONNECTIONS;
-
 const EIO: u32 = 5;
 const EINVAL: u32 = 22;
 const ENOSPC: u32 = 28;
@@ -192,25 +190,6 @@ fn a_client_that_takes_no_answers_keeps_no_read_buffer_from_others() {
     }
     assert!(bench.front.is_idle());
     assert_eq!(bench.front.requests.buffers.free.len(), 64);
-}
-
-#[test]
-fn connections_that_say_nothing_keep_nobody_out() {
-    let mut bench = Bench::new();
-    let mut first = bench.client(false);
-    let silent: Vec<_> = (0..3 * MAX_CONNECTIONS).map(|_| bench.stranger().expect("an older one goes")).collect();
-    assert_eq!(bench.front.connections(), MAX_CONNECTIONS);
-    let mut last = bench.client(false);
-    for client in [&mut first, &mut last] {
-        let write = client.write(0, &pattern(1, blocks(1)));
-        assert_eq!(bench.request(client, &write).error, 0, "who is past the handshake stays");
-    }
-    drop(silent);
-    // A table full of those who are served has no room to make.
-    let served: Vec<_> = (2..MAX_CONNECTIONS).map(|_| bench.client(false)).collect();
-    assert!(bench.stranger().is_none());
-    assert_eq!(bench.front.connections(), MAX_CONNECTIONS);
-    drop(served);
 }
 
 #[test]

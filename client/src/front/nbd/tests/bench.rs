@@ -78,15 +78,6 @@ impl Bench {
         self.front.close_hung_up(&mut self.watched);
     }
 
-    /// Somebody connects, and has said nothing yet; `None`: turned away.
-    pub(super) fn stranger(&mut self) -> Option<UnixStream> {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        let accepted = self.front.accept(theirs.into());
-        self.run();
-        accepted.then_some(ours)
-    }
-
     /// A client that has gone through the handshake.
     pub(super) fn client(&mut self, structured: bool) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
