@@ -269,7 +269,7 @@ impl World {
             Notice::JoinThrownAway => {
                 self.watch(node).joining = false;
                 self.fired(Firing::JoinThrownAway);
-                let attaches = matches!(event, Event::Client { msg: ClientMsg::Attach, .. });
+                let attaches = matches!(event, Event::Client { msg: ClientMsg::Attach { .. }, .. });
                 self.fired_if(attaches, Firing::AttachEndsJoin);
             }
             Notice::Fenced => {
