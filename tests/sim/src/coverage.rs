@@ -269,7 +269,7 @@ impl World {
             Notice::JoinThrownAway => {
                 self.watch(node).joining = false;
                 self.fired(Firing::JoinThrownAway);
-                let attaches = matches!(event, Event::Client { msg: ClientMsg::Attach { .. }, .. });
+                let attaches = matches!(event, Event::Client { msg: ClientMsg::Attach, .. });
                 self.fired_if(attaches, Firing::AttachEndsJoin);
             }
             Notice::Fenced => {
@@ -279,7 +279,7 @@ impl World {
             Notice::SessionAttached => self.fired(Firing::Attached),
             Notice::Asking => self.fired(Firing::Asks),
             Notice::OtherPaths { usable: false } if status.role == Role::Primary => {
-                self.fired(Firing::SecondaryPathless)
+                self.fired(Firing::SecondaryPathless);
             }
             Notice::NeedsRecovery(_) => self.fired(Firing::Refuses),
             Notice::HandingOver => {
@@ -334,7 +334,7 @@ impl World {
             Event::FenceChecked { own: true } => self.fired(Firing::NotFenced),
             Event::FenceHeld(Err(FenceError::Lost)) => self.fired(Firing::OneThrough),
             Event::Peer { msg, .. } if matches!(msg.body, PeerBody::LaneDropped { .. }) => {
-                self.fired(Firing::LaneDropped)
+                self.fired(Firing::LaneDropped);
             }
             Event::Recover => self.fired(Firing::Recovered),
             _ => {}

@@ -115,7 +115,7 @@ impl World {
                 let body = self.say_peer(&msg.body);
                 Said { words: format!("tells the other: {}", body.words), quiet: body.quiet }
             }
-            Action::PeerMailbox { mailbox, .. } => self.say_mailbox(mailbox),
+            Action::PeerMailbox { mailbox, .. } | Action::ClientMailbox { mailbox, .. } => self.say_mailbox(mailbox),
             Action::CloseLink { .. } => said("destroys the link"),
             Action::RelayConnect { to } => said(format!("relays to {}", self.say_incarnation(*to))),
             Action::RelayPost { blob, .. } => said(format!("relays {}", blob.seq)),
@@ -123,7 +123,6 @@ impl World {
                 let message = self.say_node_msg(msg);
                 Said { words: format!("tells {}: {}", self.say_sender(conn.0), message.words), quiet: message.quiet }
             }
-            Action::ClientMailbox { mailbox, .. } => self.say_mailbox(mailbox),
             Action::CloseClient { conn } => said(format!("destroys the connection of {}", self.say_sender(conn.0))),
             Action::Incarnation(who) => said(format!("is {} now", self.say_incarnation(*who))),
             Action::Notice(notice) => self.say_notice(notice),
@@ -170,13 +169,10 @@ impl World {
     fn say_mailbox(&self, mailbox: &Mailbox) -> Said {
         match mailbox {
             Mailbox::Ack { from, received, .. } => said(format!("{} ACKs {received}", self.say_incarnation(*from))),
-            Mailbox::Released { from, released, .. } => {
-                quiet(format!("{}: {released} is released", self.say_incarnation(*from)))
-            }
             Mailbox::Completion { from, epoch, durable: Some(durable), .. } => {
                 said(format!("{} in {epoch}: {durable} is durable", self.say_incarnation(*from)))
             }
-            Mailbox::Completion { from, released, .. } => {
+            Mailbox::Completion { from, released, .. } | Mailbox::Released { from, released, .. } => {
                 quiet(format!("{}: {released} is released", self.say_incarnation(*from)))
             }
         }
@@ -276,7 +272,7 @@ impl World {
 
 fn say_client(msg: &ClientMsg) -> Said {
     match msg {
-        ClientMsg::Attach { .. } => said("attach"),
+        ClientMsg::Attach => said("attach"),
         ClientMsg::Resume { generation, first } => said(format!("resume {generation} from {first} on")),
         ClientMsg::Read { id, epoch, lba, blocks, .. } => {
             said(format!("read {id} in {epoch}: {}", say_blocks(lba.0, (*blocks).into())))
