@@ -15,7 +15,7 @@ use crate::net::End;
 use crate::node::conn_index;
 use crate::plan::Request;
 use crate::stamp::{Cell, Version};
-use crate::trace::trace;
+use crate::trace::{Told, trace, trace_block};
 use crate::weak::Weakness;
 use crate::world::{Process, World};
 
@@ -163,6 +163,10 @@ impl World {
         if !matches!(event, session::Event::Tick) {
             trace!(self, Host::Client(number), "<- {event:?}");
         }
+        if self.trace.on {
+            let said = self.say_client_event(&event);
+            self.trace.tell(self.now_us, &Host::Client(number), Told::In(said));
+        }
         let now = self.clock_ms(Host::Client(number));
         self.with_session(number, |machine, out| machine.handle(event, now, out));
     }
@@ -199,6 +203,10 @@ impl World {
         for action in actions.drain(..) {
             if !matches!(action, Action::Send { msg: twinsan_wire::ClientMsg::Heartbeat, .. }) {
                 trace!(self, Host::Client(number), "-> {action:?}");
+            }
+            if self.trace.on {
+                let said = self.say_client_action(&action);
+                self.trace.tell(self.now_us, &Host::Client(number), Told::Out(said));
             }
             self.cover_client(number, &action);
             self.client_carries_out_one(number, action);
@@ -253,6 +261,7 @@ impl World {
         }
         let extent = Extent { lba, blocks: u64::from(blocks) };
         trace!(self, Host::Client(number), "### {kind:?} {version}: blocks {lba} + {blocks}");
+        extent.lbas().for_each(|lba| trace_block!(self, lba, "C{number} writes {version}"));
         self.check.write_issued(version, extent);
         self.counts.writes += 1;
         self.clients[number].writes.insert(seq, extent);
@@ -291,6 +300,8 @@ impl World {
         let done = std::mem::replace(&mut self.clients[number].writes, rest);
         for (seq, extent) in done {
             trace!(self, Host::Client(number), "### g{}{seq} has completed", generation.0);
+            let version = Version::new(generation, seq);
+            extent.lbas().for_each(|lba| trace_block!(self, lba, "C{number}: {version} has completed"));
             self.counts.writes_completed += 1;
             completed_write_is_never_lost::completed(self, Version::new(generation, seq), extent);
         }
@@ -302,6 +313,9 @@ impl World {
             return self.fail("read_never_goes_back", what);
         };
         let cells = self.clients[number].buffers.get(&slot).cloned().unwrap_or_default();
+        for (lba, cell) in read.extent.lbas().zip(&cells) {
+            trace_block!(self, lba, "C{number} reads {}", cell.version);
+        }
         self.counts.reads_completed += 1;
         read_never_goes_back::check(self, number, id, &read, &cells);
     }

@@ -3,6 +3,7 @@
 use twinsan_replica::Timing;
 use twinsan_staging::Geometry;
 
+use crate::boundaries::Boundary;
 use crate::rng::Rng;
 use crate::weak::{DriverWeakness, Weakness};
 
@@ -60,6 +61,8 @@ pub struct SimConfig {
     pub faults: u64,
     /// Kill both nodes at some time (rule 12).
     pub kill_both: bool,
+    /// A node is killed and started again in the middle of what it does.
+    pub boundary: Option<Boundary>,
     /// A rule switched to its old wording.
     pub weakness: Option<Weakness>,
     /// Keep a readable record.
@@ -90,6 +93,7 @@ impl SimConfig {
             writes: rng.between(200, 260),
             faults: rng.between(4, 12),
             kill_both: rng.chance(40),
+            boundary: None,
             weakness: None,
             trace: false,
         };
@@ -117,6 +121,7 @@ impl SimConfig {
             writes: 0,
             faults: 0,
             kill_both: false,
+            boundary: None,
             weakness: None,
             trace: true,
         }

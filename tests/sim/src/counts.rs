@@ -157,7 +157,7 @@ impl Counts {
             ("faults", self.faults_total(), 3_000),
             ("takeovers by rule 5", self.takeovers_rule_5, 800),
             ("takeovers by rule 6", self.takeovers_rule_6, 1_200),
-            ("takeovers from the living", self.taken_from_the_living, 100),
+            ("takeovers from the living", self.taken_from_the_living, 50),
             ("joins", self.joins, 2_000),
             ("happenings at the takeover budget", self.held_back, 20_000),
             ("drops", self.drops, 700),

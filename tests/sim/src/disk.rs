@@ -17,7 +17,7 @@ use crate::coverage::Firing;
 use crate::event::{Ev, Host, Inbound, LifeIndex, OpId};
 use crate::stamp::{Cell, Version};
 use crate::storage::{Ills, Landing};
-use crate::trace::trace;
+use crate::trace::{trace, trace_block};
 use crate::weak::DriverWeakness;
 use crate::world::{Process, World};
 
@@ -337,6 +337,7 @@ impl World {
             },
         };
         trace!(self, Host::Node(node), "disk: block {lba} = {version}");
+        trace_block!(self, lba, "the disk holds {version}, by {node}");
         self.block_written(node, life, lba, version);
     }
 

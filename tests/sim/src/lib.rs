@@ -6,6 +6,7 @@
 //! Scripts drive exact interleavings with [`World::hold_messages`] and [`World::hold_disk`].
 #![forbid(unsafe_code)]
 
+mod boundaries;
 mod check;
 mod client;
 mod clock;
@@ -25,12 +26,16 @@ mod node;
 mod plan;
 mod rng;
 mod script;
+mod shrink;
 mod stamp;
 mod storage;
+mod story;
 mod trace;
 mod weak;
+mod words;
 mod world;
 
+pub use boundaries::{Boundary, TALES, Tale, at_each_boundary};
 pub use check::Violation;
 pub use config::{FenceKind, SimConfig, Span};
 pub use counts::Counts;
@@ -40,6 +45,7 @@ pub use event::{Answer, AnswerCopied, Host, Item};
 pub use hold::{DiskAccess, HoldId};
 pub use plan::{Deed, Fault, Request, What};
 pub use rng::Rng;
+pub use shrink::{Case, Progress, shrink};
 pub use stamp::{Cell, Version};
 pub use weak::{DriverWeakness, Weakness};
 pub use world::{Process, World};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use twinsan_replica::{self as replica, Action, Notice, ReadToken, Replica, ReplicaConfig};
 use twinsan_wire::{Blob, Incarnation, NodeId, NodeMsg, Role};
 
+use crate::boundaries::changes_something;
 use crate::check::{lane_space_is_not_reused_early, one_authoritative_primary};
 use crate::clock::Clock;
 use crate::config::BLOCK_BYTES;
@@ -12,7 +13,7 @@ use crate::coverage::Watch;
 use crate::event::{Answer, AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
 use crate::net::End;
 use crate::stamp::{Cell, Version};
-use crate::trace::trace;
+use crate::trace::{Told, trace};
 use crate::weak::Weakness;
 use crate::world::{Process, World};
 
@@ -91,6 +92,10 @@ impl World {
         let process = Process::Up;
         self.nodes[node.index()] =
             Node { process, life: Some(life), machine: Some(machine), clock, ..Node::down(node) };
+        if self.trace.on {
+            let born = self.nodes[node.index()].machine.as_ref().expect("it runs").status().incarnation;
+            self.trace.call(node, born);
+        }
         self.carry_out(node, out);
         let first = self.rng.below(self.config.timing.tick_ms * 1000);
         self.after(first, Ev::Tick(host, life));
@@ -139,6 +144,10 @@ impl World {
         if !matches!(event, replica::Event::Tick | replica::Event::PeerMailbox { .. }) {
             trace!(self, Host::Node(node), "<- {event:?}");
         }
+        if self.trace.on {
+            let said = self.say_event(node, &event);
+            self.trace.tell(self.now_us, &node, Told::In(said));
+        }
         let now = self.clock_ms(Host::Node(node));
         let n = &mut self.nodes[node.index()];
         let mut out = std::mem::take(&mut n.out);
@@ -182,7 +191,18 @@ impl World {
             if !matches!(action, Action::ReadHeartbeat | Action::WriteHeartbeat { .. } | Action::PeerMailbox { .. }) {
                 trace!(self, Host::Node(node), "-> {action:?}");
             }
+            if self.trace.on {
+                if let Action::Incarnation(incarnation) = action {
+                    self.trace.call(node, incarnation);
+                }
+                let said = self.say_action(&action);
+                self.trace.tell(self.now_us, &node, Told::Out(said));
+            }
+            let counts = changes_something(&action);
             self.carry_out_one(node, action);
+            if counts && self.passes_boundary(node) {
+                return;
+            }
             if self.nodes[node.index()].process == Process::Down {
                 return;
             }

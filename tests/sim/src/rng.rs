@@ -24,6 +24,18 @@ impl Rng {
         Self { state: 0, fixed: true }
     }
 
+    /// Goes on from a place that only these decide; not where there is no chance.
+    pub(crate) fn go_to(&mut self, seed: u64, place: [u64; 2]) {
+        if !self.fixed {
+            *self = Self::new(seed);
+            for part in place {
+                self.state ^= part.wrapping_mul(0xd6e8_feb8_6659_fd93);
+                self.bits();
+                self.state = self.state.rotate_left(23);
+            }
+        }
+    }
+
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

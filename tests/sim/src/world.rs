@@ -52,6 +52,9 @@ pub struct World {
     /// When everything was mended.
     pub(crate) plan_ended_us: u64,
     pub(crate) holds: Holds,
+    /// What each node has done ([`crate::boundaries`]).
+    pub(crate) actions: [u64; 2],
+    pub(crate) boundary_done: bool,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
 }
@@ -75,6 +78,8 @@ impl World {
             plan: Plan::drawn(&config),
             plan_ended_us: 0,
             holds: Holds::default(),
+            actions: [0; 2],
+            boundary_done: false,
             trace: Trace::new(config.trace),
             counts: Counts::default(),
             config,
@@ -124,8 +129,34 @@ impl World {
         let Some(next) = self.queue.pop() else { return false };
         self.now_us = next.at_us;
         self.counts.events += 1;
+        if self.config.writes > 0 {
+            self.rng.go_to(self.config.noise, [self.now_us, self.place(&next.ev)]);
+        }
         self.happen(next.ev);
         true
+    }
+
+    /// Noise belongs to the time and the place of a happening, so that what is left out elsewhere does not change it. (In
+    /// scripts it is one sequence.)
+    fn place(&self, ev: &Ev) -> u64 {
+        let host = |host: &Host| match host {
+            Host::Node(node) => node.index() as u64,
+            Host::Client(number) => 2 + *number as u64,
+        };
+        match ev {
+            Ev::Fault => 1,
+            Ev::Deed(_) | Ev::Work(_) => 2,
+            Ev::Tick(who, _) => 16 + host(who),
+            Ev::Hand(who, ..) => 1024 + host(who),
+            Ev::Deliver { conn, dir } => 1 << 20 | (2 * conn + dir) as u64,
+            Ev::Disk { op, unit } => {
+                2 << 20 | (self.disk.ops.get(op).map_or(0, |op| op.node.index()) << 10 | unit) as u64
+            }
+            Ev::Dial { from, .. } => 4096 + host(from),
+            Ev::SetupTimeout(conn) | Ev::Break { conn, .. } | Ev::Reset { conn, .. } => 3 << 20 | *conn as u64,
+            Ev::FenceStep(_) => 3,
+            Ev::Heal(_) => 4,
+        }
     }
 
     pub(crate) fn happen(&mut self, ev: Ev) {

@@ -12,7 +12,10 @@ const NAME: &str = "epochs_never_go_back";
 impl World {
     /// A superblock slot is on the disk.
     pub(crate) fn slot_lands(&mut self, node: NodeId, life: LifeIndex, slot: usize, superblock: Superblock) {
-        trace!(self, crate::event::Host::Node(node), "disk: slot {slot} = counter {} {superblock}", superblock.counter);
+        if self.trace.on {
+            let says = self.say_superblock(&superblock);
+            trace!(self, crate::event::Host::Node(node), "disk: slot {slot} = {says} (counter {})", superblock.counter);
+        }
         one_authoritative_primary::check_write(self, node, life, &"the superblock");
         if superblock.epoch.0 < self.check.settled_epoch {
             let what = format!("node {node} writes {superblock}, epoch e{} was settled", self.check.settled_epoch);

@@ -1,16 +1,16 @@
 //! Runs seeds of the simulated cluster: `cargo sim -- --seeds 10000`, and replays one: `--seed N --trace`.
 #![forbid(unsafe_code)]
 
+mod boundaries;
 mod report;
 
-use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use twinsan_sim::{Counts, SimConfig, Violation, Weakness, World};
+use twinsan_sim::{Case, Counts, SimConfig, Violation, Weakness, World, shrink};
 
 /// The whole cluster in one deterministic process, under faults.
 #[derive(Parser)]
@@ -37,12 +37,26 @@ struct Args {
     /// Runs every wrong wording and says which are caught by these seeds.
     #[arg(long, conflicts_with = "weak")]
     weak_all: bool,
+    /// Goes through some short runs, or through that of a seed, as often as their nodes have actions: each time one is
+    /// killed after the next of them, and started again.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "weak_all", "trace", "json"])]
+    boundaries: bool,
     /// Prints the result as one JSON object.
     #[arg(long)]
     json: bool,
+    /// Runs that may be spent on making a failing run short; 0: it is only named.
+    #[arg(long, default_value_t = 6000)]
+    shrink: u64,
     /// Goes on after a failing seed, and lists all.
     #[arg(long)]
     keep_going: bool,
+}
+
+impl Args {
+    fn jobs(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.jobs.unwrap_or(cores).max(1)
+    }
 }
 
 fn weakness(name: &str) -> Result<Weakness, String> {
@@ -56,13 +70,18 @@ fn weakness(name: &str) -> Result<Weakness, String> {
 struct Failure {
     seed: u64,
     violation: Violation,
+    case: Case,
 }
 
 fn main() -> ExitCode {
     // The alias ends in a `--` of its own; the one that cargo's users type is not an argument.
     let args = Args::parse_from(std::env::args_os().filter(|argument| argument != "--"));
+    tell_panics_once();
     if args.weak_all {
         return weak_all(&args);
+    }
+    if args.boundaries {
+        return boundaries::run(&args);
     }
     if let Some(seed) = args.seed {
         return replay(seed, &args);
@@ -75,6 +94,9 @@ fn main() -> ExitCode {
         report::json(&args, &counts, &failures, &short, took);
     } else {
         report::words(&args, &counts, &failures, &short, took);
+        if let Some(first) = failures.first() {
+            tell_short(first, args.shrink);
+        }
     }
     if failures.is_empty() && short.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -83,32 +105,48 @@ fn run_one(seed: u64, args: &Args, trace: bool) -> World {
     let mut config = SimConfig::from_seed(seed).weakened(args.weak);
     config.trace = trace;
     let mut world = World::new(config);
-    world.run();
+    world.run_guarded();
     world
 }
 
+/// The shortest story that breaks the same promise.
+fn tell_short(failure: &Failure, most_runs: u64) {
+    if most_runs == 0 {
+        return;
+    }
+    let (checker, case) = (failure.violation.checker, failure.case.clone());
+    SHRINKING.store(true, Ordering::Relaxed);
+    let mut last = Instant::now();
+    let short = shrink(case, checker, most_runs, &mut |p| {
+        if last.elapsed().as_millis() > 200 {
+            last = Instant::now();
+            let ms = p.until_us / 1000;
+            eprintln!("shrinking: {} runs; {} faults, {} requests, {ms} ms", p.runs, p.faults, p.requests);
+        }
+    });
+    report::list(&short);
+    report::story(&short.run(true));
+}
+
 fn run_all(args: &Args) -> (Counts, Vec<Failure>) {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let jobs = args.jobs.unwrap_or(cores).max(1);
     let next = AtomicU64::new(args.from);
     let end = args.from + args.seeds;
     let stop = AtomicBool::new(false);
     let sums = Mutex::new((Counts::default(), Vec::new()));
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..args.jobs() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end {
                         break;
                     }
-                    announce(seed, args);
                     let world = run_one(seed, args, false);
                     let mut sums = sums.lock().expect("no thread panics while it holds this");
                     sums.0.add(world.counts());
                     if let Some(violation) = world.violation() {
-                        sums.1.push(Failure { seed, violation: violation.clone() });
+                        sums.1.push(Failure { seed, violation: violation.clone(), case: Case::of(&world) });
                         stop.fetch_or(!args.keep_going, Ordering::Relaxed);
                     }
                     drop(sums);
@@ -125,42 +163,33 @@ fn run_all(args: &Args) -> (Counts, Vec<Failure>) {
     (counts, failures)
 }
 
-/// A machine's own assertion aborts the process: the panic message then says which seed it was.
-fn announce(seed: u64, args: &Args) {
-    thread_local! {
-        static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-    }
-    static HOOK: std::sync::Once = std::sync::Once::new();
-    SEED.set(seed);
-    let how = report::how_to_replay(args);
-    HOOK.call_once(move || {
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
+/// A machine's own assertion is told where it happens, but not each time that a case is shrunk.
+fn tell_panics_once() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !SHRINKING.load(Ordering::Relaxed) {
             usual(info);
-            let seed = SEED.get();
-            eprintln!("seed {seed}: a machine's own assertion failed; replay with --seed {seed} --trace{how}");
-        }));
-    });
+        }
+    }));
 }
 
+static SHRINKING: AtomicBool = AtomicBool::new(false);
+
 fn replay(seed: u64, args: &Args) -> ExitCode {
-    announce(seed, args);
     let world = run_one(seed, args, args.trace);
-    let mut out = std::io::stdout().lock();
-    for line in world.trace_lines() {
-        // Who reads may have seen enough.
-        if writeln!(out, "{line}").is_err() {
-            break;
-        }
+    if args.trace {
+        report::story(&world);
     }
-    drop(out);
-    match world.violation() {
+    match world.violation().cloned() {
         None => {
             println!("seed {seed}: every promise was kept");
             ExitCode::SUCCESS
         }
         Some(violation) => {
             println!("seed {seed}: {}: {}", violation.checker, violation.message);
+            if !args.trace {
+                tell_short(&Failure { seed, violation, case: Case::of(&world) }, args.shrink);
+            }
             ExitCode::FAILURE
         }
     }
@@ -189,7 +218,7 @@ const SCRIPTED: [(&str, &str); 19] = [
     ("released-by-guess", "relay::what_the_fed_one_has_not_released"),
 ];
 
-/// Each wrong wording in a process of its own, as a machine's assertion that catches it ends the process.
+/// Each wrong wording in a run of its own.
 fn weak_all(args: &Args) -> ExitCode {
     let program = std::env::current_exe().expect("this program has a path");
     let mut missed = 0;
@@ -198,12 +227,11 @@ fn weak_all(args: &Args) -> ExitCode {
         let seeds = args.seeds.to_string();
         let from = args.from.to_string();
         let output = Command::new(&program)
-            .args(["--weak", &name, "--seeds", &seeds, "--from", &from])
+            .args(["--weak", &name, "--seeds", &seeds, "--from", &from, "--shrink", "0"])
             .output()
             .expect("this program starts again");
         let said = String::from_utf8_lossy(&output.stdout);
-        let asserted = String::from_utf8_lossy(&output.stderr);
-        let first = said.lines().chain(asserted.lines()).find(|line| line.starts_with("seed "));
+        let first = said.lines().find(|line| line.starts_with("seed "));
         let scripted = SCRIPTED.iter().find(|(n, _)| *n == name).map(|(_, test)| *test);
         let verdict = match (output.status.success(), scripted) {
             (false, _) => first.unwrap_or("caught").to_owned(),

@@ -1,9 +1,10 @@
 //! What a run of seeds came to, for people and for programs.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use twinsan_sim::{Counts, Coverage, Weakness};
+use twinsan_sim::{Case, Counts, Coverage, Weakness, What, World};
 
 use crate::{Args, Failure};
 
@@ -64,4 +65,26 @@ pub(crate) fn json(args: &Args, counts: &Counts, failures: &[Failure], short: &[
         "failures": failures,
     });
     println!("{object}");
+}
+
+/// What is done to the cluster, and to which.
+pub(crate) fn list(case: &Case) {
+    let c = &case.config;
+    println!(
+        "the shortest that was found: {} blocks, fence {:?}, network {}-{} us, disk {}-{} us, noise {}",
+        c.volume_blocks, c.fence, c.net.low, c.net.high, c.disk.low, c.disk.high, c.noise
+    );
+    for deed in &case.deeds {
+        let (ms, us) = (deed.at_us / 1000, deed.at_us % 1000);
+        match deed.what {
+            What::Fault { fault, dice } => println!("  {ms:>6}.{us:03} ms  fault: {} (dice {dice})", fault.name()),
+            What::Request { client, request } => println!("  {ms:>6}.{us:03} ms  C{client}: {request}"),
+        }
+    }
+}
+
+/// The run, line by line. Who reads may have seen enough.
+pub(crate) fn story(world: &World) {
+    let mut out = std::io::stdout().lock();
+    let _ = world.story().iter().try_for_each(|line| writeln!(out, "{line}"));
 }
