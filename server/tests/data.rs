@@ -6,7 +6,7 @@ mod support;
 use support::client::{Client, Heard};
 use support::{Cluster, VOLUME, on_disk};
 use twinsan_fabric::{Fabric, Payload, RemoteAddr};
-use twinsan_wire::{ClientMsg, Immediate, Lba, NodeId, NodeMsg, Refusal, Seq};
+use twinsan_wire::{ClientMsg, Generation, Immediate, Lba, NodeId, NodeMsg, Refusal, Seq};
 
 const BLOCK: usize = 4096;
 

@@ -272,7 +272,7 @@ impl World {
 
 fn say_client(msg: &ClientMsg) -> Said {
     match msg {
-        ClientMsg::Attach => said("attach"),
+        ClientMsg::Attach { .. } => said("attach"),
         ClientMsg::Resume { generation, first } => said(format!("resume {generation} from {first} on")),
         ClientMsg::Read { id, epoch, lba, blocks, .. } => {
             said(format!("read {id} in {epoch}: {}", say_blocks(lba.0, (*blocks).into())))

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use twinsan_perf::cluster::{Cluster, VOLUME};
-use twinsan_perf::nbd::Client;
-use twinsan_perf::pattern::{BLOCK, Model, Random, fill};
 use twinsan_system::{PATIENCE, VOLUME_BYTES, dual_cluster};
+use twinsan_witness::nbd::Client;
+use twinsan_witness::pattern::{BLOCK, Model, Random, fill};
 
 /// A second `twinsan attach`, killed when dropped.
 struct Second {

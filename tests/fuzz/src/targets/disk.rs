@@ -30,7 +30,7 @@ pub(crate) fn run(data: &[u8]) {
                 }
                 _ => page(input.take(SLOT_BYTES), how & 0x20 == 0),
             };
-            pair([first, second]);
+            pair(&[first, second]);
         }
         _ => heartbeat(&page(input.0, how & 0x80 == 0)),
     }
@@ -44,8 +44,8 @@ fn slot(page: &Page) {
     assert!(slot.superblock.primary.is_none_or(|node| slot.superblock.members.of(node).is_some()));
 }
 
-fn pair(pages: [Page; 2]) {
-    let found = match SlotPair::judge(&pages, &Expected::default()) {
+fn pair(pages: &[Page; 2]) {
+    let found = match SlotPair::judge(pages, &Expected::default()) {
         Ok(found) => found,
         Err(error) => {
             let foreign = matches!(error, SuperblockError::NoVolume { .. });
@@ -58,7 +58,7 @@ fn pair(pages: [Page; 2]) {
     assert!(valid.contains(&found.best), "what serves stands in neither slot");
     assert!(valid.iter().all(|slot| slot.superblock.counter <= found.best.superblock.counter));
     assert_eq!(found.settled, pages[0] == pages[1]);
-    change(&pages, &found);
+    change(pages, &found);
 }
 
 /// Section 7 of the protocol: at each moment of a change, and after it, a slot serves that says the old or the new.

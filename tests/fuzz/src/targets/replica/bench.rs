@@ -19,6 +19,9 @@ pub(super) fn other(n: u64) -> Incarnation {
     Incarnation::from_random(1000 + n)
 }
 
+/// What a read asked for: first block, blocks, slot.
+type Span = (u64, u32, u32);
+
 /// See the file.
 pub(super) struct Bench {
     machine: Replica,
@@ -40,7 +43,7 @@ pub(super) struct Bench {
     /// The most that each incarnation has ACKed, by session.
     acked: BTreeMap<(Incarnation, Generation), Seq>,
     /// What was asked for and not answered, by connection and number; an honest client has one of each.
-    reads: BTreeMap<(u64, u64), Vec<(u64, u32, u32)>>,
+    reads: BTreeMap<(u64, u64), Vec<Span>>,
     /// The most that a session was told to complete.
     pub(super) completed: BTreeMap<Generation, Seq>,
     pub(super) answered: u64,
@@ -228,11 +231,7 @@ impl Bench {
                 assert!(self.clients.remove(&conn.0).is_some(), "closes who is gone");
             }
             Action::CloseLink { link } => assert_ne!(Some(link.0), self.link, "the link that has just come up"),
-            Action::CloseRelay { relay } => {
-                if self.relay == Some(relay.0) {
-                    self.relay = None;
-                }
-            }
+            Action::CloseRelay { relay } => self.relay = self.relay.filter(|&open| open != relay.0),
             Action::RelayPost { relay, blob } => {
                 assert_eq!(self.relay, Some(relay.0), "a blob for a relay that is gone");
                 assert!(self.was_sent(blob.generation, blob.seq, |sent| sent[2] == blob.data_pos), "{blob:?}");

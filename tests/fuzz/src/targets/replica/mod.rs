@@ -63,7 +63,7 @@ fn attached() -> Bench {
     bench.settle();
     client_up(&mut bench);
     let conn = *bench.clients.keys().next().expect("it has just come");
-    bench.client(conn, ClientMsg::Attach);
+    bench.client(conn, ClientMsg::Attach { over: Generation::ZERO });
     bench.settle();
     assert!(bench.attached.is_some());
     bench
@@ -213,8 +213,10 @@ fn put(bench: &mut Bench, input: &mut Input<'_>, blob: Blob) {
 fn client_says(bench: &mut Bench, input: &mut Input<'_>) {
     let status = bench.status();
     let Some(conn) = client(bench, input) else { return };
-    let msg = match input.byte() % 6 {
-        0 => ClientMsg::Attach,
+    let kind = input.byte();
+    let msg = match kind % 6 {
+        // Over a live session, or not.
+        0 => ClientMsg::Attach { over: if kind < 128 { Generation::ZERO } else { status.generation } },
         1 => ClientMsg::Resume {
             generation: Generation(input.number(status.generation.0)),
             first: Seq(input.number(status.received.0)),
@@ -395,7 +397,7 @@ fn serves_the_next(bench: &mut Bench) {
     let conn = *bench.clients.keys().next().expect("it has just come");
     // Refused while an earlier attach is being carried out, whose client has gone: it asks again.
     for _ in 0..PATIENCE {
-        bench.client(conn, ClientMsg::Attach);
+        bench.client(conn, ClientMsg::Attach { over: Generation::ZERO });
         bench.settle();
         if bench.attached.is_some() {
             break;
