@@ -203,6 +203,7 @@ impl World {
             Action::CloseClient { .. } if matches!(event, Event::Client { msg: ClientMsg::Resume { .. }, .. }) => {
                 self.fired(Firing::EarlierEnded);
             }
+            Action::SendPeer { msg, .. } if msg.body == PeerBody::TakeOver => self.fired(Firing::Asks),
             Action::CloseLink { .. } if matches!(event, Event::Tick) => self.fired(Firing::SilentLink),
             _ => {}
         }
@@ -277,7 +278,6 @@ impl World {
                 self.watch(node).fenced = true;
             }
             Notice::SessionAttached => self.fired(Firing::Attached),
-            Notice::Asking => self.fired(Firing::Asks),
             Notice::OtherPaths { usable: false } if status.role == Role::Primary => {
                 self.fired(Firing::SecondaryPathless);
             }

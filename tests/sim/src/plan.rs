@@ -72,7 +72,7 @@ impl fmt::Display for Request {
 
 macro_rules! faults {
     ($($name:ident, $weight:literal, $words:literal;)*) => {
-        /// A kind of fault; what each does, [`crate::faults`], [`crate::storage`] and [`crate::fabric`] say.
+        /// A kind of fault; what each does, `faults.rs`, `storage.rs`, `fabric.rs`, `clock.rs` and `cuts.rs` say.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "their words are in the table")]
         pub enum Fault {

@@ -27,7 +27,8 @@ pub(crate) fn counts(world: &mut World, writer: LifeIndex, superblock: Superbloc
         let primary = superblock.primary_member()?;
         Some((primary.node, world.life_behind(primary.node, primary.incarnation)?))
     };
-    let was_primary = life_of(world, before).is_some_and(|(_, life)| life == writer);
+    let serves = world.nodes[world.lives[writer].node.index()].role() == Some(Role::Primary);
+    let was_primary = serves && life_of(world, before).is_some_and(|(_, life)| life == writer);
     let hands_over = was_primary && before.members == superblock.members;
     if let Some((node, life)) = life_of(world, superblock).filter(|_| hands_over)
         && life != writer
