@@ -459,7 +459,9 @@ fn a_session_with_honest_nodes() {
 #[cfg(feature = "weaken")]
 #[test]
 fn each_wrong_wording_shows() {
-    for weakness in crate::Weakness::ALL {
+    // No relay feeds a joiner here: the simulator has a script for that one (join_by_relay.rs).
+    let shown_here = |weakness: &crate::Weakness| *weakness != crate::Weakness::TrustFirstAsk;
+    for weakness in crate::Weakness::ALL.into_iter().filter(shown_here) {
         let config = SessionConfig::new(geometry(), BLOCKS as u64).weakened(Some(weakness));
         let outcome = live(config, 3000);
         assert!(outcome.is_err(), "{weakness:?} went unnoticed: {outcome:?}");
