@@ -196,7 +196,7 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 19] = [
+const SCRIPTED: [(&str, &str); 20] = [
     ("admit-too-early", "section8::revived_write"),
     ("join-too-early", "section8::join_too_early"),
     ("keep-offered", "section8::resumed_too_low"),
@@ -216,6 +216,7 @@ const SCRIPTED: [(&str, &str); 19] = [
     ("keep-earlier-feeder", "relay::the_relays_last_blobs_are_late"),
     ("believe-any-relay", "relay::a_relay_from_the_past"),
     ("released-by-guess", "relay::what_the_fed_one_has_not_released"),
+    ("trust-first-ask", "join_by_relay::a_joiner_that_was_fed_by_relay_is_asked_for_the_first_time"),
 ];
 
 /// Each wrong wording in a run of its own.
