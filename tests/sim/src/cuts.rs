@@ -36,7 +36,8 @@ impl World {
         let other = node.other();
         let well = self.process(Host::Node(node)) == Process::Up
             && self.disk.pathless[node.index()].is_none()
-            && !self.disk.failing[node.index()];
+            && !self.disk.failing[node.index()]
+            && !self.disk_is_late(node);
         let cut = self.net.cut(Host::Node(node), Host::Node(other)).is_some();
         if !well || cut || self.would_lose_ram(other) {
             return false;

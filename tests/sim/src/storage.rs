@@ -141,6 +141,11 @@ impl World {
         self.disk.ills.waits_until_us[node.index()] > self.now_us
     }
 
+    /// The node's heartbeat on the disk may stand still though it lives.
+    pub(crate) fn disk_is_late(&self, node: NodeId) -> bool {
+        self.waits_for_path(node) || self.disk.ills.slow[node.index()] > 0
+    }
+
     /// An operation that has to wait is put off.
     pub(crate) fn is_put_off(&mut self, node: NodeId, op: OpId, unit: usize) -> bool {
         let until = self.disk.ills.waits_until_us[node.index()];
