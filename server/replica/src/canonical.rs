@@ -181,7 +181,7 @@ impl State {
 impl Relay {
     fn strip(&mut self, clock: Clock, names: &mut dyn Names) {
         let drop_ms = clock.timing.drop_ms;
-        let Self { feed, epoch: _, dialling: _, released: _, acked: _, progress_at, patient_since } = self;
+        let Self { feed, epoch: _, dialling: _, released: _, acked: _, progress_at, patient_since, wanted_at } = self;
         match feed {
             Feed::Off => {}
             Feed::Wanted { since } | Feed::Connecting { since } => clock.age(since, drop_ms),
@@ -190,6 +190,12 @@ impl Relay {
                 relay.0 = names.conn(relay.0);
             }
             Feed::Feeding { relay, sent: _ } => relay.0 = names.conn(relay.0),
+        }
+        // Of one that feeds nobody it makes no difference.
+        if matches!(feed, Feed::Feeding { .. }) {
+            clock.age(wanted_at, clock.timing.takeover_ms);
+        } else {
+            *wanted_at = 0;
         }
         // Which of the two is older makes a difference, however old both are.
         let older = *progress_at < *patient_since;

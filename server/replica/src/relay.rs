@@ -36,6 +36,8 @@ pub(crate) struct Relay {
     pub(crate) progress_at: u64,
     /// When the client's word found the other member in progress: from then on it has the drop timeout to go on.
     pub(crate) patient_since: u64,
+    /// When the client last said that it does not reach the other one.
+    pub(crate) wanted_at: u64,
 }
 
 /// How far it is.
@@ -127,6 +129,7 @@ impl Replica {
 
     /// The session's client says that it does not reach the other one; it says so with every heartbeat.
     pub(crate) fn want_relay(&mut self) {
+        self.relay.wanted_at = self.now;
         if self.relay.is_wanted() || self.attach.is_some() {
             return;
         }
@@ -159,11 +162,22 @@ impl Replica {
             self.end_relay();
             return self.start_drop();
         }
+        if !owed && self.client_feeds_again() {
+            return self.end_relay();
+        }
         match self.relay.feed {
             Feed::Wanted { since } if !self.relay.dialling => self.connect_relay(since),
             Feed::Feeding { relay, sent } => self.feed(relay, sent),
             _ => {}
         }
+    }
+
+    /// The client is heard, and has not said for long that it misses the other one. That one has closed our connection then,
+    /// and we may never hear of it: the client would wait for ever for what comes back by it. If it does not feed after all,
+    /// it says so again.
+    fn client_feeds_again(&self) -> bool {
+        let lapsed = self.now.saturating_sub(self.relay.wanted_at) >= self.cfg.timing.takeover_ms;
+        matches!(self.relay.feed, Feed::Feeding { .. }) && self.session_is_live() && lapsed
     }
 
     /// Once the other one has said that it is in this epoch, or that it joins: before, it would not believe us.

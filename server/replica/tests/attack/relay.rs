@@ -252,3 +252,30 @@ fn a_join_by_relay_ends_with_the_client() {
     assert!(rig.said().contains(&Action::CloseRelay { relay: RelayId(7) }));
     assert_eq!(rig.status().joiner, None);
 }
+
+/// The client reaches B again and feeds it, so B has closed the relay; A never hears of that. The client would wait for ever
+/// for what B's ACKs by the relay said of released space.
+#[test]
+fn one_that_the_client_does_not_ask_for_any_more_ends() {
+    let mut rig = feeding();
+    rig.ack(1, Some(Seq(1)), Seq(3));
+    for _ in 0..30 {
+        rig.client(1, ClientMsg::Heartbeat);
+        rig.wait_with(50, 1, 1, Role::Secondary);
+    }
+    assert!(rig.said().contains(&Action::CloseRelay { relay: RelayId(7) }));
+    assert_eq!(rig.status().relay, RelayPhase::Off);
+}
+
+/// But not while something is on its way by it, nor while the client says that it is needed.
+#[test]
+fn one_that_is_needed_goes_on() {
+    let mut rig = feeding();
+    rig.ack(1, Some(Seq(1)), Seq(3));
+    for _ in 0..30 {
+        let msg = word(&rig);
+        rig.client(1, msg);
+        rig.wait_with(50, 1, 1, Role::Secondary);
+    }
+    assert_eq!(rig.status().relay, RelayPhase::Feeding);
+}
