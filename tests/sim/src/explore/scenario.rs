@@ -228,7 +228,7 @@ const fn clean(scenario: Scenario) -> Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     full("writes", &[Write(0), Write(0), Write(1), Read(0)], NONE),
     full("crash", TWO, Budget { crash: 1, ..NONE }),
-    full("freeze", ONE, Budget { freeze: 1, ..NONE }),
+    prompt("freeze", TWO, Budget { freeze: 1, hold: 1, ..NONE }),
     full("cut", ONE, Budget { cut: 1, ..NONE }),
     full("hasten", ONE, Budget { hasten: 1, ..NONE }),
     full("handover", TWO, Budget { handover: 1, ..NONE }),
@@ -254,6 +254,7 @@ pub const SCENARIOS: &[Scenario] = &[
     prompt("cut-apart", &[], Budget { cut: 2, ..NONE }),
     // The large set.
     large(solo(prompt("join-crash-hold", TWO, Budget { restart: 1, crash: 1, hold: 1, ..NONE }))),
+    large(full("freeze-all", ONE, Budget { freeze: 1, ..NONE })),
     large(full("freeze-two", TWO, Budget { freeze: 1, ..NONE })),
     large(full("crash-three", THREE, Budget { crash: 1, ..NONE })),
     large(full("handover-three", THREE, Budget { handover: 1, ..NONE })),
