@@ -204,11 +204,15 @@ impl Replica {
         if matches!(self.state, State::TakingOver(_) | State::Inspecting) {
             return; // What the superblock says under the fence counts; the writer says it again if that fails.
         }
+        let enters = superblock.members.contains(self.member());
+        if enters && !self.state.step().may_become(State::Secondary.step()) {
+            return; // Nobody makes a member of one that has not asked to join, nor handed over; whoever says so has not written it.
+        }
         self.peer.hear(from, self.now);
         let generation_before = self.superblock.generation;
         self.superblock = superblock;
         self.told_refusing = false;
-        if superblock.members.contains(self.member()) {
+        if enters {
             self.enter_as_secondary(generation_before);
         } else if matches!(self.state, State::Waiting(_)) {
             self.admission_is_void();
