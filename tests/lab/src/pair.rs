@@ -167,7 +167,8 @@ impl Pair {
             pair.install(lab, host)?;
         }
         let format = format!("format {VOLUME} --size {VOLUME_MIB}MiB --block 4096");
-        let output = pair.twinsan(lab, pair.plan.hosts[0], &format)?;
+        let command = format!("/lab/bin/twinsan --config {CONFIG} {format}");
+        let output = lab.node(pair.plan.hosts[0]).spawn("format", &command)?.wait(FORMATTED)?;
         ensure!(output.code == 0, "twinsan {format} ended with {}: {}", output.code, output.text);
         Ok(pair)
     }
