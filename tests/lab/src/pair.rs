@@ -23,6 +23,9 @@ pub const VOLUME_MIB: u64 = 128;
 pub const CONFIG: &str = "/etc/twinsan/twinsan.toml";
 /// For whatever ends by itself in a moment. One CPU a guest, and few on the host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// It reads and writes a few pages. But now and then the answer to a read never comes, by an iSCSI connection that is well
+/// (seen on User-Mode Linux, with the shelf idle); the kernel gives such a command up after 30 s, and asks again.
+const FORMATTED: Duration = Duration::from_secs(90);
 /// Between two looks at something that is awaited. Each is a program that is started on the host that it asks about, and half
 /// of what that host can do with it.
 const LOOK: Duration = Duration::from_millis(150);
