@@ -275,7 +275,8 @@ impl Bench {
                     Source::Zeros(_) => inside && bytes == 0,
                 }
             });
-            assert!(sent, "a write that nobody sent: {write:?} of {generation}");
+            // A peer with the key is a node, and whose session a lane is, it may tell as it likes.
+            assert!(sent || self.hostile_peer, "a write that nobody sent: {write:?} of {generation}");
             if let Source::Staged { data_pos } = write.source {
                 assert!(data_pos % RING + blocks * u64::from(BLOCK) <= RING, "across the ring's end: {write:?}");
             }
