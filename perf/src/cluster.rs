@@ -343,6 +343,18 @@ impl Cluster {
         Ok(kill_process(pid(child)?, signal)?)
     }
 
+    /// Starts both nodes and the client, and waits until both nodes are members.
+    ///
+    /// # Errors
+    /// As [`Cluster::start_node`], [`Cluster::attach`] and [`Cluster::wait_until`].
+    pub fn start(&mut self, within: Duration) -> Result<()> {
+        for node in 0..NODES.len() {
+            self.start_node(node)?;
+        }
+        self.attach(within)?;
+        self.wait_until("the pair is dual", within, Self::is_dual)
+    }
+
     /// The client's process.
     #[must_use]
     pub fn client_pid(&self) -> Option<u32> {
@@ -408,6 +420,18 @@ impl Cluster {
     pub fn is_dual(&self) -> bool {
         let dual = |node| self.status(node).is_ok_and(|v| v.dual && (v.role == "primary" || v.role == "secondary"));
         dual(0) && dual(1)
+    }
+
+    /// Waits until both nodes are members and nothing is left to flush, so that what is measured next begins from rest.
+    ///
+    /// # Errors
+    /// As [`Cluster::wait_until`].
+    pub fn settle(&self, within: Duration) -> Result<()> {
+        let rests = |c: &Self| {
+            let lane = c.primary().and_then(|node| c.status(node).ok()).map(|v| v.lane);
+            c.is_dual() && lane.is_some_and(|lane| lane.flushed == lane.received)
+        };
+        self.wait_until("the pair is dual and all is flushed", within, rests)
     }
 
     /// Waits until something holds.

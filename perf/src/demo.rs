@@ -74,11 +74,7 @@ pub fn demo(settings: Settings) -> Result<Report> {
         keep: settings.keep,
     };
     let mut cluster = Cluster::create(programs, &options)?;
-    for node in 0..NODES.len() {
-        cluster.start_node(node)?;
-    }
-    cluster.attach(PATIENCE)?;
-    cluster.wait_until("the pair is dual", PATIENCE, Cluster::is_dual)?;
+    cluster.start(PATIENCE)?;
     bar.finish_and_clear();
     let model = Model::new(VOLUME_BYTES);
     let report = Report { sabotaged: settings.sabotage, ..Report::default() };
@@ -139,8 +135,7 @@ impl Demo {
 
     /// Everything is on the disk and both nodes are there, so that the next measurement begins from rest.
     fn settle(&self) -> Result<()> {
-        let quiet = |c: &Cluster| c.is_dual() && c.primary().is_some_and(|p| rests(c, p));
-        self.cluster.wait_until("the pair is dual and all is flushed", 2 * PATIENCE, quiet)
+        self.cluster.settle(2 * PATIENCE)
     }
 
     /// One workload; with a failover, the primary is killed when a third is done, and started again.
@@ -280,10 +275,6 @@ impl Demo {
 fn check(interrupted: &AtomicBool) -> Result<()> {
     ensure!(!interrupted.load(Ordering::Relaxed), "interrupted; everything that was started has been ended");
     Ok(())
-}
-
-fn rests(cluster: &Cluster, primary: usize) -> bool {
-    cluster.status(primary).is_ok_and(|v| v.lane.flushed == v.lane.received)
 }
 
 /// So many writes after a kill belong to its pause: the one that was in flight, and those that waited with it.

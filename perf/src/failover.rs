@@ -91,10 +91,7 @@ impl Bench {
             keep: false,
         };
         let mut cluster = Cluster::create(Programs::build()?, &options)?;
-        for node in 0..NODES.len() {
-            cluster.start_node(node)?;
-        }
-        cluster.attach(PATIENCE)?;
+        cluster.start(PATIENCE)?;
         let ledger = Arc::new(Ledger::new(SPAN_BYTES / UNIT as u64, std::process::id()));
         let mut device = Client::connect(&cluster.nbd_socket(), VOLUME)?;
         // The disk file has all its blocks then, and the filesystem allocates none in the middle of a drain.

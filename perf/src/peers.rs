@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use crate::cluster::{Cluster, NODES, Options, Programs, VOLUME};
+use crate::cluster::{Cluster, Options, Programs, VOLUME};
 use crate::quorum::{EXPORT, Quorum};
 use crate::race::DirectFile;
 use crate::workload::{Budget, Figures, Meter, Target, Workload, run};
@@ -118,7 +118,8 @@ pub fn peers(settings: &Settings) -> Result<Peers> {
         for turn in 0..lanes.len() {
             // Another one begins each round, so that nobody always follows the same neighbour.
             lanes[(round + turn) % 3].slice(workload)?;
-            settle(&cluster)?;
+            // Our flusher must not work into a neighbour's slice.
+            cluster.settle(PATIENCE)?;
         }
     }
     let runners = lanes.map(Lane::finish);
@@ -138,21 +139,8 @@ fn start_cluster(settings: &Settings) -> Result<Cluster> {
         keep: false,
     };
     let mut cluster = Cluster::create(Programs::build()?, &options)?;
-    for node in 0..NODES.len() {
-        cluster.start_node(node)?;
-    }
-    cluster.attach(PATIENCE)?;
-    cluster.wait_until("the pair is dual", PATIENCE, Cluster::is_dual)?;
+    cluster.start(PATIENCE)?;
     Ok(cluster)
-}
-
-/// Our flusher must not work into a neighbour's slice.
-fn settle(cluster: &Cluster) -> Result<()> {
-    let rests = |c: &Cluster| {
-        let lane = c.primary().and_then(|node| c.status(node).ok()).map(|v| v.lane);
-        c.is_dual() && lane.is_some_and(|lane| lane.flushed == lane.received)
-    };
-    cluster.wait_until("the pair is dual and all is flushed", PATIENCE, rests)
 }
 
 fn prefill(target: &mut dyn Target, model: &mut Model) -> Result<()> {

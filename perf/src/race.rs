@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::workload::Target;
+use twinsan_witness::device::Aligned;
 use twinsan_witness::pattern::{BLOCK, Model, fill};
 
-/// `O_DIRECT` wants memory aligned to the disk's block; a page is enough for every disk.
-const ALIGN: usize = 4096;
+/// What is read and written anew around a byte that is changed.
+const PAGE: usize = 4096;
 
 /// A prefilled file, written synchronously.
 #[derive(Debug)]
 pub struct DirectFile {
     file: File,
     path: PathBuf,
-    memory: Vec<u8>,
-    start: usize,
+    memory: Aligned,
 }
 
 impl DirectFile {
@@ -31,8 +31,7 @@ impl DirectFile {
         options.create(true).truncate(true).write(true).read(true);
         options.custom_flags(libc::O_DIRECT | libc::O_DSYNC);
         let file = options.open(path).with_context(|| format!("{} with O_DIRECT|O_DSYNC", path.display()))?;
-        let (memory, start) = aligned(1 << 20);
-        let mut made = Self { file, path: path.to_owned(), memory, start };
+        let mut made = Self { file, path: path.to_owned(), memory: Aligned::new(1 << 20) };
         let mut buffer = vec![0; 1 << 20];
         let stamp = model.next_stamp();
         for offset in (0..bytes).step_by(buffer.len()) {
@@ -48,20 +47,12 @@ impl DirectFile {
 
 impl Target for DirectFile {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        let end = self.start + data.len();
-        self.memory[self.start..end].copy_from_slice(data);
-        let aligned = &self.memory[self.start..end];
+        let aligned = &mut self.memory.bytes()[..data.len()];
+        aligned.copy_from_slice(data);
         self.file
             .write_all_at(aligned, offset)
             .with_context(|| format!("{}: {} bytes at {offset}", self.path.display(), data.len()))
     }
-}
-
-/// Memory of `len` bytes that begins at `start` of the vector.
-fn aligned(len: usize) -> (Vec<u8>, usize) {
-    let memory = vec![0; len + ALIGN];
-    let start = memory.as_ptr().align_offset(ALIGN);
-    (memory, start)
 }
 
 /// Flips a bit of a byte of `path` past everybody's back, and makes it durable.
@@ -72,9 +63,9 @@ pub fn corrupt(path: &Path, offset: u64) -> Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
     let file = options.open(path).with_context(|| path.display().to_string())?;
-    let (mut memory, start) = aligned(ALIGN);
-    let page = offset - offset % ALIGN as u64;
-    let bytes = &mut memory[start..start + ALIGN];
+    let mut memory = Aligned::new(PAGE);
+    let page = offset - offset % PAGE as u64;
+    let bytes = memory.bytes();
     file.read_exact_at(bytes, page)?;
     bytes[usize::try_from(offset - page)?] ^= 1;
     file.write_all_at(bytes, page)?;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::Serialize;
 use twinsan_control::Config;
-use twinsan_control::admin::{HandoverState, Request, Response, VolumeStatus, ask};
+use twinsan_control::admin::{HandoverState, Request, Response, ask};
 use twinsan_control::config::Node;
 use twinsan_wire::Role;
 
-use super::ADMIN_TIMEOUT;
+use super::{ADMIN_TIMEOUT, volume_status};
 use crate::cli::SwitchoverArgs;
 
 /// How long a handover may take. It is called off by itself long before, unless the disk is in trouble in its middle.
@@ -76,7 +76,7 @@ pub fn switchover(config: &Config, args: &SwitchoverArgs) -> anyhow::Result<Swit
 fn find_primary<'a>(config: &'a Config, volume: &str) -> anyhow::Result<(&'a Node, &'a Node, u64)> {
     let mut said = Vec::new();
     for (at, node) in config.nodes.iter().enumerate() {
-        match volume_status(node, volume) {
+        match volume_status(node, volume, ADMIN_TIMEOUT) {
             Ok(status) if status.role == Role::Primary.name() => {
                 return Ok((node, &config.nodes[1 - at], status.epoch));
             }
@@ -96,9 +96,10 @@ fn look(volume: &str, from: &Node, to: &Node, before: u64) -> anyhow::Result<Opt
         epoch,
         pause_ms,
     };
-    let Ok(status) = volume_status(from, volume) else {
+    let Ok(status) = volume_status(from, volume, ADMIN_TIMEOUT) else {
         // It may have been told to end as well; who serves says so.
-        let other = volume_status(to, volume).with_context(|| format!("node \"{}\" does not answer", from.name))?;
+        let other = volume_status(to, volume, ADMIN_TIMEOUT)
+            .with_context(|| format!("node \"{}\" does not answer", from.name))?;
         let serves = other.role == Role::Primary.name() && other.epoch > before;
         return Ok(serves.then(|| done(other.epoch, None)));
     };
@@ -113,11 +114,4 @@ fn look(volume: &str, from: &Node, to: &Node, before: u64) -> anyhow::Result<Opt
             to.name
         ),
     }
-}
-
-fn volume_status(node: &Node, volume: &str) -> anyhow::Result<VolumeStatus> {
-    let Response::Status(status) = ask(&node.admin, &Request::Status, ADMIN_TIMEOUT)? else {
-        bail!("it answered something else: is it of another version?");
-    };
-    status.volumes.into_iter().find(|v| v.name == volume).context("it does not have this volume")
 }

@@ -52,7 +52,7 @@ impl From<nbd::Error> for Failure {
 }
 
 /// A block device or a file, past the page cache: what completes there has completed at the device, and what is read
-/// comes from it. Buffers must be [`crate::load::Aligned`].
+/// comes from it. Buffers must be [`Aligned`].
 #[derive(Debug)]
 pub struct Direct(File);
 
@@ -75,5 +75,31 @@ impl Device for Direct {
 
     fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), Failure> {
         self.0.read_exact_at(data, offset).map_err(|e| Failure::Answered(format!("read at byte {offset}: {e}")))
+    }
+}
+
+/// A page is enough for every disk.
+const ALIGN: usize = 4096;
+
+/// Memory that O_DIRECT takes.
+#[derive(Debug)]
+pub struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    /// Of `len` bytes.
+    #[must_use]
+    pub fn new(len: usize) -> Self {
+        let memory = vec![0; len + ALIGN];
+        let start = memory.as_ptr().align_offset(ALIGN);
+        Self { memory, start }
+    }
+
+    /// All of it.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        let len = self.memory.len() - ALIGN;
+        &mut self.memory[self.start..self.start + len]
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::device::{Device, Failure};
+use crate::device::{Aligned, Device, Failure};
 use crate::ledger::{Counts, Ledger, UNIT};
 use crate::pattern::{BLOCK, Random, fill};
 
@@ -253,7 +253,7 @@ impl<'a> Worker<'a> {
             let (shared, number) = (self.shared, self.number);
             let begun = shared.ledger.now().max(1);
             shared.under_way[number].store(begun, Ordering::Release);
-            let data = self.buffer.first(len);
+            let data = part(&mut self.buffer, len);
             let outcome = request(&shared.ledger, device.as_mut(), first..first + len, reads, data);
             shared.under_way[number].store(0, Ordering::Release);
             match outcome {
@@ -314,6 +314,11 @@ fn request(
     Ok(())
 }
 
+/// So much of the buffer as a request takes.
+fn part(buffer: &mut Aligned, units: u64) -> &mut [u8] {
+    &mut buffer.bytes()[..usize::try_from(units).expect("a request") * UNIT]
+}
+
 /// Writes every unit once, so that every read can be judged.
 ///
 /// # Errors
@@ -337,41 +342,14 @@ fn all(
     mut progress: impl FnMut(u64) -> Result<()>,
 ) -> Result<()> {
     let mut buffer = Aligned::new(usize::try_from(CHUNK_UNITS)? * UNIT);
-    let mut first = 0;
-    while first < ledger.units() {
-        let len = CHUNK_UNITS.min(ledger.units() - first);
-        request(ledger, device, first..first + len, reads, buffer.first(len))?;
-        first += len;
-        progress(first * UNIT as u64)?;
+    let mut at = 0;
+    while at < ledger.units() {
+        let len = CHUNK_UNITS.min(ledger.units() - at);
+        request(ledger, device, at..at + len, reads, part(&mut buffer, len))?;
+        at += len;
+        progress(at * UNIT as u64)?;
     }
     Ok(())
-}
-
-/// Memory that O_DIRECT takes.
-#[derive(Debug)]
-pub struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-}
-
-impl Aligned {
-    /// Of `len` bytes.
-    #[must_use]
-    pub fn new(len: usize) -> Self {
-        let memory = vec![0; len + UNIT];
-        let start = memory.as_ptr().align_offset(UNIT);
-        Self { memory, start }
-    }
-
-    /// All of it.
-    pub fn bytes(&mut self) -> &mut [u8] {
-        let len = self.memory.len() - UNIT;
-        &mut self.memory[self.start..self.start + len]
-    }
-
-    fn first(&mut self, units: u64) -> &mut [u8] {
-        &mut self.bytes()[..usize::try_from(units).expect("a request") * UNIT]
-    }
 }
 
 #[cfg(test)]

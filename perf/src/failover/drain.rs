@@ -28,9 +28,9 @@ impl Bench {
         let bar = self.bar("drains", settings.drains);
         let mut drains = Vec::new();
         for _ in 0..settings.drains {
-            self.settle()?;
+            self.cluster.settle(PATIENCE)?;
             let (staged, takeover) = self.drain(settings.drain_write_bytes)?;
-            self.settle()?;
+            self.cluster.settle(PATIENCE)?;
             let path = self.cluster.disk_file().with_file_name("fio.img");
             let fio_mb_per_s = fio(&path, settings.drain_write_bytes, takeover.0)?;
             std::fs::remove_file(&path)?;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use twinsan_perf::cluster::{Cluster, NODES, Options, Programs};
+use twinsan_perf::cluster::{Cluster, Options, Programs};
 
 use crate::turn::Turn;
 
@@ -79,11 +79,7 @@ pub fn cluster() -> Result<Pair> {
 /// # Errors
 /// If they don't come up.
 pub fn start(pair: &mut Pair) -> Result<()> {
-    for node in 0..NODES.len() {
-        pair.start_node(node)?;
-    }
-    pair.attach(PATIENCE)?;
-    pair.wait_until("the pair is dual", PATIENCE, Cluster::is_dual)
+    pair.cluster.start(PATIENCE)
 }
 
 /// A small pair that serves a client, dual.

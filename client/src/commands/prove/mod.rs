@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use twinsan_control::Config;
-use twinsan_witness::device::Device;
+use twinsan_witness::device::{Aligned, Device};
 use twinsan_witness::ledger::{Ledger, UNIT};
-use twinsan_witness::load::{Aligned, Load, Settings, fill_all, read_all};
+use twinsan_witness::load::{Load, Settings, fill_all, read_all};
 use twinsan_witness::nbd;
 use twinsan_witness::pattern::{BLOCK, Content, content};
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use twinsan_control::Config;
-use twinsan_control::admin::{Request, Response, VolumeStatus, ask};
+use twinsan_control::admin::VolumeStatus;
 use twinsan_wire::Role;
+
+use crate::commands::volume_status;
 
 /// For an answer: a frozen node must not stall the test.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -24,7 +26,8 @@ pub(super) struct Sight {
 
 /// Asks both nodes.
 pub(super) fn look(config: &Config, volume: &str) -> Sight {
-    let said: Vec<Option<VolumeStatus>> = config.nodes.iter().map(|node| ask_node(&node.admin, volume)).collect();
+    let said: Vec<Option<VolumeStatus>> =
+        config.nodes.iter().map(|node| volume_status(node, volume, TIMEOUT).ok()).collect();
     let is = |status: &Option<VolumeStatus>, role: Role| status.as_ref().is_some_and(|v| v.role == role.name());
     let primary = said.iter().position(|status| is(status, Role::Primary));
     let dual = |status: &Option<VolumeStatus>| {
@@ -35,12 +38,5 @@ pub(super) fn look(config: &Config, volume: &str) -> Sight {
         other: primary.map(|at| config.nodes[1 - at].name.clone()),
         dual: said.iter().all(dual),
         answers: said.iter().flatten().count(),
-    }
-}
-
-fn ask_node(socket: &std::path::Path, volume: &str) -> Option<VolumeStatus> {
-    match ask(socket, &Request::Status, TIMEOUT) {
-        Ok(Response::Status(status)) => status.volumes.into_iter().find(|v| v.name == volume),
-        _ => None,
     }
 }

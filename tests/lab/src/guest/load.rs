@@ -3,8 +3,6 @@
 //! Every thread has a part of the device for itself. Its blocks carry the number of the write that they came from
 //! (`twinsan_witness::pattern`), and any read, in between and of everything at the end, must find the last completed one.
 
-use std::fs::File;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use twinsan_witness::device::{Aligned, Device, Direct};
 use twinsan_witness::pattern::{BLOCK, Lost, Model, Random, fill};
 
 /// What the load aligns everything to; the largest logical block that a volume may have.
@@ -122,11 +121,11 @@ pub fn run(options: &Options, stop: &AtomicBool, mut say: impl FnMut(&Line)) -> 
 }
 
 fn summarise(device: &Path, part_bytes: u64, parts: Vec<Part>) -> Result<Summary> {
-    let device = open(device)?;
+    let mut device = open(device)?;
     let mut summary = Summary::default();
     let mut waits = Vec::new();
     for mut part in parts {
-        check_all(&device, &mut part, part_bytes)?;
+        check_all(&mut device, &mut part, part_bytes)?;
         summary.writes += part.writes;
         summary.reads += part.reads;
         for lost in &part.lost {
@@ -141,7 +140,7 @@ fn summarise(device: &Path, part_bytes: u64, parts: Vec<Part>) -> Result<Summary
 }
 
 fn write_and_read(options: &Options, number: u64, part_bytes: u64, shared: &Shared) -> Result<Part> {
-    let device = open(&options.device)?;
+    let mut device = open(&options.device)?;
     let first_byte = number * part_bytes;
     let model = Model::new(part_bytes);
     let longest = Duration::ZERO;
@@ -155,13 +154,13 @@ fn write_and_read(options: &Options, number: u64, part_bytes: u64, shared: &Shar
         let (offset, first_block) = (unit * ALIGN as u64, unit * (ALIGN / BLOCK) as u64);
         let begin = Instant::now();
         if !options.writes_only && random.below(READ_EVERY + 1) == 0 {
-            device.read_exact_at(data, first_byte + offset).with_context(|| at("read", first_byte + offset))?;
+            device.read(first_byte + offset, data)?;
             part.model.check(first_block, data, &mut part.lost);
             part.reads += 1;
         } else {
             let stamp = part.model.next_stamp() + (number << 48);
             fill(data, first_block, stamp);
-            device.write_all_at(data, first_byte + offset).with_context(|| at("write", first_byte + offset))?;
+            device.write(first_byte + offset, data)?;
             part.model.completed(first_block, data.len() / BLOCK, stamp);
             part.writes += 1;
         }
@@ -176,13 +175,13 @@ fn write_and_read(options: &Options, number: u64, part_bytes: u64, shared: &Shar
     Ok(part)
 }
 
-fn check_all(device: &File, part: &mut Part, part_bytes: u64) -> Result<()> {
+fn check_all(device: &mut Direct, part: &mut Part, part_bytes: u64) -> Result<()> {
     let mut buffer = Aligned::new(1 << 20);
     let mut offset = 0;
     while offset < part_bytes {
         let len = usize::try_from(part_bytes - offset)?.min(1 << 20);
         let data = &mut buffer.bytes()[..len];
-        device.read_exact_at(data, part.first_byte + offset).with_context(|| at("read", part.first_byte + offset))?;
+        device.read(part.first_byte + offset, data)?;
         part.model.check(offset / BLOCK as u64, data, &mut part.lost);
         offset += len as u64;
     }
@@ -193,15 +192,8 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn at(what: &str, byte: u64) -> String {
-    format!("{what} at byte {byte}")
-}
-
-/// Past the page cache: what completes here has completed at the device, and what is read comes from it.
-fn open(device: &Path) -> Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
-    options.open(device).with_context(|| device.display().to_string())
+fn open(device: &Path) -> Result<Direct> {
+    Direct::open(device).with_context(|| device.display().to_string())
 }
 
 /// The waits, with those that overlap made one.
@@ -217,27 +209,11 @@ fn merge(mut waits: Vec<(Instant, Instant)>) -> Vec<Duration> {
     merged.into_iter().map(|(begin, end)| end - begin).collect()
 }
 
-/// Memory that O_DIRECT takes.
-struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-}
-
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let memory = vec![0; len + ALIGN];
-        let start = memory.as_ptr().align_offset(ALIGN);
-        Self { memory, start }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        let len = self.memory.len() - ALIGN;
-        &mut self.memory[self.start..self.start + len]
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
