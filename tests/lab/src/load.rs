@@ -67,7 +67,7 @@ const ROUND: &str = "== round";
 /// Said before what an interrupted round has written is read back.
 const REST: &str = "== rest";
 /// Reading everything back takes a while.
-const VERIFY: Duration = Duration::from_secs(180);
+pub(crate) const VERIFY: Duration = Duration::from_secs(180);
 
 impl Load {
     /// Begins to write to a block device of the client's.
@@ -143,10 +143,7 @@ impl Load {
         lab.node(Host::Client).sh(&format!("touch {ENOUGH}; pkill -INT -x fio || true"))?;
         self.job.signal(libc::SIGTERM)?;
         let output = self.job.wait(VERIFY)?;
-        let last = output.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
-        let Some(Line::Done(summary)) = last else {
-            bail!("the load ended with {}: {}", output.code, tail(&output.text));
-        };
+        let summary = summary(&output)?;
         Ok((output, summary))
     }
 
@@ -219,8 +216,16 @@ fn issued(line: &str) -> Option<(u64, u64)> {
     Some((counts.next()?.parse().ok()?, counts.next()?.parse().ok()?))
 }
 
+/// Its last line.
+pub(crate) fn summary(output: &Output) -> Result<Summary> {
+    match output.text.lines().rev().find_map(|line| serde_json::from_str(line).ok()) {
+        Some(Line::Done(summary)) => Ok(summary),
+        _ => bail!("the load ended with {}: {}", output.code, tail(&output.text)),
+    }
+}
+
 /// The counts that it told so far, ten a second.
-fn counts(said: &str) -> impl DoubleEndedIterator<Item = u64> {
+pub(crate) fn counts(said: &str) -> impl DoubleEndedIterator<Item = u64> {
     said.lines().filter_map(|line| match serde_json::from_str(line) {
         Ok(Line::Progress { completed }) => Some(completed),
         _ => None,

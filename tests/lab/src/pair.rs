@@ -73,6 +73,12 @@ impl Timing {
     }
 }
 
+/// The command line of `twinsan` on a host, with the pair's configuration.
+#[must_use]
+pub fn twinsan(arguments: &str) -> String {
+    format!("/lab/bin/twinsan --config {CONFIG} {arguments}")
+}
+
 impl Plan {
     /// Both nodes on one host, where the fence can reach both.
     #[must_use]
@@ -170,7 +176,7 @@ impl Pair {
             pair.install(lab, host)?;
         }
         let format = format!("format {VOLUME} --size {VOLUME_MIB}MiB --block 4096");
-        let command = format!("/lab/bin/twinsan --config {CONFIG} {format}");
+        let command = twinsan(&format);
         let output = lab.node(pair.plan.hosts[0]).spawn("format", &command)?.wait(FORMATTED)?;
         ensure!(output.code == 0, "twinsan {format} ended with {}: {}", output.code, output.text);
         Ok(pair)
@@ -205,7 +211,7 @@ impl Pair {
     /// # Errors
     /// If the host is gone. Any exit status is an answer.
     pub fn twinsan(&self, lab: &Lab, host: Host, arguments: &str) -> Result<Output> {
-        lab.node(host).try_sh(&format!("/lab/bin/twinsan --config {CONFIG} {arguments}"))
+        lab.node(host).try_sh(&twinsan(arguments))
     }
 
     /// The host that a node runs on.
@@ -280,7 +286,7 @@ impl Pair {
     pub fn attach_from(&mut self, lab: &Lab, host: Host, front: Front, more: &str) -> Result<Option<Job>> {
         let client = lab.node(host);
         let arguments = front.arguments().to_owned() + more;
-        let command = format!("exec /lab/bin/twinsan --config {CONFIG} attach {VOLUME} {arguments}");
+        let command = format!("exec {}", twinsan(&format!("attach {VOLUME} {arguments}")));
         let job = client.spawn("attach", &command)?;
         // Its only line of standard output (`twinsan attach --help`).
         let ready = |said: &str| said.lines().any(|line| line.contains(READY)).then_some(());

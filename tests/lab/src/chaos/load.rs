@@ -11,13 +11,12 @@ use twinsan_witness::ledger::Counts;
 
 use super::world::DEVICE;
 use crate::agent::{Job, tail};
-use crate::guest::load::{Line, Summary};
+use crate::guest::load::Summary;
+use crate::load::{VERIFY, counts, summary};
 use crate::topology::{Host, Lab};
 
 /// It tells its count so often.
 const TOLD: Duration = Duration::from_millis(100);
-/// Reading everything back takes a while.
-const VERIFY: Duration = Duration::from_secs(180);
 
 /// A load in the guest.
 #[derive(Debug)]
@@ -58,11 +57,7 @@ impl GuestLoad {
             return seen;
         }
         seen.looked = Instant::now();
-        let said = self.job.said();
-        let last = said.lines().rev().find_map(|line| match serde_json::from_str(line) {
-            Ok(Line::Progress { completed }) => Some(completed),
-            _ => None,
-        });
+        let last = counts(&self.job.said()).next_back();
         seen.longest = seen.longest.max(seen.since.elapsed());
         if last.is_some_and(|last| last > seen.completed) {
             seen.completed = last.unwrap_or_default();
@@ -122,10 +117,7 @@ impl Load for GuestLoad {
     fn stop(&mut self) {
         let end = || -> Result<Summary> {
             self.job.signal(libc::SIGTERM)?;
-            let output = self.job.wait(VERIFY)?;
-            let last = output.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
-            let Some(Line::Done(summary)) = last else { bail!("it ended with {}", output.code) };
-            Ok(summary)
+            summary(&self.job.wait(VERIFY)?)
         };
         // Without a summary it has failed, and `judge` says so.
         self.summary = end().context("the load").ok();

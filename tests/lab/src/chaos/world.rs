@@ -11,7 +11,7 @@ use twinsan_chaos::fault::Fault;
 use twinsan_chaos::world::{Condition, Eye, Link as ChaosLink, Order, Program, San, Way, World};
 
 use crate::agent::{Job, tail};
-use crate::pair::{CONFIG, NODES, PATIENCE, Pair, Plan, Timing, VOLUME, volume_of};
+use crate::pair::{CONFIG, NODES, PATIENCE, Pair, Plan, Timing, VOLUME, twinsan, volume_of};
 use crate::topology::{Host, Lab, Link, SANS};
 
 /// For a node to tell its status. The guests have few CPUs, and a serial line.
@@ -81,10 +81,7 @@ impl World for Hosts<'_> {
         ensure!(self.jobs[Self::index(program)].is_none(), "{program} runs already");
         let (log, command) = match program {
             Program::Node(san) => ("twinsand", format!("/lab/bin/twinsand --config {CONFIG} --node {}", san.name())),
-            Program::Client => {
-                let attach = format!("attach {VOLUME} --nbd-device {DEVICE} --wait");
-                ("attach", format!("/lab/bin/twinsan --config {CONFIG} {attach}"))
-            }
+            Program::Client => ("attach", twinsan(&format!("attach {VOLUME} --nbd-device {DEVICE} --wait"))),
         };
         let job = self.lab.node(Self::host(program)).spawn(log, &format!("exec {command}"))?;
         self.jobs[Self::index(program)] = Some(job);
@@ -158,14 +155,14 @@ impl World for Hosts<'_> {
     }
 
     fn switchover(&mut self, from: San) -> Result<()> {
-        let command = format!("/lab/bin/twinsan --config {CONFIG} switchover {VOLUME}");
+        let command = twinsan(&format!("switchover {VOLUME}"));
         self.lab.node(SANS[from.index()]).spawn("switchover", &command).map(|_| ())
     }
 
     fn eye(&self, san: San) -> Eye {
         let agent = self.lab.node(SANS[san.index()]).agent().cloned();
         Box::new(move || {
-            let command = format!("/lab/bin/twinsan --config {CONFIG} status --json 2> /dev/null");
+            let command = twinsan("status --json 2> /dev/null");
             let said = agent.as_ref().ok()?.spawn(&command, None).ok()?.wait(EYE).ok()?;
             volume_of(&said.text, NODES[san.index()])
         })

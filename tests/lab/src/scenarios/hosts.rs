@@ -137,13 +137,12 @@ pub(super) fn shelf_restart(stage: &mut Stage) -> Result<()> {
     run.load.goes_on(SOME)?;
     let gone = begin.elapsed();
     // LIO has a port's kept registration again when that port logs in: writes go on by the first one.
-    let host = run.pair.host(run.primary);
-    while parts::registrations(&stage.lab, host)? != 4 {
-        ensure!(
-            begin.elapsed() < PATIENCE,
-            "{} registrations, and there are 4 paths",
-            parts::registrations(&stage.lab, host)?
-        );
+    loop {
+        let registered = parts::registrations(&stage.lab, run.pair.host(run.primary))?;
+        if registered == 4 {
+            break;
+        }
+        ensure!(begin.elapsed() < PATIENCE, "{registered} registrations, and there are 4 paths");
         std::thread::sleep(Duration::from_millis(100));
     }
     run.finish(stage, gone + PAUSE)
