@@ -155,6 +155,31 @@ pub enum Action {
     Exit,
 }
 
+impl Action {
+    /// Whether the driver tells, by an event, how it has ended.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadSuperblock
+                | Self::WriteSuperblock(_)
+                | Self::WriteHeartbeat { .. }
+                | Self::ReadHeartbeat
+                | Self::Admit
+                | Self::Fence
+                | Self::ReleaseFence
+                | Self::CheckFence
+                | Self::YieldFence
+                | Self::AcceptFence
+                | Self::Flush { .. }
+                | Self::ReadDisk { .. }
+                | Self::AnswerRead { .. }
+                | Self::Probe
+                | Self::RelayConnect { .. }
+        )
+    }
+}
+
 /// One contiguous write of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WriteRange {

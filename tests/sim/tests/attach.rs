@@ -7,10 +7,6 @@ use twinsan_replica::{Event, RelayPhase, Weakness as Replica};
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
 
-fn serves(w: &World, node: NodeId) -> bool {
-    w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
-}
-
 /// Many writes in flight at once, over few blocks.
 fn burst(w: &mut World, client: usize) {
     for lba in 0..6 {

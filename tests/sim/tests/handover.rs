@@ -8,10 +8,6 @@ use twinsan_wire::PeerMsg;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
 
-fn serves(w: &World, node: NodeId) -> bool {
-    w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
-}
-
 fn nobody_is_fenced(w: &mut World) {
     let counts = w.counts();
     if counts.takeovers_rule_5 + counts.fence_kills + counts.fenced + counts.drops > 0 {

@@ -10,14 +10,6 @@ use twinsan_wire::ClientMsg;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
 
-fn serves(w: &World, node: NodeId) -> bool {
-    w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
-}
-
-fn feeds(w: &World, node: NodeId) -> bool {
-    w.relay(node) == Some(RelayPhase::Feeding)
-}
-
 /// A serves alone, its client has written, and does not reach B, which is about to start.
 fn cut_from_b(w: &mut World) -> Result<usize, NotReached> {
     let client = solo(w)?;
@@ -228,24 +220,8 @@ fn a_joiner_that_was_fed_by_relay_is_asked_for_the_first_time() {
 #[test]
 fn a_joiner_is_fed_by_its_own_primary_only() {
     scenario(FenceKind::Pr, replica(Replica::BelieveAnyRelay), |w| {
-        let client = dual(w)?;
-        complete(w, client, 0)?;
-        w.hold_messages(|from, to, item| {
-            (from, to) == (NODE_A, NODE_B) && matches!(item, Item::Client(ClientMsg::Resume { .. }))
-        });
-        w.cut(Host::Client(client), NODE_B);
-        write(w, client, 1)?;
-        reach(w, "A's relay is on its way", |w| w.relay(A) == Some(RelayPhase::Connecting))?;
-        w.run_for(5);
-        w.freeze(NODE_A);
-        w.mend(Host::Client(client), NODE_B);
-        reach(w, "B serves", |w| serves(w, B))?;
-        let before = w.resumes(client);
-        w.release_all();
-        w.run_for(300);
-        if w.resumes(client) != before {
-            w.broken("a node of the past takes the client's place");
-        }
+        let client = frozen_as_it_relays(w)?;
+        the_past_feeds_nobody(w, client);
         Ok(())
     });
 }

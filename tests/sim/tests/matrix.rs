@@ -7,10 +7,6 @@ use twinsan_replica::Event;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
 
-fn serves(w: &World, node: NodeId) -> bool {
-    w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
-}
-
 /// Writes until the lane has been round, each as there is room, and each completes.
 fn goes_on(w: &mut World, client: usize) -> Result<(), NotReached> {
     for lba in 0..40 {

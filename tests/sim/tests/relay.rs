@@ -10,14 +10,6 @@ use twinsan_wire::ClientMsg;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
 
-fn serves(w: &World, node: NodeId) -> bool {
-    w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
-}
-
-fn feeds(w: &World, node: NodeId) -> bool {
-    w.relay(node) == Some(RelayPhase::Feeding)
-}
-
 /// The client has lost the secondary, B, for good; A feeds it.
 fn relayed(w: &mut World) -> Result<usize, NotReached> {
     let client = dual(w)?;
@@ -356,25 +348,9 @@ fn what_the_fed_one_has_not_released() {
 #[test]
 fn a_relay_from_the_past() {
     scenario(FenceKind::Pr, replica(Replica::BelieveAnyRelay), |w| {
-        let client = dual(w)?;
-        complete(w, client, 0)?;
-        w.hold_messages(|from, to, item| {
-            (from, to) == (NODE_A, NODE_B) && matches!(item, Item::Client(ClientMsg::Resume { .. }))
-        });
-        w.cut(Host::Client(client), NODE_B);
-        write(w, client, 1)?;
-        reach(w, "A's relay is on its way", |w| w.relay(A) == Some(RelayPhase::Connecting))?;
-        w.run_for(5);
-        w.freeze(NODE_A);
-        w.mend(Host::Client(client), NODE_B);
-        reach(w, "B serves", |w| serves(w, B))?;
+        let client = frozen_as_it_relays(w)?;
         complete(w, client, 2)?;
-        let before = w.resumes(client);
-        w.release_all();
-        w.run_for(300);
-        if w.resumes(client) != before {
-            w.broken("a node of the past takes the client's place");
-        }
+        the_past_feeds_nobody(w, client);
         complete(w, client, 3)?;
         Ok(())
     });

@@ -8,10 +8,6 @@ use twinsan_replica::Weakness as Replica;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];
 
-fn serves(w: &World, node: NodeId) -> bool {
-    w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
-}
-
 fn takeovers(w: &World) -> u64 {
     w.counts().takeovers_rule_5 + w.counts().takeovers_rule_6
 }

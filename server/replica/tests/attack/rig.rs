@@ -58,28 +58,6 @@ pub(crate) fn other(n: u64) -> Incarnation {
     Incarnation::from_random(1000 + n)
 }
 
-/// What the driver answers.
-fn wants_answer(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::ReadSuperblock
-            | Action::WriteSuperblock(_)
-            | Action::WriteHeartbeat { .. }
-            | Action::ReadHeartbeat
-            | Action::Admit
-            | Action::Fence
-            | Action::ReleaseFence
-            | Action::CheckFence
-            | Action::YieldFence
-            | Action::AcceptFence
-            | Action::Flush { .. }
-            | Action::ReadDisk { .. }
-            | Action::AnswerRead { .. }
-            | Action::Probe
-            | Action::RelayConnect { .. }
-    )
-}
-
 impl Rig {
     /// A process that starts while `superblock` stands on the disk.
     pub(crate) fn new(node: NodeId, superblock: Superblock) -> Self {
@@ -224,7 +202,7 @@ impl Rig {
     }
 
     fn took(&mut self, out: Vec<Action>) {
-        self.pending.extend(out.iter().filter(|a| wants_answer(a)).cloned());
+        self.pending.extend(out.iter().filter(|a| a.is_answered()).cloned());
         self.log.extend(out);
     }
 

@@ -1,8 +1,9 @@
 //! A cluster on strings: what the scripted scenarios share.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
 
+pub use twinsan_replica::RelayPhase;
 pub use twinsan_sim::{DiskAccess, DriverWeakness, FenceKind, Host, Item, SimConfig, Version, Weakness, World};
-pub use twinsan_wire::{BlobKind, Generation, Mailbox, NodeId, PeerBody, Role, Seq};
+pub use twinsan_wire::{BlobKind, ClientMsg, Generation, Mailbox, NodeId, PeerBody, Role, Seq};
 
 pub const A: NodeId = NodeId::A;
 pub const B: NodeId = NodeId::B;
@@ -55,6 +56,44 @@ fn print_trace(world: &World) {
 /// The step must come about within two seconds of simulated time.
 pub fn reach(world: &mut World, what: &'static str, done: impl FnMut(&World) -> bool) -> Result<(), NotReached> {
     if world.run_until(2_000, done) { Ok(()) } else { Err(NotReached(what)) }
+}
+
+/// By its own word and the disk's.
+pub fn serves(w: &World, node: NodeId) -> bool {
+    w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
+}
+
+/// It feeds the other node in the client's place.
+pub fn feeds(w: &World, node: NodeId) -> bool {
+    w.relay(node) == Some(RelayPhase::Feeding)
+}
+
+/// A is frozen while its relay to B comes up, and what it says by that waits; B serves, and its client, which this gives, is
+/// back.
+pub fn frozen_as_it_relays(w: &mut World) -> Result<usize, NotReached> {
+    let client = dual(w)?;
+    complete(w, client, 0)?;
+    w.hold_messages(|from, to, item| {
+        (from, to) == (NODE_A, NODE_B) && matches!(item, Item::Client(ClientMsg::Resume { .. }))
+    });
+    w.cut(Host::Client(client), NODE_B);
+    write(w, client, 1)?;
+    reach(w, "A's relay is on its way", |w| w.relay(A) == Some(RelayPhase::Connecting))?;
+    w.run_for(5);
+    w.freeze(NODE_A);
+    w.mend(Host::Client(client), NODE_B);
+    reach(w, "B serves", |w| serves(w, B))?;
+    Ok(client)
+}
+
+/// What has waited arrives: a node of the past must not take the client's place.
+pub fn the_past_feeds_nobody(w: &mut World, client: usize) {
+    let before = w.resumes(client);
+    w.release_all();
+    w.run_for(300);
+    if w.resumes(client) != before {
+        w.broken("a node of the past takes the client's place");
+    }
 }
 
 /// A serves alone, with one client that is open. Returns the client.

@@ -193,7 +193,7 @@ impl Bench {
     fn took(&mut self, out: Vec<Action>) {
         for action in out {
             self.check(&action);
-            if is_answered(&action) {
+            if action.is_answered() {
                 self.pending.push(action);
             }
         }
@@ -317,27 +317,6 @@ impl Bench {
         let completed = self.completed.entry(generation).or_default();
         *completed = (*completed).max(upto);
     }
-}
-
-fn is_answered(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::ReadSuperblock
-            | Action::WriteSuperblock(_)
-            | Action::WriteHeartbeat { .. }
-            | Action::ReadHeartbeat
-            | Action::Admit
-            | Action::Fence
-            | Action::ReleaseFence
-            | Action::CheckFence
-            | Action::YieldFence
-            | Action::AcceptFence
-            | Action::Flush { .. }
-            | Action::ReadDisk { .. }
-            | Action::AnswerRead { .. }
-            | Action::Probe
-            | Action::RelayConnect { .. }
-    )
 }
 
 /// How an action fails, if it can.
