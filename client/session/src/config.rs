@@ -73,7 +73,7 @@ impl Default for Timing {
         Self {
             heartbeat_ms: 50,
             unreachable_ms: 300,
-            silent_ms: 2000,
+            silent_ms: 1000,
             backoff_first_ms: 10,
             backoff_max_ms: 500,
             refused_retry_ms: 20,

@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use twinsan_arena::PagePolicy;
 use twinsan_control::Config;
 use twinsan_fabric::{Event as FabricEvent, Fabric, Interest};
-use twinsan_session::{Action, Ended, Event, Session, SessionConfig, Status, Timing};
+use twinsan_session::{Action, Ended, Event, Session, SessionConfig, Status};
 use twinsan_staging::Geometry;
 use twinsan_wire::{BlobKind, Lba, NodeId, Seq, VolumeShape};
 
@@ -20,7 +20,7 @@ use super::nodes::Nodes;
 use super::signals::Signals;
 use super::spin::Spin;
 use super::volume::Volume;
-use super::{discover, notice, targets};
+use super::{discover, notice, targets, timing};
 use crate::memory::Memory;
 
 /// As the driver's.
@@ -69,7 +69,7 @@ impl<F: Fabric> Direct<F> {
         let region = fabric.register(memory.arena().clone())?;
         let nodes = Nodes::new(targets, memory.clone(), region, shape, volume.integrity);
         let mut session = SessionConfig::new(geometry, shape.blocks);
-        session.timing = Timing { heartbeat_ms: config.timing.heartbeat_ms, ..Timing::default() };
+        session.timing = timing(config);
         let volume =
             Volume { session: Session::new(session), actions: Vec::with_capacity(256), now_ms: clock.now_ms() };
         let mut direct = Self {

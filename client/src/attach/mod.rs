@@ -154,6 +154,12 @@ impl Taken {
     }
 }
 
+/// The pair's own idea of a silence counts for its clients too: who raises it for slow hosts raises both.
+fn timing(config: &Config) -> Timing {
+    let pair = config.timing;
+    Timing { heartbeat_ms: pair.heartbeat_ms, silent_ms: pair.takeover_ms, ..Timing::default() }
+}
+
 fn targets(config: &Config, volume: &VolumeConfig) -> anyhow::Result<[Target; 2]> {
     let key = volume.key_file.as_deref().map(Key::load).transpose()?;
     Ok(NodeId::BOTH.map(|node| {
@@ -187,7 +193,7 @@ fn assemble(
     let region = fabric.register(memory.arena().clone())?;
     let nodes = Nodes::new(targets, memory.clone(), region, *said, volume.integrity);
     let mut session_config = SessionConfig::new(geometry, said.blocks);
-    session_config.timing = Timing { heartbeat_ms: config.timing.heartbeat_ms, ..Timing::default() };
+    session_config.timing = timing(config);
     // Who left the device waiting may count as attached for a moment after its death.
     session_config.wait_if_busy = options.wait || door.is_awaited();
     session_config.take_over = options.takeover;
