@@ -5,6 +5,7 @@
 //! name = "san1"
 //! listen = ["tcp://127.0.0.1:7401"]         # where others dial; also "rdma://…", "unix:///path"
 //! admin = "/run/twinsan/san1.sock"          # local, mode 0600
+//! metrics = "127.0.0.1:9466"                # optional: http://127.0.0.1:9466/metrics
 //!
 //! [[node]]
 //! name = "san2"
@@ -38,6 +39,7 @@ mod raw;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -70,6 +72,8 @@ pub struct Node {
     pub listen: Vec<Address>,
     /// Its admin socket.
     pub admin: PathBuf,
+    /// Where it tells its metrics by HTTP; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One `[[volume]]`.

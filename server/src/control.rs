@@ -18,6 +18,33 @@ use crate::limits::{ADMIN_QUEUE, ADMIN_TIMEOUT_MS};
 
 const TIMEOUT: Duration = Duration::from_millis(ADMIN_TIMEOUT_MS);
 
+/// Hands requests to the reactor and waits for its answers, from whatever thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    reactor: Sender<Asked>,
+    bell: Doorbell,
+}
+
+impl Asker {
+    /// And where the requests arrive.
+    pub(crate) fn new(bell: Doorbell) -> (Self, Receiver<Asked>) {
+        let (reactor, requests) = bounded(ADMIN_QUEUE);
+        (Self { reactor, bell }, requests)
+    }
+
+    /// Where no answer comes, that is the answer.
+    pub(crate) fn ask(&self, request: Request) -> Response {
+        let (answer, answered) = bounded(1);
+        if self.reactor.try_send(Asked { request, answer }).is_err() {
+            return Response::Failed { message: "the node is ending, or has too many requests waiting".to_owned() };
+        }
+        self.bell.ring();
+        answered.recv_timeout(TIMEOUT).unwrap_or_else(|_| Response::Failed {
+            message: format!("the reactor has not answered for {ADMIN_TIMEOUT_MS} ms"),
+        })
+    }
+}
+
 /// A request on its way to the reactor.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -31,11 +58,10 @@ pub(crate) struct Asked {
 ///
 /// # Errors
 /// If another process listens there, or the system refuses.
-pub(crate) fn start(path: &Path, bell: Doorbell) -> anyhow::Result<Receiver<Asked>> {
+pub(crate) fn start(path: &Path, asker: Asker) -> anyhow::Result<()> {
     let listener = listen(path).with_context(|| format!("admin socket {}", path.display()))?;
-    let (sender, receiver) = bounded(ADMIN_QUEUE);
-    thread::Builder::new().name("control".to_owned()).spawn(move || serve(&listener, &sender, &bell))?;
-    Ok(receiver)
+    thread::Builder::new().name("control".to_owned()).spawn(move || serve(&listener, &asker))?;
+    Ok(())
 }
 
 /// Replaces the socket of a process that is gone, never that of one that lives.
@@ -63,35 +89,24 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-fn serve(listener: &UnixListener, reactor: &Sender<Asked>, bell: &Doorbell) {
+fn serve(listener: &UnixListener, asker: &Asker) {
     for stream in listener.incoming() {
-        let outcome = stream.and_then(|stream| converse(&stream, reactor, bell));
+        let outcome = stream.and_then(|stream| converse(&stream, asker));
         if let Err(error) = outcome {
             tracing::debug!(%error, "an admin conversation broke off");
         }
     }
 }
 
-fn converse(stream: &UnixStream, reactor: &Sender<Asked>, bell: &Doorbell) -> io::Result<()> {
+fn converse(stream: &UnixStream, asker: &Asker) -> io::Result<()> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let response = match read_line::<Request>(stream) {
-        Ok(request) => ask_reactor(request, reactor, bell),
+        Ok(request) => asker.ask(request),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Response::Failed { message: error.to_string() },
         Err(error) => return Err(error),
     };
     write_line(stream, &response)
-}
-
-fn ask_reactor(request: Request, reactor: &Sender<Asked>, bell: &Doorbell) -> Response {
-    let (answer, answered) = bounded(1);
-    if reactor.try_send(Asked { request, answer }).is_err() {
-        return Response::Failed { message: "the node is ending, or has too many requests waiting".to_owned() };
-    }
-    bell.ring();
-    answered.recv_timeout(TIMEOUT).unwrap_or_else(|_| Response::Failed {
-        message: format!("the reactor has not answered for {ADMIN_TIMEOUT_MS} ms"),
-    })
 }
 
 #[cfg(test)]
@@ -103,7 +118,8 @@ mod tests {
     fn a_request_reaches_the_reactor_and_its_answer_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/admin.sock");
-        let requests = start(&path, Doorbell::new().unwrap()).unwrap();
+        let (asker, requests) = Asker::new(Doorbell::new().unwrap());
+        start(&path, asker).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let reactor = thread::spawn(move || {
             let asked = requests.recv().unwrap();
@@ -119,7 +135,8 @@ mod tests {
     fn nonsense_is_answered_by_the_thread_itself() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
-        let requests = start(&path, Doorbell::new().unwrap()).unwrap();
+        let (asker, requests) = Asker::new(Doorbell::new().unwrap());
+        start(&path, asker).unwrap();
         let stream = UnixStream::connect(&path).unwrap();
         io::Write::write_all(&mut &stream, b"{\"request\":\"make-coffee\"}\n").unwrap();
         let Response::Failed { message } = read_line(&stream).unwrap() else { panic!("refused") };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use twinsan_replica::Notice;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// One volume's counters.
@@ -17,6 +19,22 @@ macro_rules! counters {
             }
         }
     };
+}
+
+impl Counters {
+    /// What the machine has told.
+    pub(crate) fn note(&mut self, notice: Notice) {
+        match notice {
+            Notice::Serving => self.takeovers += 1,
+            Notice::HandedOver { .. } => self.handovers += 1,
+            Notice::Fenced => self.fenced += 1,
+            Notice::Joined => self.joins += 1,
+            Notice::JoinThrownAway => self.joins_thrown_away += 1,
+            Notice::DroppingSecondary => self.drops += 1,
+            Notice::DiskTrouble => self.disk_troubles += 1,
+            _ => {}
+        }
+    }
 }
 
 counters! {
@@ -54,4 +72,18 @@ counters! {
     probes,
     /// Connections closed because they took nothing any more.
     overruns,
+    /// Times that this node has become the primary: it was started alone, took over, or was handed the volume.
+    takeovers,
+    /// Times that it has handed over.
+    handovers,
+    /// Times that it was fenced out.
+    fenced,
+    /// Joins of the other node that have ended well.
+    joins,
+    /// Joins of the other node that made no progress.
+    joins_thrown_away,
+    /// Times that the other node was dropped.
+    drops,
+    /// Times that the disk has begun to fail.
+    disk_troubles,
 }

@@ -36,6 +36,12 @@ pub(crate) const ADMIN_TIMEOUT_MS: u64 = 2000;
 /// Admin requests that wait for the reactor.
 pub(crate) const ADMIN_QUEUE: usize = 16;
 
+/// How long a scrape may take to say what it wants, and the answer to be taken. One is served at a time.
+pub(crate) const SCRAPE_TIMEOUT_MS: u64 = 2000;
+
+/// The head of a scrape's request; a browser's is about 1 KiB.
+pub(crate) const MAX_HTTP_HEAD: usize = 8 << 10;
+
 const _: () = assert!(MAX_BATCH_BYTES >= MAX_PAYLOAD_BYTES as u64);
 const _: () = assert!(FLUSHER_QUEUE > 2 * MAX_OPEN_READS);
 const _: () = assert!(MAX_OUTBOX > 2 * MAX_OPEN_READS);

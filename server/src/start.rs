@@ -18,13 +18,14 @@ use twinsan_wire::message::VolumeShape;
 use twinsan_wire::{Incarnation, NodeId};
 
 use crate::clock::Clock;
-use crate::control;
+use crate::control::{self, Asker};
 use crate::counters::Counters;
 use crate::doorbell::Doorbell;
 use crate::flusher::{FenceParts, Flusher, Parts};
 use crate::layout::Layout;
 use crate::limits::{DIAL_TIMEOUT_MS, MAX_BATCH_BYTES, TICK_MS};
 use crate::memory;
+use crate::metrics;
 use crate::paths::Paths;
 use crate::reactor::{Ears, Identity, Reactor};
 use crate::scsi;
@@ -110,7 +111,12 @@ pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Reactor<Network
         volumes.push(open_volume(&config, node, volume, disk, &mut fabric, &bell)?);
     }
     let own = &config.nodes[node.index()];
-    let requests = control::start(&own.admin, bell.clone())?;
+    let (asker, requests) = Asker::new(bell.clone());
+    control::start(&own.admin, asker.clone())?;
+    if let Some(address) = own.metrics {
+        let bound = metrics::start(address, asker)?;
+        tracing::info!(node = own.name, "telling metrics at http://{bound}/metrics");
+    }
     for address in &own.listen {
         let bound = fabric.listen(&address.to_string())?;
         tracing::info!(node = own.name, "listening at {bound}");

@@ -73,8 +73,9 @@ impl Checker<'_> {
     }
 
     fn node(&self, raw: raw::Node) -> Result<Node, ConfigError> {
-        let raw::Node { name, listen, admin } = raw;
-        let mut node = Node { name, listen: Vec::with_capacity(listen.len()), admin: self.base.join(admin) };
+        let raw::Node { name, listen, admin, metrics } = raw;
+        let admin = self.base.join(admin);
+        let mut node = Node { name, listen: Vec::with_capacity(listen.len()), admin, metrics: None };
         if VolumeName::new(&node.name).is_none() {
             return Err(self.node_error(&node, "name", &node.name, NAME_RULE));
         }
@@ -92,6 +93,10 @@ impl Checker<'_> {
         if len > MAX_UNIX_PATH {
             let why = format!("{len} bytes; a socket's path has at most {MAX_UNIX_PATH}");
             return Err(self.node_error(&node, "admin", &node.admin.display(), why));
+        }
+        if let Some(text) = metrics {
+            let why = "write an IP address and a port, like \"127.0.0.1:9466\" or \"[::1]:9466\"";
+            node.metrics = Some(text.parse().map_err(|_| self.node_error(&node, "metrics", &text, why))?);
         }
         Ok(node)
     }

@@ -24,6 +24,7 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) listen: Vec<String>,
     pub(super) admin: PathBuf,
+    pub(super) metrics: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -51,6 +51,28 @@ fn refused_by_parser(text: &str, line: &str, reason: &str) {
     assert!(message.trim_end().ends_with(reason), "{message}");
 }
 
+/// Both hosts may tell theirs at the same address of their own.
+#[test]
+fn metrics_are_told_at_an_ip_address_and_port() {
+    let admins = ["\"/run/twinsan/san1.sock\"", "\"san2.sock\""];
+    let told = |text: &str| {
+        let nodes = admins.iter().fold(format!("{NODES}{VOLUME}"), |file, admin| {
+            file.replacen(&format!("admin = {admin}"), &format!("admin = {admin}\nmetrics = \"{text}\""), 1)
+        });
+        parse(&nodes)
+    };
+    let config = told("127.0.0.1:9466").unwrap();
+    assert_eq!(config.nodes.map(|node| node.metrics), [Some("127.0.0.1:9466".parse().unwrap()); 2]);
+    for wrong in ["9466", "localhost:9466", "127.0.0.1", "[::1]", "http://127.0.0.1:9466", ""] {
+        let message = told(wrong).expect_err("refused").to_string();
+        let expected = format!(
+            "/etc/twinsan/twinsan.toml: node \"san1\": metrics = \"{wrong}\": write an IP address and a port, like \
+             \"127.0.0.1:9466\" or \"[::1]:9466\""
+        );
+        assert_eq!(message, expected);
+    }
+}
+
 #[test]
 fn the_least_file_has_sensible_defaults() {
     let config = parse(&format!("{NODES}{VOLUME}")).unwrap();
@@ -62,6 +84,7 @@ fn the_least_file_has_sensible_defaults() {
     );
     assert_eq!(san2.listen[0].to_string(), "tcp://[::1]:7402");
     assert_eq!(san2.admin, Path::new("/etc/twinsan/san2.sock"));
+    assert_eq!(san1.metrics, None);
     let [volume] = &config.volumes[..] else { panic!("one volume") };
     assert_eq!(volume.name.as_str(), "db");
     assert_eq!(volume.disk, Path::new("/etc/twinsan/db.img"));

@@ -88,7 +88,10 @@ impl<F: Fabric> Reactor<F> {
             Action::CloseLink { link: id } => drop(self.destroy(link(id))),
             Action::CloseClient { conn } => drop(self.destroy(client(conn))),
             Action::Incarnation(incarnation) => self.change_incarnation(volume, incarnation),
-            Action::Notice(notice) => notice::log(&self.volumes[volume], notice),
+            Action::Notice(notice) => {
+                self.volumes[volume].counters.note(notice);
+                notice::log(&self.volumes[volume], notice);
+            }
             Action::Exit => self.volumes[volume].ended = true,
         }
     }
