@@ -1,8 +1,6 @@
 //! Moves that somebody wants, on a cluster that is otherwise healthy, by seed: each ends, and soon.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::{Event, HandedOver};
 use twinsan_sim::{Pathless, Rng};
 

@@ -1,8 +1,6 @@
 //! Rule 11 by scripts: who does not reach the disk asks who does; where neither does, RAM goes on.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::{Event, Weakness as Replica};
 use twinsan_sim::Pathless;
 

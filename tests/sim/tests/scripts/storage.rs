@@ -1,8 +1,6 @@
 //! The disk goes wrong: slots torn and rotten, I/O that fails, a full or a slow disk, a path that fails over.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_sim::Process;
 
 /// A dies as it writes that B is a member: one slot is a mix of two superblocks, the other one says A alone.

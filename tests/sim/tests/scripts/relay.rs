@@ -1,9 +1,7 @@
 //! The relay (rule 14, section 6): one of the client's links is broken, the link between the nodes is well, and the pair
 //! stays a pair.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::{RelayPhase, Weakness as Replica};
 use twinsan_sim::Pathless;
 use twinsan_wire::ClientMsg;

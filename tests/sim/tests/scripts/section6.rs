@@ -37,7 +37,7 @@ fn exists(name: &str) -> Result<(), String> {
         return found.then_some(()).ok_or_else(|| "there is no such scenario".to_owned());
     }
     let folder = match kind {
-        "sim" => "tests/sim/tests",
+        "sim" => "tests/sim/tests/scripts",
         "system" => "tests/system/tests",
         "server" => "server/tests",
         _ => return Err("it is to be sim:, system:, server: or lab:".to_owned()),

@@ -1,9 +1,7 @@
 //! Rule 15's client word at a node outside: who serves alone loses its network, its disk stays, and the other node,
 //! which is no member, is all that the client reaches.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::Weakness as Replica;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];

@@ -1,8 +1,6 @@
 //! Rule 10: a new session, over one that lives or not, and in the middle of everything else.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::{Event, RelayPhase, Weakness as Replica};
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];

@@ -1,9 +1,7 @@
 //! The counter-examples of section 8 of the protocol, one test each: the exact interleaving, which the rules as they
 //! stand survive, and the old wording does not.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::Weakness as Replica;
 use twinsan_session::Weakness as Session;
 use twinsan_wire::ClientMsg;

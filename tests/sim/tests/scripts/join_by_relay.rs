@@ -1,9 +1,7 @@
 //! A join whose joiner the client does not reach (rules 8 and 14): the primary feeds it from its own lane. The
 //! counter-examples of section 8 about joins and relays, each with this feeder.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::{RelayPhase, Weakness as Replica};
 use twinsan_session::Weakness as Session;
 use twinsan_wire::ClientMsg;

@@ -1,24 +1,24 @@
 //! A cluster on strings: what the scripted scenarios share.
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
 
-pub use twinsan_replica::RelayPhase;
-pub use twinsan_sim::{DiskAccess, DriverWeakness, FenceKind, Host, Item, SimConfig, Version, Weakness, World};
-pub use twinsan_wire::{BlobKind, ClientMsg, Generation, Mailbox, NodeId, PeerBody, Role, Seq};
+pub(crate) use twinsan_replica::RelayPhase;
+pub(crate) use twinsan_sim::{DiskAccess, DriverWeakness, FenceKind, Host, Item, SimConfig, Weakness, World};
+pub(crate) use twinsan_wire::{BlobKind, ClientMsg, Generation, Mailbox, NodeId, PeerBody, Role, Seq};
 
-pub const A: NodeId = NodeId::A;
-pub const B: NodeId = NodeId::B;
-pub const NODE_A: Host = Host::Node(NodeId::A);
-pub const NODE_B: Host = Host::Node(NodeId::B);
+pub(crate) const A: NodeId = NodeId::A;
+pub(crate) const B: NodeId = NodeId::B;
+pub(crate) const NODE_A: Host = Host::Node(NodeId::A);
+pub(crate) const NODE_B: Host = Host::Node(NodeId::B);
 
 /// A step of a script did not come about.
 #[derive(Debug)]
-pub struct NotReached(pub &'static str);
+#[expect(dead_code, reason = "said by Debug, where it ends a test")]
+pub(crate) struct NotReached(pub(crate) &'static str);
 
-pub type Script = fn(&mut World) -> Result<(), NotReached>;
+pub(crate) type Script = fn(&mut World) -> Result<(), NotReached>;
 
 /// Runs a script as things are: every step must come about and every promise be kept, also when everything is mended.
 /// With `weakness`, a promise must be broken on the way or at the end.
-pub fn scenario(fence: FenceKind, weakness: Weakness, script: Script) {
+pub(crate) fn scenario(fence: FenceKind, weakness: Weakness, script: Script) {
     passes(fence, script);
     let mut world = World::new(SimConfig::scripted(fence).weakened(Some(weakness)));
     let reached = script(&mut world);
@@ -32,7 +32,7 @@ pub fn scenario(fence: FenceKind, weakness: Weakness, script: Script) {
 }
 
 /// Runs a script as things are.
-pub fn passes(fence: FenceKind, script: impl Fn(&mut World) -> Result<(), NotReached>) {
+pub(crate) fn passes(fence: FenceKind, script: impl Fn(&mut World) -> Result<(), NotReached>) {
     let mut world = World::new(SimConfig::scripted(fence));
     let reached = script(&mut world);
     if reached.is_ok() {
@@ -54,23 +54,23 @@ fn print_trace(world: &World) {
 }
 
 /// The step must come about within two seconds of simulated time.
-pub fn reach(world: &mut World, what: &'static str, done: impl FnMut(&World) -> bool) -> Result<(), NotReached> {
+pub(crate) fn reach(world: &mut World, what: &'static str, done: impl FnMut(&World) -> bool) -> Result<(), NotReached> {
     if world.run_until(2_000, done) { Ok(()) } else { Err(NotReached(what)) }
 }
 
 /// By its own word and the disk's.
-pub fn serves(w: &World, node: NodeId) -> bool {
+pub(crate) fn serves(w: &World, node: NodeId) -> bool {
     w.role(node) == Some(Role::Primary) && w.superblock().is_some_and(|s| s.primary == Some(node))
 }
 
 /// It feeds the other node in the client's place.
-pub fn feeds(w: &World, node: NodeId) -> bool {
+pub(crate) fn feeds(w: &World, node: NodeId) -> bool {
     w.relay(node) == Some(RelayPhase::Feeding)
 }
 
 /// A is frozen while its relay to B comes up, and what it says by that waits; B serves, and its client, which this gives, is
 /// back.
-pub fn frozen_as_it_relays(w: &mut World) -> Result<usize, NotReached> {
+pub(crate) fn frozen_as_it_relays(w: &mut World) -> Result<usize, NotReached> {
     let client = dual(w)?;
     complete(w, client, 0)?;
     w.hold_messages(|from, to, item| {
@@ -87,7 +87,7 @@ pub fn frozen_as_it_relays(w: &mut World) -> Result<usize, NotReached> {
 }
 
 /// What has waited arrives: a node of the past must not take the client's place.
-pub fn the_past_feeds_nobody(w: &mut World, client: usize) {
+pub(crate) fn the_past_feeds_nobody(w: &mut World, client: usize) {
     let before = w.resumes(client);
     w.release_all();
     w.run_for(300);
@@ -97,7 +97,7 @@ pub fn the_past_feeds_nobody(w: &mut World, client: usize) {
 }
 
 /// A serves alone, with one client that is open. Returns the client.
-pub fn solo(world: &mut World) -> Result<usize, NotReached> {
+pub(crate) fn solo(world: &mut World) -> Result<usize, NotReached> {
     world.start_node(A);
     let client = world.start_client();
     reach(world, "A serves alone", |w| w.role(A) == Some(Role::Primary) && w.client_is_open(client))?;
@@ -105,7 +105,7 @@ pub fn solo(world: &mut World) -> Result<usize, NotReached> {
 }
 
 /// A serves, B is a member and fed, one client is open.
-pub fn dual(world: &mut World) -> Result<usize, NotReached> {
+pub(crate) fn dual(world: &mut World) -> Result<usize, NotReached> {
     let client = solo(world)?;
     world.start_node(B);
     reach(world, "both are members", World::is_dual)?;
@@ -114,35 +114,35 @@ pub fn dual(world: &mut World) -> Result<usize, NotReached> {
 }
 
 /// One block written; the seq.
-pub fn write(world: &mut World, client: usize, lba: u64) -> Result<Seq, NotReached> {
+pub(crate) fn write(world: &mut World, client: usize, lba: u64) -> Result<Seq, NotReached> {
     write_blocks(world, client, lba, 1)
 }
 
-pub fn write_blocks(world: &mut World, client: usize, lba: u64, blocks: u32) -> Result<Seq, NotReached> {
+pub(crate) fn write_blocks(world: &mut World, client: usize, lba: u64, blocks: u32) -> Result<Seq, NotReached> {
     world.write(client, BlobKind::Write, lba, blocks).ok_or(NotReached("the write is taken"))
 }
 
 /// One block written and completed.
-pub fn complete(world: &mut World, client: usize, lba: u64) -> Result<Seq, NotReached> {
+pub(crate) fn complete(world: &mut World, client: usize, lba: u64) -> Result<Seq, NotReached> {
     let seq = write(world, client, lba)?;
     reach(world, "the write completes", |w| w.completed(client) >= seq)?;
     Ok(seq)
 }
 
 /// Holds blobs from `from` on, on their way to `node`.
-pub fn hold_blobs(world: &mut World, node: NodeId, from: Seq) -> twinsan_sim::HoldId {
+pub(crate) fn hold_blobs(world: &mut World, node: NodeId, from: Seq) -> twinsan_sim::HoldId {
     world.hold_messages(move |_, to, item| to == Host::Node(node) && matches!(item, Item::Blob(b) if b.seq >= from))
 }
 
 /// Holds writes of one block by one node.
-pub fn hold_block(world: &mut World, node: NodeId, lba: u64) -> twinsan_sim::HoldId {
+pub(crate) fn hold_block(world: &mut World, node: NodeId, lba: u64) -> twinsan_sim::HoldId {
     world.hold_disk(move |n, access| n == node && matches!(access, DiskAccess::Block { lba: l, .. } if l == lba))
 }
 
-pub fn settled_members(world: &World) -> usize {
+pub(crate) fn settled_members(world: &World) -> usize {
     world.superblock().map_or(0, |s| s.members.0.iter().flatten().count())
 }
 
-pub fn replica(weakness: twinsan_replica::Weakness) -> Weakness {
+pub(crate) fn replica(weakness: twinsan_replica::Weakness) -> Weakness {
     Weakness::Replica(weakness)
 }

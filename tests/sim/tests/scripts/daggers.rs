@@ -1,8 +1,6 @@
 //! The protocol's † rules that section 8 has no story for: the rule as it stands survives, the old wording does not.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::Weakness as Replica;
 use twinsan_replica::{Action, Event, LinkId, Replica as Machine, ReplicaConfig, SlotRead, Timing};
 use twinsan_session::Weakness as Session;

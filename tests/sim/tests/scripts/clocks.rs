@@ -1,8 +1,6 @@
 //! Clocks are never part of safety: they leap and stand still, and decide at most who tries when.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_sim::Process;
 
 #[test]

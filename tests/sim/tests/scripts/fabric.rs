@@ -1,8 +1,6 @@
 //! Connections that go wrong while their path is whole: late writes, half-open ends, corrupt bytes.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 
 /// A host loses its connections and the other one does not hear of it: a firewall has forgotten them, a host was gone for
 /// long and TCP's next attempt is minutes away.

@@ -1,8 +1,6 @@
 //! The failure matrix (section 6), rows that no other file of scripts is about. `docs/protocol.md` names them.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::Event;
 
 const BOTH: [FenceKind; 2] = [FenceKind::Pr, FenceKind::Lock];

@@ -1,8 +1,6 @@
 //! Rule 13 by scripts: the primary moves and nobody is fenced; whatever breaks on the way ends in rule 5, or in nothing.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use twinsan_replica::{Event, HandedOver, Weakness as Replica};
 use twinsan_wire::PeerMsg;
 
