@@ -80,6 +80,10 @@ pub struct Cluster {
     programs: Programs,
     nodes: [Option<Child>; 2],
     client: Option<Child>,
+    /// A client that has been taken over, and has to end.
+    superseded: Option<Child>,
+    /// Clients so far that took over: each has a socket of its own.
+    takeovers: u32,
     run: Folder,
     disk: Folder,
 }
@@ -129,7 +133,7 @@ impl Cluster {
         // Socket paths must be short (108 bytes), so they get a folder of their own.
         let run = Folder::new(&std::env::temp_dir(), "twinsan-", options.keep)?;
         let disk = Folder::new(&options.disk_folder, "twinsan-disk-", options.keep)?;
-        Ok(Self { programs, nodes: [None, None], client: None, run, disk })
+        Ok(Self { programs, nodes: [None, None], client: None, superseded: None, takeovers: 0, run, disk })
     }
 
     fn set_up(self, options: &Options, listen: &[Vec<String>; 2]) -> Result<Self> {
@@ -188,10 +192,13 @@ impl Cluster {
         self.disk.path.join("disk.img")
     }
 
-    /// The NBD socket.
+    /// The client's NBD socket.
     #[must_use]
     pub fn nbd_socket(&self) -> PathBuf {
-        self.run("nbd.sock")
+        match self.takeovers {
+            0 => self.run("nbd.sock"),
+            n => self.run(&format!("nbd{n}.sock")),
+        }
     }
 
     /// A `twinsan` command with this cluster's configuration.
@@ -324,6 +331,26 @@ impl Cluster {
         };
         self.client = Some(self.spawn(command, "client.log")?);
         Ok(())
+    }
+
+    /// Starts another client beside the one that has the volume, with `--takeover`. From here on it is the client; the earlier
+    /// one has to end by itself. Waits for nothing.
+    ///
+    /// # Errors
+    /// If none runs, an earlier one has not ended yet, or it can't be started.
+    pub fn take_client_over_by(&mut self, by: Option<Command>) -> Result<()> {
+        ensure!(self.superseded.is_none(), "a client that was taken over has not ended yet");
+        self.superseded = Some(self.client.take().context("the client does not run")?);
+        self.takeovers += 1;
+        self.start_client_by(by, &["--takeover"])
+    }
+
+    /// How the client that was taken over has ended, once.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn superseded_ended(&mut self) -> Result<Option<ExitStatus>> {
+        ended(&mut self.superseded)
     }
 
     /// How the client's process has ended by itself, once: then it can be started again.
@@ -462,7 +489,7 @@ impl Cluster {
 impl Drop for Cluster {
     /// Nothing is left running; whom SIGKILL can't end, nobody can.
     fn drop(&mut self) {
-        for child in self.nodes.iter_mut().chain([&mut self.client]).flatten() {
+        for child in self.nodes.iter_mut().chain([&mut self.client, &mut self.superseded]).flatten() {
             let _ = child.kill();
             let _ = child.wait();
         }

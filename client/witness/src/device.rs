@@ -47,7 +47,11 @@ impl Device for nbd::Client {
 impl From<nbd::Error> for Failure {
     fn from(error: nbd::Error) -> Self {
         let words = error.to_string();
-        if matches!(error, nbd::Error::Io(_)) { Self::Gone(words) } else { Self::Answered(words) }
+        match error {
+            // What a server says that has the volume no more.
+            nbd::Error::Io(_) | nbd::Error::Failed { code: nbd::ESHUTDOWN, .. } => Self::Gone(words),
+            _ => Self::Answered(words),
+        }
     }
 }
 

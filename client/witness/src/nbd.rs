@@ -21,6 +21,9 @@ const FLAGS_FIXED_NO_ZEROES: u32 = 3;
 /// Force Unit Access: durable before the reply.
 pub const FUA: u16 = 1;
 
+/// `NBD_ESHUTDOWN`: the server has nothing to serve any more.
+pub const ESHUTDOWN: u32 = 108;
+
 /// What can go wrong with a server.
 #[derive(Debug, Error)]
 pub enum Error {

@@ -72,6 +72,8 @@ pub enum Fault {
     FreezeClient(Duration),
     /// SIGTERM; another one attaches.
     LeaveClient(Duration),
+    /// Another client takes the volume over, while this one works.
+    TakeOver,
 }
 
 impl Fault {
@@ -92,7 +94,7 @@ impl Fault {
             | Self::KillClient(time)
             | Self::FreezeClient(time)
             | Self::LeaveClient(time) => time,
-            Self::Switchover => Duration::ZERO,
+            Self::Switchover | Self::TakeOver => Duration::ZERO,
         }
     }
 
@@ -114,7 +116,8 @@ impl Fault {
             | Self::Fill(_)
             | Self::KillClient(_)
             | Self::FreezeClient(_)
-            | Self::LeaveClient(_) => false,
+            | Self::LeaveClient(_)
+            | Self::TakeOver => false,
         }
     }
 
@@ -151,6 +154,7 @@ impl Fault {
             Self::KillClient(_) => "kill client",
             Self::FreezeClient(_) => "freeze client",
             Self::LeaveClient(_) => "detach client",
+            Self::TakeOver => "take client over",
         }
     }
 }
@@ -159,7 +163,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())?;
         match *self {
-            Self::Switchover => return Ok(()),
+            Self::Switchover | Self::TakeOver => return Ok(()),
             Self::Cut(_, Way::Forward, _) => f.write_str(" (there)")?,
             Self::Cut(_, Way::Backward, _) => f.write_str(" (back)")?,
             Self::Slow { wire, delay, jitter, .. } => {

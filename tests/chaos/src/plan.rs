@@ -72,6 +72,7 @@ const KINDS: &[fn(&mut Random) -> Fault] = &[
     |r| Fault::KillClient(away(r)),
     |r| Fault::FreezeClient(frozen(r)),
     |r| Fault::LeaveClient(away(r)),
+    |_| Fault::TakeOver,
 ];
 
 fn down(random: &mut Random) -> Duration {

@@ -227,6 +227,19 @@ pub trait World {
     /// If it can't be started.
     fn switchover(&mut self, from: San) -> Result<()>;
 
+    /// Another client is started beside the one that has the volume, to take it over by order. From here on it is the
+    /// client, and the one that was started last.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    fn take_over(&mut self) -> Result<()>;
+
+    /// How the client that was taken over has ended; told once.
+    ///
+    /// # Errors
+    /// The system's.
+    fn superseded(&mut self) -> Result<Option<ExitStatus>>;
+
     /// Looks at a node, from a thread of its own.
     fn eye(&self, san: San) -> Eye;
 

@@ -56,7 +56,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         let san = self.concerned(fault);
         let links = self.links_of(fault, san);
         let active = Active { fault, since: now, until: now + fault.time(), san, links, both: false, outlive };
-        match self.try_fault(&active)? {
+        match self.try_fault(&active, single)? {
             Strike::Done => {
                 self.log.line(&format!("{fault}: {}", self.whom(&active)));
                 *self.report.faults.entry(fault.kind()).or_default() += 1;
@@ -73,9 +73,11 @@ impl<W: World, L: Load> Driver<'_, W, L> {
 
     fn whom(&self, active: &Active) -> String {
         match active.fault {
-            Fault::KillClient(_) | Fault::FreezeClient(_) | Fault::LeaveClient(_) | Fault::IsolateClient(_) => {
-                "client".into()
-            }
+            Fault::KillClient(_)
+            | Fault::FreezeClient(_)
+            | Fault::LeaveClient(_)
+            | Fault::IsolateClient(_)
+            | Fault::TakeOver => "client".into(),
             Fault::Cut(..) | Fault::Slow { .. } => active.links.iter().map(|(link, _)| link.to_string()).collect(),
             Fault::Fill(_) => "disk".into(),
             Fault::Switchover => format!("from {}", self.primary),
@@ -121,7 +123,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
     }
 
     /// Does what the fault is, but for the links.
-    fn try_fault(&mut self, active: &Active) -> Result<Strike> {
+    fn try_fault(&mut self, active: &Active, single: bool) -> Result<Strike> {
         let san = active.san;
         match active.fault {
             Fault::Kill(_, extent, _) => {
@@ -139,6 +141,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
             Fault::KillClient(_) => self.end_client(Order::Die, Client::Away),
             Fault::LeaveClient(_) => self.end_client(Order::Leave, Client::Leaving),
             Fault::FreezeClient(_) => self.end_client(Order::Freeze, Client::Open),
+            Fault::TakeOver => self.take_over(single),
             Fault::Cut(..) | Fault::Isolate(..) | Fault::IsolateClient(_) | Fault::Slow { .. } => Ok(Strike::Done),
         }
     }
@@ -161,6 +164,16 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         }
         self.world.order(Program::Client, order)?;
         self.client = then;
+        Ok(Strike::Done)
+    }
+
+    /// By itself only: an order that can't be carried out at once is not repeated.
+    fn take_over(&mut self, single: bool) -> Result<Strike> {
+        if !single || self.client != Client::Open {
+            return Ok(Strike::Spared("something else is going on"));
+        }
+        self.world.take_over()?;
+        self.client = Client::TakingOver;
         Ok(Strike::Done)
     }
 
@@ -209,6 +222,7 @@ impl<W: World, L: Load> Driver<'_, W, L> {
             Fault::FreezeClient(_) => self.world.order(Program::Client, Order::Thaw).map(|()| true)?,
             Fault::KillClient(_) => self.attach().map(|()| true)?,
             Fault::LeaveClient(_) => self.attach_again(active)?,
+            Fault::TakeOver => self.is_taken_over(active)?,
             Fault::Switchover | Fault::Cut(..) | Fault::Isolate(..) | Fault::IsolateClient(_) | Fault::Slow { .. } => {
                 true
             }
@@ -291,6 +305,14 @@ impl<W: World, L: Load> Driver<'_, W, L> {
             return Err(Broken::Stuck(words).into());
         }
         Ok(false)
+    }
+
+    fn is_taken_over(&self, active: &Active) -> Result<bool> {
+        if active.until.elapsed() > self.scaled(ENDING) {
+            let words = format!("the client is not taken over {} s after the order", ENDING.as_secs());
+            return Err(Broken::Stuck(words).into());
+        }
+        Ok(self.client == Client::Open)
     }
 
     /// Each link as all faults that go on have it.

@@ -32,6 +32,8 @@ pub(super) enum Client {
     Away,
     /// One was started, and has not got the volume yet.
     Attaching,
+    /// One was started beside another one, which has not ended yet.
+    TakingOver,
 }
 
 /// A node that has ended by itself is started again after a time up to this.
@@ -40,6 +42,8 @@ const RESTART: Duration = Duration::from_millis(1500);
 const KILLED: i32 = 9;
 /// `twinsand`: it could not start, which may pass. `twinsan attach`: nobody confirmed that it has left.
 const MAY_PASS: i32 = 1;
+/// `twinsan attach`: another client has taken over.
+const SUPERSEDED: i32 = 3;
 
 impl<W: World, L: Load> Driver<'_, W, L> {
     pub(super) fn supervise(&mut self) -> Result<()> {
@@ -53,6 +57,9 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         }
         if let Some(status) = self.world.ended(Program::Client)? {
             self.client_ended(status)?;
+        }
+        if let Some(status) = self.world.superseded()? {
+            self.superseded(status)?;
         }
         if self.client == Client::Attaching && self.world.is_open() {
             self.client_is_open()?;
@@ -101,6 +108,16 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         }
         self.client = Client::Away;
         self.log.line(&format!("the client has left ({status})"));
+        Ok(())
+    }
+
+    /// The load has to leave it before it may go to the next one.
+    fn superseded(&mut self, status: ExitStatus) -> Result<()> {
+        if self.client != Client::TakingOver || status.code() != Some(SUPERSEDED) {
+            return Err(Broken::Died(Program::Client, status).into());
+        }
+        self.client = Client::Attaching;
+        self.log.line("the client has been taken over");
         Ok(())
     }
 

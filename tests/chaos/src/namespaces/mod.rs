@@ -21,7 +21,8 @@ mod process;
 mod tun;
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -89,10 +90,21 @@ impl Namespaces {
         Ok(Self { cluster, switchovers: Vec::new(), cables, nodes, client, disk, log_before: 0 })
     }
 
-    /// The client's NBD socket.
+    /// Leads to the NBD socket of the client that was started last.
     #[must_use]
-    pub fn nbd_socket(&self) -> std::path::PathBuf {
-        self.cluster.nbd_socket()
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.cluster.run("client.sock")
+    }
+
+    /// What the clients' log says from here on is the next one's, which `start` starts; requests go there.
+    fn next_client(&mut self, start: impl FnOnce(&mut Cluster, Command) -> Result<()>) -> Result<()> {
+        self.log_before = fs::metadata(self.cluster.run(&Self::log(Program::Client))).map_or(0, |log| log.len());
+        start(&mut self.cluster, self.client.enter())?;
+        let link = self.nbd_socket();
+        if fs::symlink_metadata(&link).is_ok() {
+            fs::remove_file(&link)?;
+        }
+        Ok(symlink(self.cluster.nbd_socket(), link)?)
     }
 
     fn pid(&self, program: Program) -> Option<u32> {
@@ -118,10 +130,7 @@ impl World for Namespaces {
     fn start(&mut self, program: Program) -> Result<()> {
         match program {
             Program::Node(san) => self.cluster.start_node_by(san.index(), self.nodes[san.index()].enter()),
-            Program::Client => {
-                self.log_before = fs::metadata(self.cluster.run(&Self::log(program))).map_or(0, |log| log.len());
-                self.cluster.start_client_by(Some(self.client.enter()), &["--wait"])
-            }
+            Program::Client => self.next_client(|cluster, by| cluster.start_client_by(Some(by), &["--wait"])),
         }
     }
 
@@ -185,6 +194,14 @@ impl World for Namespaces {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.switchovers.push(command.spawn().context("twinsan switchover")?);
         Ok(())
+    }
+
+    fn take_over(&mut self) -> Result<()> {
+        self.next_client(|cluster, by| cluster.take_client_over_by(Some(by)))
+    }
+
+    fn superseded(&mut self) -> Result<Option<ExitStatus>> {
+        self.cluster.superseded_ended()
     }
 
     fn eye(&self, san: San) -> Eye {

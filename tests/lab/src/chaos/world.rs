@@ -68,7 +68,7 @@ impl World for Hosts<'_> {
     fn can(&self, fault: Fault) -> bool {
         match fault {
             Fault::Cut(_, way, _) => way == Way::Both,
-            Fault::Fill(_) | Fault::LeaveClient(_) => false,
+            Fault::Fill(_) | Fault::LeaveClient(_) | Fault::TakeOver => false,
             _ => true,
         }
     }
@@ -157,6 +157,14 @@ impl World for Hosts<'_> {
     fn switchover(&mut self, from: San) -> Result<()> {
         let command = twinsan(&format!("switchover {VOLUME}"));
         self.lab.node(SANS[from.index()]).spawn("switchover", &command).map(|_| ())
+    }
+
+    fn take_over(&mut self) -> Result<()> {
+        bail!("the lab's client has one device")
+    }
+
+    fn superseded(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(None)
     }
 
     fn eye(&self, san: San) -> Eye {
