@@ -144,7 +144,7 @@ impl Replica {
         reads.strip(clock, names);
         let heard = |(conn, mut client): (ConnId, Client), names: &mut dyn Names| {
             let Client { heard_at, relay } = &mut client;
-            clock.age(heard_at, clock.timing.client_dead_ms);
+            clock.age(heard_at, clock.timing.client_dead_ms.max(clock.timing.takeover_ms));
             *relay = relay.map(|from| names.incarnation(from));
             (ConnId(names.conn(conn.0)), client)
         };

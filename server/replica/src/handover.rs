@@ -224,10 +224,12 @@ impl Replica {
         }
     }
 
-    /// A client reaches the other node and not this one.
+    /// A client reaches the other node and not this one. It has given up a connection here that has been silent for so long,
+    /// though it counts as attached for longer: it goes on by the other node.
     pub(crate) fn hand_over_to_clients_node(&mut self, from: Incarnation) {
         let damped = self.now < self.timers.hand_over_not_before;
-        if self.other_member() == Some(from) && !self.session_is_live() && !damped && self.obstacle().is_none() {
+        let heard = self.client_was_heard_within(self.cfg.timing.takeover_ms);
+        if self.other_member() == Some(from) && !heard && !damped && self.obstacle().is_none() {
             self.begin_hand_over();
         }
     }

@@ -205,8 +205,12 @@ impl Replica {
 
     /// A session is live if its client is connected and has been heard.
     pub(crate) fn session_is_live(&self) -> bool {
+        self.client_was_heard_within(self.cfg.timing.client_dead_ms)
+    }
+
+    pub(crate) fn client_was_heard_within(&self, ms: u64) -> bool {
         let heard = self.session.and_then(|conn| self.clients.get(&conn)).map(|c| c.heard_at);
-        heard.is_some_and(|at| self.now.saturating_sub(at) < self.cfg.timing.client_dead_ms)
+        heard.is_some_and(|at| self.now.saturating_sub(at) < ms)
     }
 
     /// `over`: the newest session that gives way although its client lives. A newer one has begun since whoever asks has

@@ -465,6 +465,17 @@ fn a_client_at_the_other_node_moves_the_volume() {
     rig.peer(1, 1, PeerBody::AskHandOver);
     assert!(rig.pending.iter().any(names_b));
 
+    // One whose path is cut ends no connection. It has given it up itself by then, and goes by the other node.
+    let mut rig = ready();
+    rig.hold(names_b);
+    rig.client(1, ClientMsg::Heartbeat);
+    rig.wait_with(950, 1, 1, Role::Secondary);
+    rig.peer(1, 1, PeerBody::AskHandOver);
+    assert_eq!(rig.status().handed_over, HandedOver::Never, "it may only be slow");
+    rig.wait_with(50, 1, 1, Role::Secondary);
+    rig.peer(1, 1, PeerBody::AskHandOver);
+    assert!(rig.pending.iter().any(names_b), "a silence of takeover_ms");
+
     let mut rig = Rig::secondary();
     rig.event(Event::ClientUp { conn: ConnId(1) });
     rig.said();
