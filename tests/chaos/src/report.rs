@@ -81,7 +81,13 @@ impl Pauses {
     /// Of all, in ms.
     #[must_use]
     pub fn longest(&self) -> f64 {
-        self.0.values().copied().fold(0.0, f64::max)
+        self.worst().1
+    }
+
+    /// What went on in the longest of all, and its ms.
+    #[must_use]
+    pub fn worst(&self) -> (&'static str, f64) {
+        self.0.iter().map(|(&kind, &ms)| (kind, ms)).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("none", 0.0))
     }
 }
 

@@ -27,7 +27,8 @@ const MINUTES: f64 = 1.0;
 
 /// The scenario.
 pub(crate) fn chaos(stage: &mut Stage) -> Result<()> {
-    let minutes = variable(MINUTES_VARIABLE)?.unwrap_or(MINUTES);
+    let minutes = variable(MINUTES_VARIABLE)?;
+    let (by_hand, minutes) = (minutes.is_some(), minutes.unwrap_or(MINUTES));
     let seed = variable(SEED_VARIABLE)?.unwrap_or_else(by_chance);
     stage.note(format!("seed {seed}"));
     let settings = Settings { time: Duration::from_secs_f64(minutes * 60.0), seed, only: Vec::new(), sabotage: None };
@@ -39,14 +40,14 @@ pub(crate) fn chaos(stage: &mut Stage) -> Result<()> {
     std::fs::write(stage.logs.join("chaos-report.json"), serde_json::to_string_pretty(&report)?)?;
     std::fs::write(stage.logs.join("chaos-evidence.txt"), &report.evidence)?;
     ensure!(report.verdict == Verdict::Kept, "{:?}: {}", report.verdict, report.words);
+    let (kind, longest) = report.pauses.worst();
     stage.note(format!(
-        "{} rounds, {} failovers, longest pause {:.0} ms; {} writes, {} reads",
-        report.rounds,
-        report.failovers,
-        report.pauses.longest(),
-        report.writes,
-        report.reads
+        "{} rounds, {} failovers, longest pause {longest:.0} ms ({kind}); {} writes, {} reads",
+        report.rounds, report.failovers, report.writes, report.reads
     ));
+    if by_hand {
+        eprint!("{}", report.table());
+    }
     Ok(())
 }
 
