@@ -11,7 +11,7 @@ use twinsan_chaos::fault::Fault;
 use twinsan_chaos::world::{Condition, Eye, Link as ChaosLink, Order, Program, San, Way, World};
 
 use crate::agent::{Job, tail};
-use crate::pair::{CONFIG, NODES, PATIENCE, Pair, Plan, Timing, VOLUME, twinsan, volume_of};
+use crate::pair::{CONFIG, NODES, PATIENCE, Pair, Plan, VOLUME, twinsan, volume_of};
 use crate::topology::{Host, Lab, Link, SANS};
 
 /// For a node to tell its status. The guests have few CPUs, and a serial line.
@@ -22,9 +22,6 @@ const READY: &str = " is ready at ";
 pub(super) const DEVICE: &str = "/dev/nbd0";
 /// Guests share the machine's CPUs, and a takeover waits for a LUN to be reset.
 const SLOWNESS: u32 = 3;
-/// As much longer: where four guests and the driver wait for two busy CPUs, the usual times give takeovers that nobody
-/// caused, one after the other.
-const TIMING: Timing = Timing { heartbeat: 50, takeover: 3000, drop: 1500, join: 6000 };
 
 /// The lab, and what runs on it.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ impl<'l> Hosts<'l> {
     /// # Errors
     /// As [`Pair::deploy`].
     pub(super) fn deploy(lab: &'l Lab) -> Result<Self> {
-        Pair::deploy(lab, Plan { timing: TIMING, ..Plan::two_hosts("rdma") })?;
+        Pair::deploy(lab, Plan::two_hosts("rdma"))?;
         Ok(Self { lab, jobs: [None, None, None], links: Default::default() })
     }
 
