@@ -380,6 +380,8 @@ fn no_way(error: &io::Error) -> CloseReason {
 fn cant_make(error: &io::Error) -> String {
     let hint = match Errno::from_io_error(error) {
         Some(Errno::NOMEM) => "; is the limit on locked memory high enough?",
+        // As rdma_cm says of a request that is not there any more: this process has stood still.
+        Some(Errno::INVAL) => "; harmless if the other side has given up meanwhile",
         _ => "",
     };
     format!("the device gives no queue pair: {error}{hint}")
