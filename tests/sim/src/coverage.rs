@@ -4,9 +4,11 @@
 //! the disk, and from the notices that it gives to operators anyway. Only why a node takes over it must be asked
 //! ([`twinsan_replica::Evidence`]).
 
-use twinsan_replica::{Action, DiskError, Event, Evidence, FenceError, Notice, PieceSource, Status, WriteRange};
+use twinsan_replica::{
+    Action, DiskError, Event, Evidence, FenceError, Notice, PieceSource, RelayPhase, Status, WriteRange,
+};
 use twinsan_session as session;
-use twinsan_wire::{ClientMsg, Mailbox, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock};
+use twinsan_wire::{ClientMsg, Generation, Mailbox, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock};
 
 use crate::world::World;
 
@@ -58,6 +60,7 @@ firings! {
     AdmitWaits, 8, "an earlier life's write is waited for";
     Joined, 8, "joined";
     JoinedWithoutClient, 8, "joined while no client is there";
+    JoinedByRelay, 8, "joined, fed by relay";
     JoinThrownAway, 8, "thrown away";
     JoinCutShort, 8, "cut short: the primary is gone";
     FencedMember, 9, "fenced, a member still: tries again";
@@ -68,6 +71,7 @@ firings! {
     AttachEndsJoin, 10, "an attach throws a join away";
     Superseded, 10, "an old session is refused";
     Busy, 10, "refused, as another session is live";
+    TakenOver, 10, "a session that is connected gives way by order";
     FlushFails, 11, "a batch fails, and is tried again";
     Asks, 11, "asks the other node to take over";
     RamOnly, 11, "completed while neither node reaches the disk";
@@ -200,9 +204,13 @@ impl World {
                 self.fired_if(*why == Refusal::Superseded, Firing::Superseded);
                 self.fired_if(*why == Refusal::Busy, Firing::Busy);
             }
-            Action::CloseClient { .. } if matches!(event, Event::Client { msg: ClientMsg::Resume { .. }, .. }) => {
-                self.fired(Firing::EarlierEnded);
-            }
+            Action::CloseClient { .. } => match event {
+                Event::Client { msg: ClientMsg::Resume { .. }, .. } => self.fired(Firing::EarlierEnded),
+                Event::Client { msg: ClientMsg::Attach { over }, .. } => {
+                    self.fired_if(*over > Generation::ZERO, Firing::TakenOver);
+                }
+                _ => {}
+            },
             Action::SendPeer { msg, .. } if msg.body == PeerBody::TakeOver => self.fired(Firing::Asks),
             Action::CloseLink { .. } if matches!(event, Event::Tick) => self.fired(Firing::SilentLink),
             _ => {}
@@ -266,6 +274,7 @@ impl World {
             Notice::Joined => {
                 self.fired(Firing::Joined);
                 self.fired_if(!status.session, Firing::JoinedWithoutClient);
+                self.fired_if(status.relay == RelayPhase::Feeding, Firing::JoinedByRelay);
             }
             Notice::JoinThrownAway => {
                 self.watch(node).joining = false;
