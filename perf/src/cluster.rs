@@ -68,6 +68,8 @@ pub struct Options {
     pub block_bytes: u32,
     /// The lane's data ring, as the configuration spells it.
     pub staging: &'static str,
+    /// The configuration's `takeover_budget_ms`; 0: no bound but the lane.
+    pub takeover_budget_ms: u64,
     /// Where the disk file goes; its filesystem is what the race runs against.
     pub disk_folder: PathBuf,
     /// Leave everything where it is.
@@ -157,12 +159,14 @@ impl Cluster {
             format!("[[node]]\nname = \"{name}\"\nlisten = {listen:?}\nadmin = \"{}\"\n\n", admin.display())
         };
         format!(
-            "{}{}[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{}\"\nfence = \"local-lock\"\nkey_file = \"{}\"\nstaging = \"{}\"\n",
+            "{}{}[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{}\"\nfence = \"local-lock\"\nkey_file = \"{}\"\nstaging = \"{}\"\n\n\
+             [timing]\ntakeover_budget_ms = {}\n",
             node(NODES[0], &listen[0]),
             node(NODES[1], &listen[1]),
             self.disk_file().display(),
             self.run("key").display(),
-            options.staging
+            options.staging,
+            options.takeover_budget_ms
         )
     }
 

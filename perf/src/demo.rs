@@ -70,6 +70,7 @@ pub fn demo(settings: Settings) -> Result<Report> {
         volume_bytes: VOLUME_BYTES,
         block_bytes: 512,
         staging: "64MiB",
+        takeover_budget_ms: 0,
         disk_folder: settings.folder.clone(),
         keep: settings.keep,
     };

@@ -27,6 +27,8 @@ pub struct Settings {
     pub drains: usize,
     /// One write, where lanes are filled.
     pub drain_write_bytes: usize,
+    /// `takeover_budget_ms`; 0: lanes are filled.
+    pub budget_ms: u64,
     /// The volume's size; the disk file is sparse.
     pub volume_bytes: u64,
     /// Where the disk file goes.
@@ -59,7 +61,8 @@ const REST: Duration = Duration::from_millis(1);
 pub fn failover(settings: &Settings) -> Result<Failover> {
     ensure!(settings.volume_bytes >= SPAN_BYTES, "a volume of {} bytes: at least {SPAN_BYTES}", settings.volume_bytes);
     let mut bench = Bench::start(settings)?;
-    let mut result = Failover { volume_bytes: settings.volume_bytes, ..Failover::default() };
+    let mut result =
+        Failover { volume_bytes: settings.volume_bytes, budget_ms: settings.budget_ms, ..Failover::default() };
     result.pages = bench.pages()?;
     if settings.kills > 0 {
         let (pauses, whole) = bench.kills(settings.kills)?;
@@ -87,6 +90,7 @@ impl Bench {
             volume_bytes: settings.volume_bytes,
             block_bytes: BLOCK_BYTES,
             staging: STAGING,
+            takeover_budget_ms: settings.budget_ms,
             disk_folder: settings.folder.clone(),
             keep: false,
         };

@@ -88,6 +88,7 @@ impl Setup {
             volume_bytes: VOLUME_BYTES,
             block_bytes: BLOCK_BYTES,
             staging: "64MiB",
+            takeover_budget_ms: 0,
             disk_folder: folder.to_owned(),
             keep: false,
         };

@@ -78,6 +78,9 @@ enum Command {
         /// One write, where the lanes are filled: up to so many bytes.
         #[arg(long, default_value_t = 262_144)]
         drain_write_bytes: usize,
+        /// The configuration's `takeover_budget_ms`: then the lanes are not full, but as full as that allows. 0: full.
+        #[arg(long, default_value_t = 0)]
+        budget_ms: u64,
         /// The volume's size; its disk file is sparse.
         #[arg(long, default_value = "1GiB")]
         size: twinsan_control::Size,
@@ -130,10 +133,17 @@ fn run(command: Command) -> anyhow::Result<u8> {
             print(json, &peers(&settings)?, Peers::table)?;
             Ok(0)
         }
-        Command::Failover { kills, drains, drain_write_bytes, size, json, dir } => {
+        Command::Failover { kills, drains, drain_write_bytes, budget_ms, size, json, dir } => {
             let volume_bytes = size.bytes();
-            let settings =
-                failover::Settings { kills, drains, drain_write_bytes, volume_bytes, folder: dir, quiet: json };
+            let settings = failover::Settings {
+                kills,
+                drains,
+                drain_write_bytes,
+                budget_ms,
+                volume_bytes,
+                folder: dir,
+                quiet: json,
+            };
             print(json, &failover(&settings)?, Failover::table)?;
             Ok(0)
         }

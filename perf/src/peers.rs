@@ -135,6 +135,7 @@ fn start_cluster(settings: &Settings) -> Result<Cluster> {
         volume_bytes: BYTES,
         block_bytes: BLOCK_BYTES,
         staging: "64MiB",
+        takeover_budget_ms: 0,
         disk_folder: settings.folder.clone(),
         keep: false,
     };

@@ -1,4 +1,4 @@
-//! Full lanes: how fast a takeover writes them, beside fio on the same disk.
+//! Full lanes, or as full as the takeover budget allows: how fast a takeover writes them, beside fio on the same disk.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,6 +17,8 @@ use crate::cluster::NODES;
 const DEPTH: u32 = 16;
 /// A lane as full as this is called full: what is being released is never there.
 const FULL: u64 = STAGING_BYTES / 4 * 3;
+/// A lane that is bounded by a budget is as full as it gets after that.
+const SETTLED: Duration = Duration::from_secs(3);
 /// A disk that is as fast as the client may not let them fill.
 const FILLING: Duration = Duration::from_secs(30);
 /// fio's requests in flight.
@@ -29,7 +31,7 @@ impl Bench {
         let mut drains = Vec::new();
         for _ in 0..settings.drains {
             self.cluster.settle(PATIENCE)?;
-            let (staged, takeover) = self.drain(settings.drain_write_bytes)?;
+            let (staged, takeover) = self.drain(settings.drain_write_bytes, settings.budget_ms > 0)?;
             self.cluster.settle(PATIENCE)?;
             let path = self.cluster.disk_file().with_file_name("fio.img");
             let fio_mb_per_s = fio(&path, settings.drain_write_bytes, takeover.0)?;
@@ -42,7 +44,7 @@ impl Bench {
     }
 
     /// What was staged, and the bytes and ms that the new primary says its drain took.
-    fn drain(&mut self, write_bytes: usize) -> Result<(u64, (u64, u64))> {
+    fn drain(&mut self, write_bytes: usize, bounded: bool) -> Result<(u64, (u64, u64))> {
         let most_units = (write_bytes / UNIT) as u64;
         ensure!(
             most_units > 0 && write_bytes.is_multiple_of(UNIT) && most_units <= 256,
@@ -53,8 +55,9 @@ impl Bench {
         let begin = Instant::now();
         let staged = loop {
             let primary = self.cluster.primary().context("nobody serves")?;
-            let staged = self.cluster.status(primary)?.lane.staged_bytes;
-            if staged >= FULL {
+            let lane = self.cluster.status(primary)?.lane;
+            let staged = lane.staged_bytes;
+            if staged >= FULL || (bounded && lane.at_budget && begin.elapsed() >= SETTLED) {
                 break staged;
             }
             ensure!(begin.elapsed() < FILLING, "the disk is as fast as the writer: {staged} bytes staged at most");

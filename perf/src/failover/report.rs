@@ -17,7 +17,9 @@ pub struct Failover {
     pub pause_ms: Option<Spread>,
     /// From the start of the killed node's process until both nodes were members.
     pub whole_again_ms: Option<Spread>,
-    /// With full lanes.
+    /// `takeover_budget_ms`: what is staged is bounded by what the disk takes in so long; 0: by the lane.
+    pub budget_ms: u64,
+    /// With full lanes, or as full as the budget allows.
     pub drains: Vec<Drain>,
 }
 
@@ -94,7 +96,11 @@ impl Failover {
             }
         }
         if !self.drains.is_empty() {
-            let _ = writeln!(out, "\nfull lanes: staged MiB   written MB    took ms   MB/s   fio's MB/s   ratio");
+            let lanes = match self.budget_ms {
+                0 => "full lanes".to_owned(),
+                ms => format!("a budget of {ms} ms"),
+            };
+            let _ = writeln!(out, "\n{lanes}: staged MiB   written MB    took ms   MB/s   fio's MB/s   ratio");
             for d in &self.drains {
                 let (staged, written) = (d.staged_bytes >> 20, d.bytes / 1_000_000);
                 let _ = writeln!(
@@ -108,6 +114,9 @@ impl Failover {
             }
             let median = Spread::of(self.drains.iter().map(Drain::ratio).collect()).p50;
             let _ = writeln!(out, "median ratio {median:.2}");
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+            let took = Spread::of(self.drains.iter().map(|drain| drain.ms as f64).collect());
+            let _ = writeln!(out, "a drain took {:.0} ms (p50), {:.0} ms at most", took.p50, took.max);
         }
         out
     }
@@ -132,5 +141,8 @@ mod tests {
             Failover { kills: 2, pause_ms: spread, whole_again_ms: spread, drains: vec![drain], ..Failover::default() };
         let table = result.table();
         assert!(table.contains("2 kills") && table.contains("12.0") && table.contains("0.75"), "{table}");
+        assert!(table.contains("full lanes") && table.contains("200 ms at most"), "{table}");
+        let bounded = Failover { budget_ms: 300, ..result }.table();
+        assert!(bounded.contains("a budget of 300 ms"), "{bounded}");
     }
 }

@@ -69,6 +69,7 @@ pub fn cluster() -> Result<Pair> {
         volume_bytes: VOLUME_BYTES,
         block_bytes: 512,
         staging: "8MiB",
+        takeover_budget_ms: 0,
         disk_folder: std::env::temp_dir(),
         keep: false,
     })

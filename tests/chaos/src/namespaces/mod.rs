@@ -82,6 +82,7 @@ impl Namespaces {
             volume_bytes,
             block_bytes: 4096,
             staging: "16MiB",
+            takeover_budget_ms: 0,
             disk_folder: disk.folder().to_owned(),
             keep: false,
         };

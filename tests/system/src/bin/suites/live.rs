@@ -27,6 +27,7 @@ impl Live {
             volume_bytes: BYTES,
             block_bytes,
             staging: "16MiB",
+            takeover_budget_ms: 0,
             disk_folder: std::env::temp_dir(),
             keep: false,
         };
