@@ -158,15 +158,17 @@ impl Cluster {
             let admin = self.run(&format!("{name}.admin"));
             format!("[[node]]\nname = \"{name}\"\nlisten = {listen:?}\nadmin = \"{}\"\n\n", admin.display())
         };
+        let timing = match options.takeover_budget_ms {
+            0 => String::new(),
+            ms => format!("\n[timing]\ntakeover_budget_ms = {ms}\n"),
+        };
         format!(
-            "{}{}[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{}\"\nfence = \"local-lock\"\nkey_file = \"{}\"\nstaging = \"{}\"\n\n\
-             [timing]\ntakeover_budget_ms = {}\n",
+            "{}{}[[volume]]\nname = \"{VOLUME}\"\ndisk = \"{}\"\nfence = \"local-lock\"\nkey_file = \"{}\"\nstaging = \"{}\"\n{timing}",
             node(NODES[0], &listen[0]),
             node(NODES[1], &listen[1]),
             self.disk_file().display(),
             self.run("key").display(),
-            options.staging,
-            options.takeover_budget_ms
+            options.staging
         )
     }
 
