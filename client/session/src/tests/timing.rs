@@ -92,6 +92,19 @@ fn an_attach_that_reaches_only_the_secondary_says_so_and_names_no_session() {
     assert_eq!(sends(&rig.wait(50)), [(b, told)]);
 }
 
+/// As long as no primary has been heard, a node's word is all there is: a member is missed, and one without a part is not.
+#[test]
+fn before_a_primary_is_heard_only_a_member_is_missed() {
+    let told = ClientMsg::Unreachable { node: B, epoch: FIRST, generation: Generation::ZERO };
+    for (members, missed) in [([A1, B1], true), ([A1, 0], false)] {
+        let mut rig = Rig::new(config());
+        rig.refuse_connection(B);
+        let (a, _) = rig.connect(A, A1);
+        rig.say(a, Say::primary_a(FIRST, members).hint(Role::TakingOver, A1));
+        assert_eq!(sends(&rig.wait(300)).last(), missed.then_some(&(a, told)));
+    }
+}
+
 /// The one that serves alone is gone from us; the other one has no part in the session, and is told all the same.
 #[test]
 fn a_node_outside_hears_of_a_lone_primary_out_of_reach() {
