@@ -4,6 +4,7 @@ mod attach;
 mod budget;
 mod chaos;
 mod chaos_steps;
+mod disk;
 mod handover;
 mod relay;
 mod rig;
