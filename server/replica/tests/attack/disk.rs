@@ -1,9 +1,9 @@
 //! What is read from the disk, and when it counts; what the disk refuses.
 
 use twinsan_replica::{Action, DiskError, Event, LinkId, Probe, SlotRead};
-use twinsan_wire::{Epoch, Generation, Members, NodeId, PeerBody, Role, Seq, Superblock};
+use twinsan_wire::{Epoch, Generation, Member, Members, NodeId, PeerBody, Role, Seq, Superblock};
 
-use crate::rig::{BROKEN, Rig, a_alone, tells};
+use crate::rig::{BROKEN, Rig, a_alone, other, tells};
 
 fn is_flush(action: &Action) -> bool {
     matches!(action, Action::Flush { .. })
@@ -184,4 +184,25 @@ fn batches_that_are_refused_in_the_end_cost_the_path_and_the_other_one_hears_it_
         assert_eq!((told, rig.status().paths), (times == 6, times < 6), "after {times}");
         rig.wait_with(110, 1, 1, Role::Secondary);
     }
+}
+
+/// The end of a heartbeat of an earlier life is no news of this one's.
+#[test]
+fn a_heartbeat_that_is_refused_late_does_not_count_for_the_next_life() {
+    let mut rig = Rig::attached();
+    rig.hold(is_heartbeat);
+    rig.wait(250);
+    let taken = Superblock { counter: 9, epoch: Epoch(9), ..a_alone() };
+    let by_b = Members::solo(Member { node: NodeId::B, incarnation: other(1) });
+    let taken = Superblock { primary: Some(NodeId::B), members: by_b, ..taken };
+    rig.disk.superblock = taken;
+    rig.link(1, 1);
+    rig.peer(1, 1, PeerBody::Announce { superblock: taken });
+    assert_eq!(rig.status().role, Role::Waiting);
+    rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(500);
+    assert_eq!(rig.status().role, Role::Primary);
+    rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    assert!(!rig.status().disk_trouble, "the first one");
 }

@@ -5,6 +5,7 @@ mod budget;
 mod chaos;
 mod chaos_steps;
 mod disk;
+mod ending;
 mod handover;
 mod relay;
 mod rig;
