@@ -48,6 +48,25 @@ fn what_completes_in_ram_is_what_the_disk_takes_in_time() {
     assert_eq!((rig.status().flushed, rig.status().durable, rig.status().at_budget), (Seq(3), Seq(5), false));
 }
 
+/// What counts is how fast the disk is by now: of what was long ago, ever less is remembered.
+#[test]
+fn the_pace_follows_the_disk() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    let mut seq = 0;
+    let mut took = |us| {
+        seq += 1;
+        staged(&mut rig, seq);
+        flush(&mut rig, us);
+        rig.status().flush_bytes_per_s.expect("measured")
+    };
+    for _ in 0..3 {
+        assert_eq!(took(20_000_000), u64::from(BLOCK) / 20);
+    }
+    let paces = [(); 6].map(|()| took(1_000_000));
+    assert!(paces.is_sorted() && paces[5] > u64::from(BLOCK) / 2, "{paces:?}");
+}
+
 #[test]
 fn one_blob_always_completes_however_slow_the_disk_is() {
     let mut rig = Rig::dual_with(budgeted());
