@@ -15,11 +15,10 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Whether `node` has a part in the data path as this View has it.
+    /// Whether `node` has a part in the data path as this View has it. Who serves is a member. A joiner is named by its primary
+    /// alone, whose Views become what is known.
     pub(crate) fn concerns(&self, node: NodeId) -> bool {
-        self.primary == Some(node)
-            || self.members.of(node).is_some()
-            || (self.joiner.is_some() && self.primary == Some(node.other()))
+        self.members.of(node).is_some()
     }
 }
 

@@ -175,6 +175,14 @@ fn a_newer_session_ends_this_one() {
 }
 
 #[test]
+fn who_has_no_session_and_asked_for_none_can_not_be_superseded() {
+    let mut rig = Rig::new(config());
+    let (a, _) = rig.connect(A, A1);
+    let actions = rig.refused(a, Refusal::Superseded);
+    assert_violation(&actions, a);
+}
+
+#[test]
 fn detach_waits_for_writes_and_reads_and_tells_the_primary() {
     let (mut rig, a, b) = Rig::open_dual(config());
     rig.write(0);

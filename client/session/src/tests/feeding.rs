@@ -127,6 +127,21 @@ fn space_is_given_back_when_every_holder_has_released_it() {
     assert_eq!(rig.session.status().freed, Seq(5), "what was released stays released");
 }
 
+/// It may not be said again.
+#[test]
+fn what_was_released_stays_released_on_a_new_connection() {
+    let (mut rig, a, b) = Rig::open_dual(config());
+    for lba in 0..5 {
+        rig.write(lba);
+    }
+    rig.mailbox(b, B1, DUAL, None, 4);
+    rig.event(Event::Closed { conn: b });
+    let (again, _) = rig.connect(B, B1);
+    rig.resumed(again, B1, 5);
+    rig.mailbox(a, A1, DUAL, Some(5), 5);
+    assert_eq!(rig.session.status().freed, Seq(4));
+}
+
 #[test]
 fn what_a_holder_has_not_released_is_kept_while_it_is_away() {
     let (mut rig, a, b) = Rig::open_dual(config());

@@ -1,5 +1,7 @@
 //! Rule 1: reads, and where their answers may come from.
 
+use twinsan_wire::limits::MAX_READ_BYTES;
+
 use super::*;
 
 fn read(id: u64, epoch: Epoch, after: u64, slot: u32) -> ClientMsg {
@@ -23,6 +25,7 @@ fn an_answer_completes_writes_first() {
     let (id, _) = rig.read(3);
     let expected = [Action::WritesCompleted { upto: Seq(1) }, Action::ReadCompleted { id, slot: 3 }];
     assert_eq!(rig.read_done(a, id, DUAL, 1), expected);
+    assert_eq!(rig.session.status().open_reads, 0);
     assert_eq!(rig.read(3).0, id + 1, "the buffer is free again, the number is not");
 }
 
@@ -111,4 +114,15 @@ fn one_buffer_for_two_reads_is_the_callers_mistake() {
 fn a_buffer_that_is_none_is_the_callers_mistake() {
     let (mut rig, _) = Rig::open_solo(config());
     rig.read(64);
+}
+
+#[test]
+#[should_panic(expected = "a buffer has")]
+fn a_read_that_no_buffer_takes_is_the_callers_mistake() {
+    let most = MAX_READ_BYTES / BLOCK;
+    let mut large = config();
+    large.volume_blocks = 2 * u64::from(most);
+    let (mut rig, _) = Rig::open_solo(large);
+    rig.session.read(Lba(0), most, 0, rig.now, &mut rig.out);
+    rig.session.read(Lba(0), most + 1, 1, rig.now, &mut rig.out);
 }

@@ -100,6 +100,25 @@ fn an_answer_that_the_relay_has_overtaken_is_no_violation() {
     assert!(!after.iter().any(|action| matches!(action, Action::Notice(Notice::NodeViolation(_)))), "{after:?}");
 }
 
+/// What a node says of its own lane counts for more than what the primary says of it. (The primary flushes and releases
+/// what has been ACKed, though it completes less: a takeover budget.)
+#[test]
+fn what_a_member_says_itself_that_it_lacks_is_kept_for_it() {
+    let (mut rig, a) = Rig::open_solo(config());
+    rig.say(a, Say::primary_a(DUAL, [A1, B1]));
+    for lba in 0..5 {
+        rig.write(lba);
+    }
+    rig.mailbox(a, A1, DUAL, Some(3), 4);
+    let (b, _) = rig.connect(B, B1);
+    relayed(&mut rig, a, A1, DUAL, 4);
+    assert_eq!(posts(&rig.resumed(b, B1, 3)), [(b, 4), (b, 5)]);
+    rig.mailbox(a, A1, DUAL, Some(5), 5);
+    assert_eq!(freed(&rig), 3, "4 may yet have to be sent again");
+    rig.mailbox(b, B1, DUAL, None, 5);
+    assert_eq!(freed(&rig), 5);
+}
+
 /// A refusal from before B was a member: B's lane counts whoever feeds it, and is waited for on and on.
 #[test]
 fn a_late_refusal_does_not_free_what_a_member_holds() {

@@ -72,6 +72,15 @@ fn the_secondary_hears_of_a_primary_out_of_reach() {
     assert_eq!(sends(&rig.wait(50)), [(b, unreachable(A, DUAL.next()))]);
 }
 
+/// It may be on its way there, and takes what is older than its own for void.
+#[test]
+fn a_secondary_that_lags_behind_is_told_the_newer_epoch() {
+    let (mut rig, a, b) = Rig::open_dual(config());
+    rig.say(a, Say::primary_a(DUAL.next(), [A1, B1]));
+    rig.event(Event::Closed { conn: a });
+    assert_eq!(sends(&rig.wait(300)).last(), Some(&(b, unreachable(A, DUAL.next()))));
+}
+
 #[test]
 fn an_attach_that_reaches_only_the_secondary_says_so_and_names_no_session() {
     let mut rig = Rig::new(config());
@@ -81,6 +90,19 @@ fn an_attach_that_reaches_only_the_secondary_says_so_and_names_no_session() {
     rig.say(b, Say::primary_a(FIRST, [A1, B1]).hint(Role::Secondary, B1));
     let told = ClientMsg::Unreachable { node: A, epoch: FIRST, generation: Generation::ZERO };
     assert_eq!(sends(&rig.wait(50)), [(b, told)]);
+}
+
+/// As long as no primary has been heard, a node's word is all there is: a member is missed, and one without a part is not.
+#[test]
+fn before_a_primary_is_heard_only_a_member_is_missed() {
+    let told = ClientMsg::Unreachable { node: B, epoch: FIRST, generation: Generation::ZERO };
+    for (members, missed) in [([A1, B1], true), ([A1, 0], false)] {
+        let mut rig = Rig::new(config());
+        rig.refuse_connection(B);
+        let (a, _) = rig.connect(A, A1);
+        rig.say(a, Say::primary_a(FIRST, members).hint(Role::TakingOver, A1));
+        assert_eq!(sends(&rig.wait(300)).last(), missed.then_some(&(a, told)));
+    }
 }
 
 /// The one that serves alone is gone from us; the other one has no part in the session, and is told all the same.
@@ -123,7 +145,7 @@ fn a_joiner_is_tried_at_once_and_given_its_time() {
 fn a_silent_connection_is_broken_off_and_counts_as_out_of_reach() {
     let (mut rig, a, b) = Rig::open_dual(config());
     let view = Say::primary_a(DUAL, [A1, B1]);
-    for _ in 0..19 {
+    for _ in 1..config().timing.silent_ms / 100 {
         rig.wait(100);
         rig.say(a, view);
     }
@@ -136,9 +158,11 @@ fn a_silent_connection_is_broken_off_and_counts_as_out_of_reach() {
 
 #[test]
 fn a_pause_of_ones_own_is_not_the_nodes_silence() {
-    let (mut rig, _, b) = Rig::open_dual(config());
-    rig.event(Event::Closed { conn: b });
-    rig.now += 60_000;
-    let actions = rig.event(Event::Tick);
-    assert_eq!((closes(&actions), sends(&actions)), (vec![], vec![]));
+    for pause in [config().timing.silent_ms, 60_000] {
+        let (mut rig, _, b) = Rig::open_dual(config());
+        rig.event(Event::Closed { conn: b });
+        rig.now += pause;
+        let actions = rig.event(Event::Tick);
+        assert_eq!((closes(&actions), sends(&actions)), (vec![], vec![]), "after {pause} ms");
+    }
 }

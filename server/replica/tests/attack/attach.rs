@@ -67,3 +67,14 @@ fn the_old_session_is_torn_down_before_the_new_one_begins() {
     rig.let_go();
     assert!(answers(&rig.said(), |msg| *msg == NodeMsg::Attached { generation: Generation(2) }));
 }
+
+/// What the mirror has not ACKed it may never ACK, as its connections are gone: it is flushed all the same.
+#[test]
+fn what_only_the_primary_holds_of_the_old_session_is_flushed() {
+    let mut rig = Rig::dual();
+    rig.write(1, 1, 1);
+    assert_eq!(rig.status().flushed, Seq::ZERO, "rule 2");
+    asks(&mut rig, 2, 1);
+    assert_eq!(rig.status().flushed, Seq(1));
+    assert!(tells(&rig.said(), |body| matches!(body, PeerBody::DropLane { .. })));
+}

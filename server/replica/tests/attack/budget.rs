@@ -1,7 +1,7 @@
 //! The takeover budget: what completes in RAM is bounded by what the disk takes in time, and goes on as it takes it.
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, ReplicaConfig, Timing};
-use twinsan_wire::{Blob, BlobKind, ClientMsg, Generation, Lba, NodeId, Role, Seq};
+use twinsan_wire::{Blob, BlobKind, ClientMsg, Generation, Lba, NodeId, PeerBody, Role, Seq};
 
 use crate::rig::{BLOCK, Rig, config};
 
@@ -48,6 +48,66 @@ fn what_completes_in_ram_is_what_the_disk_takes_in_time() {
     assert_eq!((rig.status().flushed, rig.status().durable, rig.status().at_budget), (Seq(3), Seq(5), false));
 }
 
+/// What counts is how fast the disk is by now: of what was long ago, ever less is remembered.
+#[test]
+fn the_pace_follows_the_disk() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    let mut seq = 0;
+    let mut took = |us| {
+        seq += 1;
+        staged(&mut rig, seq);
+        flush(&mut rig, us);
+        rig.status().flush_bytes_per_s.expect("measured")
+    };
+    for _ in 0..3 {
+        assert_eq!(took(20_000_000), u64::from(BLOCK) / 20);
+    }
+    let paces = [(); 6].map(|()| took(1_000_000));
+    assert!(paces.is_sorted() && paces[5] > u64::from(BLOCK) / 2, "{paces:?}");
+}
+
+/// What is flushed goes by the ACKs: it may pass what fits into the budget. 2 counts as flushed with 5, which covers it.
+#[test]
+fn the_disk_may_be_ahead_of_the_budget() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    staged(&mut rig, 1);
+    flush(&mut rig, 60_000_000);
+    for (seq, lba) in [(2, 9), (3, 3), (4, 4), (5, 9)] {
+        rig.write(1, seq, lba);
+    }
+    rig.ack(1, Some(Seq(1)), Seq(5));
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(2), true));
+    for _ in 3..=5 {
+        assert_eq!(rig.status().flushed, Seq(1));
+        flush(&mut rig, 60_000_000);
+    }
+    assert_eq!((rig.status().flushed, rig.status().durable, rig.status().at_budget), (Seq(5), Seq(5), false));
+}
+
+/// Its numbers begin anew.
+#[test]
+fn a_new_session_has_the_budget_for_itself() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    for seq in 1..=3 {
+        staged(&mut rig, seq);
+    }
+    rig.event(Event::ClientUp { conn: ConnId(2) });
+    rig.client(2, ClientMsg::Attach { over: Generation(1) });
+    for _ in 1..=3 {
+        flush(&mut rig, 50_000);
+    }
+    rig.peer(1, 1, PeerBody::LaneDropped { generation: Generation(1) });
+    assert_eq!(rig.status().generation, Generation(2));
+    for seq in 1..=3 {
+        rig.write(2, seq, seq);
+        rig.ack(1, Some(Seq(1)), Seq(seq));
+    }
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(2), true));
+}
+
 #[test]
 fn one_blob_always_completes_however_slow_the_disk_is() {
     let mut rig = Rig::dual_with(budgeted());
@@ -60,6 +120,26 @@ fn one_blob_always_completes_however_slow_the_disk_is() {
     assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(2), true));
     flush(&mut rig, 60_000_000);
     assert_eq!(rig.status().durable, Seq(3));
+}
+
+#[test]
+fn a_blob_that_is_larger_than_the_budget_completes_alone() {
+    let mut rig = Rig::dual_with(budgeted());
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    staged(&mut rig, 1);
+    flush(&mut rig, 60_000_000);
+    let blob = Blob {
+        generation: Generation(1),
+        seq: Seq(2),
+        kind: BlobKind::Write,
+        lba: Lba(0),
+        blocks: 3,
+        data_pos: u64::from(BLOCK),
+        payload_len: 3 * BLOCK,
+    };
+    rig.event(Event::Blob { conn: ConnId(1), blob });
+    rig.ack(1, Some(Seq(1)), Seq(2));
+    assert_eq!(rig.status().durable, Seq(2));
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod attach;
 mod budget;
 mod chaos;
 mod chaos_steps;
+mod disk;
+mod ending;
 mod handover;
 mod relay;
 mod rig;

@@ -1,0 +1,208 @@
+//! What is read from the disk, and when it counts; what the disk refuses.
+
+use twinsan_replica::{Action, DiskError, Event, LinkId, Probe, SlotRead};
+use twinsan_wire::{Epoch, Generation, Member, Members, NodeId, PeerBody, Role, Seq, Superblock};
+
+use crate::rig::{BROKEN, Rig, a_alone, other, tells};
+
+fn is_flush(action: &Action) -> bool {
+    matches!(action, Action::Flush { .. })
+}
+
+fn is_write(action: &Action) -> bool {
+    matches!(action, Action::WriteSuperblock(_))
+}
+
+fn is_heartbeat(action: &Action) -> bool {
+    matches!(action, Action::WriteHeartbeat { .. })
+}
+
+fn is_under_way(rig: &Rig, test: impl Fn(&Action) -> bool) -> bool {
+    rig.pending.iter().any(test)
+}
+
+/// The batch that is under way ends.
+fn end_batch(rig: &mut Rig, result: Result<(), DiskError>) {
+    let batch = rig.pending.iter().find_map(|a| if let Action::Flush { batch, .. } = a { Some(*batch) } else { None });
+    rig.end(is_flush, Event::Flushed { batch: batch.expect("one is under way"), result, us: 100 });
+}
+
+/// Whether a mirror goes that is to end, while its primary is heard, and says nothing to that.
+fn goes(rig: &mut Rig, read: SlotRead) -> bool {
+    rig.event(Event::Shutdown);
+    rig.disk = read;
+    rig.said();
+    rig.wait_with(3300, 1, 1, Role::Primary);
+    rig.said().contains(&Action::Exit)
+}
+
+/// What a mirror holds may be the only copy. Where its primary does not answer, it goes when the disk says that it is out.
+#[test]
+fn a_mirror_that_ends_goes_when_a_newer_epoch_does_not_name_it() {
+    let mut rig = Rig::secondary();
+    let named = rig.disk.superblock;
+    let newer = Superblock { counter: 3, epoch: Epoch(3), ..named };
+    let out = Superblock { members: a_alone().members, ..newer };
+    assert!(goes(&mut rig, SlotRead { superblock: out, settled: true }));
+    let stays = [
+        ("written half-way, it may be taken back", SlotRead { superblock: out, settled: false }),
+        ("it is named", SlotRead { superblock: newer, settled: true }),
+        ("nothing has changed", SlotRead { superblock: named, settled: true }),
+    ];
+    for (why, read) in stays {
+        // Each mirror has an incarnation of its own making, the same in every rig.
+        let mut rig = Rig::secondary();
+        assert!(!goes(&mut rig, read), "{why}");
+    }
+}
+
+/// The write that makes a member of it may be under way.
+#[test]
+fn a_joiner_that_ends_does_not_go_because_it_is_not_named_yet() {
+    let mut rig = Rig::linked(NodeId::B, a_alone());
+    rig.hear_of_primary();
+    rig.peer(1, 1, PeerBody::JoinAccept { generation: Generation(1), first: Some(Seq(1)) });
+    assert_eq!(rig.status().role, Role::Joining);
+    assert!(!goes(&mut rig, SlotRead { superblock: a_alone(), settled: true }));
+}
+
+/// Outside: the writer's word is newer than a read that was under way.
+#[test]
+fn a_read_from_before_the_writers_word_takes_nothing_back() {
+    let mut rig = Rig::linked(NodeId::B, a_alone());
+    rig.hold(|a| *a == Action::ReadSuperblock);
+    rig.wait(200);
+    assert!(rig.pending.contains(&Action::ReadSuperblock));
+    let superblock = Superblock { counter: 2, epoch: Epoch(2), ..a_alone() };
+    rig.peer(1, 1, PeerBody::Announce { superblock });
+    rig.let_go();
+    assert_eq!(rig.status().superblock, superblock);
+}
+
+/// Rule 8: whoever has made a newer epoch may have fenced, and removed what was registered here.
+#[test]
+fn who_reads_of_a_newer_epoch_asks_to_be_let_in_anew() {
+    for (epoch, asks) in [(Epoch(1), false), (Epoch(2), true)] {
+        let mut rig = Rig::linked(NodeId::B, a_alone());
+        rig.hear_of_primary();
+        assert!(rig.said().contains(&Action::Admit));
+        rig.hold(|a| *a == Action::Probe);
+        rig.event(Event::LinkDown { link: LinkId(1) });
+        rig.disk.superblock = Superblock { counter: epoch.0, epoch, ..a_alone() };
+        rig.wait(200);
+        rig.link(2, 1);
+        rig.wait_with(200, 2, 1, Role::Primary);
+        assert_eq!(rig.said().contains(&Action::Admit), asks, "{epoch:?}");
+    }
+}
+
+/// A dual primary, whose key is gone.
+fn fenced() -> Rig {
+    let mut rig = Rig::dual();
+    rig.hold(|a| is_heartbeat(a) || matches!(a, Action::CheckFence | Action::Probe));
+    rig.wait(300);
+    rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    rig.end(|a| *a == Action::CheckFence, Event::FenceChecked { own: false });
+    assert_eq!(rig.status().role, Role::Fenced);
+    rig.said();
+    rig
+}
+
+/// Rule 9: it has read that it is a member still. That it looks again, and the disk hangs, is no reason to wait.
+#[test]
+fn a_fenced_member_tries_while_a_further_look_at_the_disk_hangs() {
+    let mut rig = fenced();
+    rig.hold(|a| matches!(a, Action::Probe | Action::ReadSuperblock));
+    rig.wait(200);
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    assert!(rig.pending.contains(&Action::ReadSuperblock));
+    rig.end(|a| *a == Action::Probe, Event::Probed(Probe::Refused));
+    rig.wait(5000);
+    assert!(rig.said().contains(&Action::Fence));
+}
+
+/// Rule 9: a path that shows what stood there before does not make it drop what it holds.
+#[test]
+fn a_fenced_member_goes_by_nothing_older_than_what_it_wrote() {
+    let mut rig = fenced();
+    let me = rig.status().incarnation;
+    rig.disk.superblock = Superblock { members: Members::default(), ..Superblock::default() };
+    rig.wait_with(300, 1, 1, Role::TakingOver);
+    assert_eq!((rig.status().role, rig.status().incarnation), (Role::Fenced, me));
+}
+
+/// Who would try again at once would do nothing else.
+#[test]
+fn what_the_disk_fails_is_tried_again_after_a_while() {
+    let mut rig = Rig::attached();
+    rig.hold(is_flush);
+    rig.write(1, 1, 0);
+    end_batch(&mut rig, BROKEN);
+    rig.wait(90);
+    assert!(!is_under_way(&rig, is_flush));
+    rig.wait(20);
+    assert!(is_under_way(&rig, is_flush));
+    rig.let_go();
+
+    rig.hold(is_write);
+    rig.joining(1);
+    rig.ack(1, Some(Seq(1)), Seq(1));
+    rig.end(is_write, Event::SuperblockWritten(BROKEN));
+    rig.wait(90);
+    assert!(!is_under_way(&rig, is_write));
+    rig.wait(20);
+    assert!(is_under_way(&rig, is_write));
+}
+
+/// Rule 9: a heartbeat that is refused again and again, with the key in place, is disk trouble; no reason to hand over, though.
+#[test]
+fn heartbeats_that_are_refused_are_disk_trouble_and_no_more() {
+    let mut rig = Rig::dual();
+    rig.hold(is_heartbeat);
+    for times in 1..10 {
+        rig.wait_with(250, 1, 1, Role::Secondary);
+        rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
+        assert_eq!(rig.status().disk_trouble, times >= 2, "after {times}");
+        assert!(rig.status().paths);
+    }
+    rig.wait_with(250, 1, 1, Role::Secondary);
+    rig.end(is_heartbeat, Event::HeartbeatWritten(Ok(())));
+    assert!(!rig.status().disk_trouble);
+}
+
+/// Rule 11: who does not reach the disk any more says so at once, as the other one may be asked to take over.
+#[test]
+fn batches_that_are_refused_in_the_end_cost_the_path_and_the_other_one_hears_it_at_once() {
+    let mut rig = Rig::dual();
+    rig.hold(is_flush);
+    rig.write(1, 1, 0);
+    rig.ack(1, Some(Seq(1)), Seq(1));
+    for times in 1..=6 {
+        rig.said();
+        end_batch(&mut rig, Err(DiskError::Conflict));
+        let told = tells(&rig.said(), |body| matches!(body, PeerBody::Status { paths: false, .. }));
+        assert_eq!((told, rig.status().paths), (times == 6, times < 6), "after {times}");
+        rig.wait_with(110, 1, 1, Role::Secondary);
+    }
+}
+
+/// The end of a heartbeat of an earlier life is no news of this one's.
+#[test]
+fn a_heartbeat_that_is_refused_late_does_not_count_for_the_next_life() {
+    let mut rig = Rig::attached();
+    rig.hold(is_heartbeat);
+    rig.wait(250);
+    let taken = Superblock { counter: 9, epoch: Epoch(9), ..a_alone() };
+    let by_b = Members::solo(Member { node: NodeId::B, incarnation: other(1) });
+    let taken = Superblock { primary: Some(NodeId::B), members: by_b, ..taken };
+    rig.disk.superblock = taken;
+    rig.link(1, 1);
+    rig.peer(1, 1, PeerBody::Announce { superblock: taken });
+    assert_eq!(rig.status().role, Role::Waiting);
+    rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(500);
+    assert_eq!(rig.status().role, Role::Primary);
+    rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    assert!(!rig.status().disk_trouble, "the first one");
+}
