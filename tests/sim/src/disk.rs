@@ -347,11 +347,12 @@ impl World {
             return Err(DiskError::Failed);
         }
         self.read_outcome(node)?;
-        let op = self.disk.ops.get_mut(&id).expect("it is there");
+        let Disk { ops, slots, blocks, .. } = &mut *self.disk;
+        let op = ops.get_mut(&id).expect("it is there");
         match (op.units[unit].part, &mut op.what) {
-            (Part::ReadSlot(slot), What::ReadSuperblock { seen }) => seen[slot] = self.disk.slots[slot],
+            (Part::ReadSlot(slot), What::ReadSuperblock { seen }) => seen[slot] = slots[slot],
             (Part::ReadBlock { lba, index }, What::Read { cells, .. }) => {
-                let version = self.disk.blocks[usize::try_from(lba).expect("a small volume")];
+                let version = blocks[usize::try_from(lba).expect("a small volume")];
                 cells[index] = Cell { version, lba };
             }
             (Part::ReadBeat, _) => {}
