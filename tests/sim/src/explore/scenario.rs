@@ -150,8 +150,9 @@ fn timing(clean: bool) -> Timing {
         clean_ms: if clean { 2 * TIME_MS } else { 1 << 40 },
         flush_rest_ms: 0,
         takeover_budget_ms: 0,
-        // No random waits: they would only make one state into several.
-        retry_ms: 1,
+        // Who was fenced or turned away tries again when time has passed. At once, two nodes could take over from each other
+        // in turn for ever; a random while would only make one state into several.
+        retry_ms: 2,
         backoff_max_ms: 1,
     }
 }
