@@ -150,7 +150,7 @@ impl Search<'_> {
             Err(violation) => return (0, Found::Broken(violation, Vec::new())),
         };
         let (first, _) = self.number(&begin, 0, 0);
-        let mut level = vec![(first, begin)];
+        let mut level = vec![(first, Box::new(begin))];
         let mut depth = 0;
         while !level.is_empty() {
             let mut next = Vec::new();
@@ -168,7 +168,7 @@ impl Search<'_> {
         (depth, self.liveness())
     }
 
-    fn expand(&mut self, number: u32, state: &Situation, next: &mut Vec<(u32, Situation)>) -> Result<(), Found> {
+    fn expand(&mut self, number: u32, state: &Situation, next: &mut Vec<(u32, Box<Situation>)>) -> Result<(), Found> {
         for (at, choice) in state.choices().into_iter().enumerate() {
             let at = u16::try_from(at).expect("few choices");
             let mut after = state.clone();
@@ -186,7 +186,8 @@ impl Search<'_> {
             }
             if new {
                 after.world.counts = state.world.counts.clone(); // Nobody asks how often what has happened.
-                next.push((child, after));
+                after.shrink();
+                next.push((child, Box::new(after)));
             }
         }
         Ok(())

@@ -91,6 +91,12 @@ impl Situation {
         }
     }
 
+    /// Takes no more memory than it needs, before it is put away.
+    pub(crate) fn shrink(&mut self) {
+        self.bag.shrink_to_fit();
+        self.world.net.conns.shrink_to_fit();
+    }
+
     /// What can't happen any more, or is the simulator's own way to let time pass.
     fn drop_void(&mut self) {
         let world = &self.world;
