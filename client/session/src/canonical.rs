@@ -5,7 +5,7 @@
 //! anew by the caller, who knows where else they stand. Every field is named here, so that a new one does not compile
 //! until somebody has said what it is.
 
-use twinsan_wire::{Incarnation, Members};
+use twinsan_wire::{Epoch, Incarnation, Members};
 
 use crate::config::Timing;
 use crate::link::{Duty, LaneMark, Link, State, Up};
@@ -18,6 +18,8 @@ pub trait Names {
     fn incarnation(&mut self, incarnation: Incarnation) -> Incarnation;
     /// A connection's.
     fn conn(&mut self, conn: u64) -> u64;
+    /// An epoch's number.
+    fn epoch(&mut self, epoch: Epoch) -> Epoch;
 }
 
 /// Times as they look from now.
@@ -40,6 +42,14 @@ impl Clock {
 }
 
 impl Session {
+    /// All epochs that stand here: those that [`Session::canonical`] will ask new ones for.
+    pub fn epochs(&self, tell: &mut dyn FnMut(Epoch)) {
+        self.known.into_iter().for_each(|known| tell(known.epoch));
+        let said = self.links.iter().filter_map(|link| link.up()?.said);
+        said.for_each(|view| tell(view.epoch));
+        self.reads.epoch().into_iter().for_each(tell);
+    }
+
     /// This state as a search tells it from others, at `now` of the machine's clock. It can be compared and hashed, and
     /// must not be run.
     #[must_use]
@@ -59,12 +69,13 @@ impl Session {
             attach_cut_off_at,
             over: _,
         } = &mut state;
-        if let Some(Known { epoch: _, primary, members, joiner, generation: _ }) = known {
+        if let Some(Known { epoch, primary, members, joiner, generation: _ }) = known {
+            *epoch = names.epoch(*epoch);
             primary.incarnation = names.incarnation(primary.incarnation);
             rename(members, joiner, names);
         }
         links.iter_mut().for_each(|link| link.strip(clock, names));
-        reads.rename_conn(|conn| names.conn(conn));
+        reads.rename(|conn, epoch| (names.conn(conn), names.epoch(epoch)));
         clock.age(now, clock.timing.silent_ms / 2 + 1);
         clock.wait(beat_at);
         attach_cut_off_at.iter_mut().for_each(|at| clock.age(at, clock.timing.busy_grace_ms));
@@ -105,7 +116,8 @@ impl Up {
         *incarnation = names.incarnation(*incarnation);
         clock.age(since, clock.timing.backoff_max_ms);
         clock.age(heard, clock.timing.silent_ms);
-        if let Some(View { role: _, from, epoch: _, primary: _, members, joiner, generation: _ }) = said {
+        if let Some(View { role: _, from, epoch, primary: _, members, joiner, generation: _ }) = said {
+            *epoch = names.epoch(*epoch);
             *from = names.incarnation(*from);
             rename(members, joiner, names);
         }

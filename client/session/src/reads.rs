@@ -76,10 +76,16 @@ impl Reads {
         }
     }
 
-    /// For a search over all states: gives the connection another number.
+    /// For a search over all states: gives the connection and the epoch other numbers.
     #[cfg(feature = "explore")]
-    pub(crate) fn rename_conn(&mut self, name: impl FnOnce(u64) -> u64) {
-        self.sent = self.sent.map(|(conn, epoch)| (ConnId(name(conn.0)), epoch));
+    pub(crate) fn rename(&mut self, name: impl FnOnce(u64, Epoch) -> (u64, Epoch)) {
+        self.sent = self.sent.map(|(conn, epoch)| name(conn.0, epoch)).map(|(conn, epoch)| (ConnId(conn), epoch));
+    }
+
+    /// For a search over all states: the epoch that they named.
+    #[cfg(feature = "explore")]
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.sent.map(|(_, epoch)| epoch)
     }
 
     /// They must be sent again, wherever they are.

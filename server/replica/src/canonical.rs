@@ -3,13 +3,14 @@
 //!
 //! Left out: the configuration and the generator of random numbers (the same for all states of a search), and what is
 //! only told to people. Times become ages and waits, short of what makes a difference. Numbers that are names (of
-//! incarnations, connections, reads, batches) are given anew by the caller, who knows where else they stand.
+//! incarnations, connections, reads, batches) are given anew by the caller, who knows where else they stand; so are those
+//! that only tell newer from older (epochs, counters), for which he first asks for all of them ([`Replica::numbers`]).
 //!
 //! Every field is named here, so that a new one does not compile until somebody has said what it is.
 
 use alloc::collections::BTreeMap;
 
-use twinsan_wire::{Incarnation, Superblock};
+use twinsan_wire::{Epoch, Incarnation, Superblock};
 
 use crate::config::Timing;
 use crate::exposure::Pace;
@@ -36,8 +37,15 @@ pub trait Names {
     /// A value of the other node's disk heartbeat.
     fn other_beat(&mut self, beat: u64) -> u64;
 
+    /// An epoch's number.
+    fn epoch(&mut self, epoch: Epoch) -> Epoch;
+    /// A superblock's counter.
+    fn counter(&mut self, counter: u64) -> u64;
+
     /// All that a superblock names.
     fn superblock(&mut self, superblock: &mut Superblock) {
+        superblock.epoch = self.epoch(superblock.epoch);
+        superblock.counter = self.counter(superblock.counter);
         for member in superblock.members.0.iter_mut().flatten() {
             *member = self.incarnation(*member);
         }
@@ -76,6 +84,24 @@ impl Clock {
 }
 
 impl Replica {
+    /// All epochs and superblocks' counters that stand here: those that [`Replica::canonical`] will ask new ones for.
+    pub fn numbers(&self, now: u64, epoch: &mut dyn FnMut(Epoch), counter: &mut dyn FnMut(u64)) {
+        let written = self.superblock_write.map(|write| write.next);
+        for superblock in [Some(self.superblock), written].into_iter().flatten() {
+            epoch(superblock.epoch);
+            counter(superblock.counter);
+        }
+        epoch(self.peer.epoch);
+        self.peer.missed_lately(now, self.cfg.timing).into_iter().for_each(|word| epoch(word.epoch));
+        if self.relay.is_wanted() {
+            epoch(self.relay.epoch);
+        }
+        self.relay.released.into_iter().for_each(|(of, _)| epoch(of));
+        if let HandedOver::UnderWay { since: _, epoch: began } = self.handed {
+            epoch(began);
+        }
+    }
+
     /// This state as a search tells it from others, at `now` of the machine's clock. It can be compared and hashed, and
     /// must not be run.
     #[must_use]
@@ -129,7 +155,7 @@ impl Replica {
         if !*reading_superblock {
             *superblock_read_at = 0;
         }
-        peer.strip_reads(clock.now, [superblock_read_at, superblock_as_of]);
+        peer.strip_reads(clock, [superblock_read_at, superblock_as_of]);
         *random = Random::new(0);
         *now = 0;
         *me = names.incarnation(*me);
@@ -155,7 +181,7 @@ impl Replica {
             conn.0 = names.conn(conn.0);
         }
         failing.strip();
-        handed.strip();
+        handed.strip(names);
         leaving_since.iter_mut().for_each(|at| clock.age(at, clock.timing.leave_ms));
         timers.strip(clock);
     }
@@ -181,7 +207,10 @@ impl State {
 impl Relay {
     fn strip(&mut self, clock: Clock, names: &mut dyn Names) {
         let drop_ms = clock.timing.drop_ms;
-        let Self { feed, epoch: _, dialling: _, released: _, acked: _, progress_at, patient_since, wanted_at } = self;
+        let Self { feed, epoch, dialling: _, released, acked: _, progress_at, patient_since, wanted_at } = self;
+        released.iter_mut().for_each(|(of, _)| *of = names.epoch(*of));
+        // Of one that is off it will be set before it is looked at.
+        *epoch = if matches!(feed, Feed::Off) { Epoch::ZERO } else { names.epoch(*epoch) };
         match feed {
             Feed::Off => {}
             Feed::Wanted { since } | Feed::Connecting { since } => clock.age(since, drop_ms),
@@ -208,17 +237,23 @@ impl Relay {
 }
 
 impl Peer {
+    /// The client's word, as long as it counts.
+    fn missed_lately(&self, now: u64, timing: Timing) -> Option<Missed> {
+        self.missed.filter(|word| now.saturating_sub(word.at) < timing.takeover_ms)
+    }
+
     /// Of the times at which the superblock was read, only whether the client's word is older is asked, or will be of a word
     /// that comes now.
-    fn strip_reads(&self, now: u64, reads: [&mut u64; 2]) {
-        let since = self.missed.map(|word| word.since);
+    fn strip_reads(&self, clock: Clock, reads: [&mut u64; 2]) {
+        let since = self.missed_lately(clock.now, clock.timing).map(|word| word.since);
         for at in reads {
-            *at = u64::from(since.is_some_and(|since| *at >= since)) + 2 * u64::from(*at == now);
+            *at = u64::from(since.is_some_and(|since| *at >= since)) + 2 * u64::from(*at == clock.now);
         }
     }
 
     fn strip(&mut self, clock: Clock, names: &mut dyn Names) {
         let timing = clock.timing;
+        self.missed = self.missed_lately(clock.now, timing);
         let Self {
             link,
             incarnation,
@@ -234,7 +269,7 @@ impl Peer {
             reading_beat: _,
             read_beat_at,
             missed,
-            epoch: _,
+            epoch,
             paths: _,
             leaving: _,
             asked_at,
@@ -245,13 +280,15 @@ impl Peer {
             *incarnation = names.incarnation(*incarnation);
         }
         clock.age(role_since, timing.takeover_ms);
+        *epoch = names.epoch(*epoch);
         *beat = 0; // By one link each is higher than those before.
         clock.age(heard_at, timing.takeover_ms.max(timing.drop_ms).max(2 * timing.heartbeat_ms));
         clock.wait(probe_at);
         *disk_beat = disk_beat.map(|beat| names.other_beat(beat));
         clock.age(disk_moved_at, timing.takeover_ms);
         clock.wait(read_beat_at);
-        if let Some(Missed { since, at, epoch: _, generation: _ }) = missed {
+        if let Some(Missed { since, at, epoch, generation: _ }) = missed {
+            *epoch = names.epoch(*epoch);
             *since = 0; // What it is compared with says how ([`Peer::strip_reads`]).
             clock.age(at, timing.takeover_ms);
         }
@@ -291,9 +328,9 @@ impl Failing {
 }
 
 impl HandedOver {
-    fn strip(&mut self) {
+    fn strip(&mut self, names: &mut dyn Names) {
         match self {
-            Self::UnderWay { since, epoch: _ } => *since = 0,
+            Self::UnderWay { since, epoch } => (*since, *epoch) = (0, names.epoch(*epoch)),
             _ => *self = Self::Never,
         }
     }

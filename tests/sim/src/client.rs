@@ -14,6 +14,7 @@ use crate::faults::Remedy;
 use crate::net::End;
 use crate::node::conn_index;
 use crate::plan::Request;
+use crate::shared::Shared;
 use crate::stamp::{Cell, Version};
 use crate::trace::{Told, trace, trace_block};
 use crate::weak::Weakness;
@@ -111,7 +112,7 @@ impl World {
         let mut out = Vec::new();
         machine.start(self.now_ms(), &mut out);
         let cells = usize::try_from(self.config.ring_blocks()).expect("a small ring");
-        self.clients.push(Client {
+        self.clients.push(Shared::new(Client {
             process: Process::Up,
             machine: Some(machine),
             inbox: VecDeque::new(),
@@ -125,7 +126,7 @@ impl World {
             reads: BTreeMap::new(),
             next_read: 0,
             out: Vec::new(),
-        });
+        }));
         self.client_carries_out(number, out);
         self.after(1_000, Ev::Tick(host, 0));
         if self.config.writes > 0 && self.plan.draws_requests() {

@@ -15,6 +15,7 @@ use crate::check::{lane_space_is_not_reused_early, one_disk_write_per_block};
 use crate::config::{BLOCK_BYTES, FenceKind};
 use crate::coverage::Firing;
 use crate::event::{Ev, Host, Inbound, LifeIndex, OpId};
+use crate::shared::Shared;
 use crate::stamp::{Cell, Version};
 use crate::storage::{Ills, Landing};
 use crate::trace::{trace, trace_block};
@@ -28,7 +29,7 @@ pub(crate) struct Disk {
     /// `None`: its CRC does not fit.
     pub(crate) slots: [Option<Superblock>; 2],
     pub(crate) beats: [u64; 2],
-    pub(crate) ops: BTreeMap<OpId, Op>,
+    pub(crate) ops: BTreeMap<OpId, Shared<Op>>,
     next_op: OpId,
     /// The node's I/O fails, and nobody says why.
     pub(crate) failing: [bool; 2],
@@ -196,7 +197,8 @@ impl World {
         let op = self.disk.next_op;
         let units: Vec<Unit> = parts.into_iter().map(Unit::new).collect();
         let count = units.len();
-        self.disk.ops.insert(op, Op { life, node, what, units, since_us: self.now_us, failed: None });
+        let begun = Op { life, node, what, units, since_us: self.now_us, failed: None };
+        self.disk.ops.insert(op, Shared::new(begun));
         for unit in 0..count {
             let delay = self.disk_delay_of(node);
             self.after(delay, Ev::Disk { op, unit });
@@ -347,11 +349,12 @@ impl World {
             return Err(DiskError::Failed);
         }
         self.read_outcome(node)?;
-        let op = self.disk.ops.get_mut(&id).expect("it is there");
+        let Disk { ops, slots, blocks, .. } = &mut *self.disk;
+        let op = ops.get_mut(&id).expect("it is there");
         match (op.units[unit].part, &mut op.what) {
-            (Part::ReadSlot(slot), What::ReadSuperblock { seen }) => seen[slot] = self.disk.slots[slot],
+            (Part::ReadSlot(slot), What::ReadSuperblock { seen }) => seen[slot] = slots[slot],
             (Part::ReadBlock { lba, index }, What::Read { cells, .. }) => {
-                let version = self.disk.blocks[usize::try_from(lba).expect("a small volume")];
+                let version = blocks[usize::try_from(lba).expect("a small volume")];
                 cells[index] = Cell { version, lba };
             }
             (Part::ReadBeat, _) => {}
@@ -362,7 +365,7 @@ impl World {
 
     /// All parts have ended: the driver hears of it.
     fn op_ended(&mut self, id: OpId) {
-        let op = self.disk.ops.remove(&id).expect("it is there");
+        let op = self.disk.ops.remove(&id).expect("it is there").into_inner();
         let host = Host::Node(op.node);
         let result = op.failed.map_or(Ok(()), Err);
         let event = match op.what {

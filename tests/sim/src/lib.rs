@@ -26,6 +26,7 @@ mod node;
 mod plan;
 mod rng;
 mod script;
+mod shared;
 mod shrink;
 mod stamp;
 mod storage;

@@ -12,6 +12,7 @@ use twinsan_session::{self as session, ConnectError};
 use twinsan_wire::{Incarnation, Mailbox, NodeId, Seq};
 
 use crate::event::{ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
+use crate::shared::Shared;
 use crate::trace::trace;
 use crate::weak::DriverWeakness;
 use crate::world::{Process, World};
@@ -25,7 +26,7 @@ const SETUP_TIMEOUT_US: u64 = 150_000;
 /// All connections and paths.
 #[derive(Clone, Default)]
 pub(crate) struct Net {
-    pub(crate) conns: Vec<Conn>,
+    pub(crate) conns: Vec<Shared<Conn>>,
     /// Cut paths, with the number of the cut.
     pub(crate) cuts: Vec<(Host, Host, u64)>,
     next_cut: u64,
@@ -146,7 +147,7 @@ impl World {
         let target_life = self.life_of(target).expect("it is up");
         let connector = if let Host::Node(node) = from { Some(self.nodes[node.index()].incarnation) } else { None };
         let conn = self.net.conns.len();
-        self.net.conns.push(Conn {
+        self.net.conns.push(Shared::new(Conn {
             ends: [from, target],
             lives: [life, target_life],
             state: [End::Setup; 2],
@@ -156,7 +157,7 @@ impl World {
             words: [[None; MAILBOX_KINDS]; 2],
             lane_open: false,
             mute: false,
-        });
+        }));
         self.send(conn, 1, Item::Welcome(incarnation));
         self.after(SETUP_TIMEOUT_US, Ev::SetupTimeout(conn));
     }

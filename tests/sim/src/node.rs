@@ -12,6 +12,7 @@ use crate::config::BLOCK_BYTES;
 use crate::coverage::Watch;
 use crate::event::{Answer, AnswerCopied, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
 use crate::net::End;
+use crate::shared::Shared;
 use crate::stamp::{Cell, Version};
 use crate::trace::{Told, trace};
 use crate::weak::Weakness;
@@ -75,7 +76,8 @@ impl World {
         let life = self.lives.len();
         let cells = usize::try_from(self.config.ring_blocks()).expect("a small ring");
         let slots = self.config.geometry.slots() as usize;
-        self.lives.push(Life { node, ring: vec![Cell::default(); cells], slots: vec![None; slots] });
+        let memory = Life { node, ring: vec![Cell::default(); cells], slots: vec![None; slots] };
+        self.lives.push(Shared::new(memory));
         let config = ReplicaConfig {
             node,
             geometry: self.config.geometry,
@@ -90,8 +92,8 @@ impl World {
         machine.start(self.clock_ms(host), &mut out);
         let clock = self.nodes[node.index()].clock;
         let process = Process::Up;
-        self.nodes[node.index()] =
-            Node { process, life: Some(life), machine: Some(machine), clock, ..Node::down(node) };
+        let up = Node { process, life: Some(life), machine: Some(machine), clock, ..Node::down(node) };
+        self.nodes[node.index()] = Shared::new(up);
         if self.trace.on {
             let born = self.nodes[node.index()].machine.as_ref().expect("it runs").status().incarnation;
             self.trace.call(node, born);
@@ -116,7 +118,7 @@ impl World {
         let life = self.nodes[node.index()].life.expect("it runs");
         self.cover_end(node);
         let clock = self.nodes[node.index()].clock;
-        self.nodes[node.index()] = Node { clock, ..Node::down(node) };
+        self.nodes[node.index()] = Shared::new(Node { clock, ..Node::down(node) });
         self.close_all_of(Host::Node(node));
         self.orphan_writes(life);
         self.check_amnesia();

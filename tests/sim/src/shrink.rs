@@ -56,7 +56,7 @@ impl Case {
     pub fn of(world: &World) -> Self {
         // Where everything was mended already, that was the time; else when the promise was broken.
         let until_us = if world.plan_ended_us > 0 { world.plan_ended_us } else { world.now_us + 1 };
-        Self { config: world.config.clone(), deeds: world.deeds().to_vec(), until_us }
+        Self { config: (*world.config).clone(), deeds: world.deeds().to_vec(), until_us }
     }
 
     /// Runs it, with a record if one is wanted.

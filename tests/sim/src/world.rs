@@ -19,6 +19,7 @@ use crate::net::{Dial, Net};
 use crate::node::{Life, Node};
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::shared::Shared;
 use crate::trace::{Trace, trace};
 
 /// What a process is up to.
@@ -35,19 +36,19 @@ pub enum Process {
 /// Everything.
 #[derive(Clone)]
 pub struct World {
-    pub(crate) config: SimConfig,
+    pub(crate) config: Shared<SimConfig>,
     pub(crate) rng: Rng,
     pub(crate) now_us: u64,
     pub(crate) queue: BinaryHeap<Scheduled>,
     next_number: u64,
     /// All lives of both nodes' processes; what a dead one left behind may still be read by its disk writes.
-    pub(crate) lives: Vec<Life>,
-    pub(crate) nodes: [Node; 2],
-    pub(crate) clients: Vec<Client>,
+    pub(crate) lives: Vec<Shared<Life>>,
+    pub(crate) nodes: [Shared<Node>; 2],
+    pub(crate) clients: Vec<Shared<Client>>,
     pub(crate) net: Net,
-    pub(crate) disk: Disk,
+    pub(crate) disk: Shared<Disk>,
     pub(crate) fence: Fence,
-    pub(crate) check: Check,
+    pub(crate) check: Shared<Check>,
     pub(crate) plan: Plan,
     /// When everything was mended.
     pub(crate) plan_ended_us: u64,
@@ -56,7 +57,7 @@ pub struct World {
     pub(crate) actions: [u64; 2],
     pub(crate) boundary_done: bool,
     pub(crate) trace: Trace,
-    pub(crate) counts: Counts,
+    pub(crate) counts: Shared<Counts>,
 }
 
 impl World {
@@ -69,20 +70,20 @@ impl World {
             queue: BinaryHeap::new(),
             next_number: 0,
             lives: Vec::new(),
-            nodes: NodeId::BOTH.map(Node::down),
+            nodes: NodeId::BOTH.map(|node| Shared::new(Node::down(node))),
             clients: Vec::new(),
             net: Net::default(),
-            disk: Disk::formatted(config.volume_blocks),
+            disk: Shared::new(Disk::formatted(config.volume_blocks)),
             fence: Fence::new(config.fence),
-            check: Check::new(config.volume_blocks),
+            check: Shared::new(Check::new(config.volume_blocks)),
             plan: Plan::drawn(&config),
             plan_ended_us: 0,
             holds: Holds::default(),
             actions: [0; 2],
             boundary_done: false,
             trace: Trace::new(config.trace),
-            counts: Counts::default(),
-            config,
+            counts: Shared::default(),
+            config: Shared::new(config),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! - The machines say what they are themselves (`Replica::canonical`, `Session::canonical`): times are ages and waits.
 //! - Names (incarnations, connections, lives, reads, batches, heartbeats) are given anew, in the order in which a walk over the
-//!   whole state comes upon them.
+//!   whole state comes upon them. Numbers that only tell newer from older are as small as they can be (`order.rs`).
 //! - What waits is a bag, and so are disk operations: their order is nobody's.
 //! - What the checkers remember belongs to it: a state in which less has completed can break less.
 
@@ -11,10 +11,11 @@ use std::hash::Hash;
 
 use twinsan_replica as replica;
 use twinsan_session as session;
-use twinsan_wire::{Incarnation, Mailbox, NodeId, NodeMsg, PeerBody, PeerMsg, Superblock};
+use twinsan_wire::{ClientMsg, Epoch, Incarnation, Mailbox, NodeId, NodeMsg, PeerBody, PeerMsg, Superblock};
 
 use crate::disk::{Op, Part, UnitState, What};
 use crate::event::{Answer, ByConn, ConnIndex, Ev, Host, Inbound, Item, LifeIndex};
+use crate::explore::order::Order;
 use crate::explore::situation::Situation;
 use crate::explore::sum::{Sum, halves};
 use crate::fence::Step;
@@ -29,6 +30,76 @@ impl Situation {
         walk.everything();
         walk.sum.end()
     }
+}
+
+impl Situation {
+    /// Sums of its parts, each with names of its own: for the census.
+    pub(crate) fn parts(&self) -> Vec<(String, Fingerprint)> {
+        let mut out = Vec::new();
+        let mut part = |name: &str, of: &dyn Fn(&mut Walk<'_>)| {
+            let mut walk = Walk::new(self);
+            of(&mut walk);
+            out.push((name.to_owned(), walk.sum.end()));
+        };
+        part("budget", &|walk| walk.put((self.left, self.program.len())));
+        for conn in Walk::new(self).names.conns {
+            let [a, b] = self.world.net.conns[conn].ends;
+            part(&format!("net {a}-{b}"), &|walk| {
+                walk.names.conns.retain(|&c| self.world.net.conns[c].ends == [a, b]);
+                walk.connections();
+            });
+        }
+        part("disk", &|walk| walk.disk());
+        part("fence", &|walk| walk.fence());
+        part("checks", &|walk| walk.checks());
+        part("bag", &|walk| walk.bag(&self.bag, Walk::scheduled));
+        for node in NodeId::BOTH {
+            part(&format!("{node} memory"), &|walk| {
+                let n = &self.world.nodes[node.index()];
+                walk.put((n.process, &n.buffers.values().collect::<Vec<_>>()));
+                n.life.into_iter().for_each(|life| walk.memory(life));
+            });
+        }
+        let mut names = Walk::new(self).names;
+        for node in NodeId::BOTH {
+            let n = &self.world.nodes[node.index()];
+            let (Some(life), Some(machine)) = (n.life, &n.machine) else { continue };
+            (names.node, names.life) = (node, life);
+            let canonical = machine.canonical(self.world.clock_ms(Host::Node(node)), &mut names);
+            out.extend(fields(&node.to_string(), &format!("{canonical:#?}")));
+        }
+        for (number, client) in self.world.clients.iter().enumerate() {
+            let Some(machine) = &client.machine else { continue };
+            let canonical = machine.canonical(self.world.now_ms(), &mut names);
+            out.extend(fields(&Host::Client(number).to_string(), &format!("{canonical:#?}")));
+        }
+        out
+    }
+}
+
+/// A machine's fields, from its record as the compiler writes it: those of its structs too.
+fn fields(whose: &str, record: &str) -> Vec<(String, Fingerprint)> {
+    let mut out: Vec<(String, Sum)> = Vec::new();
+    let mut outer = "";
+    for line in record.lines() {
+        let inner = line.trim_start();
+        let depth = line.len() - inner.len();
+        let named = inner.split_once(':').map(|(name, _)| name);
+        match (depth, named) {
+            (4, Some(name)) => {
+                outer = name;
+                out.push((format!("{whose} {name}"), Sum::new()));
+            }
+            (8, Some(name)) if ["peer", "timers", "relay"].contains(&outer) => {
+                out.push((format!("{whose} {outer}.{name}"), Sum::new()));
+            }
+            _ => {}
+        }
+        if let Some((_, sum)) = out.last_mut() {
+            inner.hash(sum);
+        }
+    }
+    out.into_iter().map(|(name, sum)| (name, sum.end())).collect()
 }
 
 /// Names in the order of their first appearance.
@@ -54,6 +125,7 @@ struct Walk<'a> {
 }
 
 struct Naming {
+    order: Order,
     incarnations: Dictionary,
     /// Those that are alive, or on which something still travels, in the order of their ends.
     conns: Vec<ConnIndex>,
@@ -86,6 +158,14 @@ impl replica::Names for Naming {
     fn other_beat(&mut self, beat: u64) -> u64 {
         self.beats.name(self.node.other().index() as u64, beat)
     }
+
+    fn epoch(&mut self, epoch: Epoch) -> Epoch {
+        self.order.epoch(epoch)
+    }
+
+    fn counter(&mut self, counter: u64) -> u64 {
+        self.order.counter(counter)
+    }
 }
 
 impl session::Names for Naming {
@@ -96,6 +176,10 @@ impl session::Names for Naming {
     fn conn(&mut self, conn: u64) -> u64 {
         replica::Names::conn(self, conn)
     }
+
+    fn epoch(&mut self, epoch: Epoch) -> Epoch {
+        self.order.epoch(epoch)
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -105,6 +189,7 @@ impl<'a> Walk<'a> {
         let mut conns: Vec<ConnIndex> = lives.map(|(at, _)| at).collect();
         conns.sort_by_key(|&at| state.world.net.conns[at].ends);
         let names = Naming {
+            order: Order::of(state),
             incarnations: Dictionary::default(),
             conns,
             lives: Dictionary::default(),
@@ -223,7 +308,7 @@ impl<'a> Walk<'a> {
             Item::Welcome(incarnation) => self.incarnation(Some(*incarnation)),
             Item::Ready(incarnation) => self.incarnation(*incarnation),
             Item::Peer(msg) => self.peer_msg(msg),
-            Item::Client(msg) => self.put(msg),
+            Item::Client(msg) => self.client_msg(*msg),
             Item::Node(msg) => self.node_msg(msg),
             Item::Mailbox(mailbox) => self.mailbox(mailbox),
             Item::Blob(blob) => self.put(blob),
@@ -239,13 +324,17 @@ impl<'a> Walk<'a> {
         self.put(name);
     }
 
+    fn epoch(&mut self, epoch: Epoch) {
+        self.put(self.names.order.epoch(epoch));
+    }
+
     fn superblock(&mut self, mut superblock: Superblock) {
         replica::Names::superblock(&mut self.names, &mut superblock);
         self.put(superblock);
     }
 
     fn peer_msg(&mut self, msg: &PeerMsg) {
-        self.put(msg.epoch);
+        self.epoch(msg.epoch);
         self.incarnation(Some(msg.from));
         self.incarnation(msg.to);
         match msg.body {
@@ -262,10 +351,18 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn client_msg(&mut self, mut msg: ClientMsg) {
+        if let ClientMsg::Read { epoch, .. } | ClientMsg::Unreachable { epoch, .. } = &mut msg {
+            *epoch = self.names.order.epoch(*epoch);
+        }
+        self.put(msg);
+    }
+
     fn node_msg(&mut self, msg: &NodeMsg) {
         match *msg {
             NodeMsg::View { role, from, epoch, primary, members, joiner, generation } => {
-                self.put((role, epoch, primary, generation));
+                self.epoch(epoch);
+                self.put((role, primary, generation));
                 for incarnation in [Some(from), joiner].into_iter().chain(members.0) {
                     self.incarnation(incarnation);
                 }
@@ -273,6 +370,10 @@ impl<'a> Walk<'a> {
             NodeMsg::Resumed { generation, from, received } => {
                 self.put((generation, received));
                 self.incarnation(Some(from));
+            }
+            NodeMsg::ReadDone { id, epoch, durable } => {
+                self.epoch(epoch);
+                self.put((id, durable));
             }
             msg => self.put(msg),
         }
@@ -282,17 +383,20 @@ impl<'a> Walk<'a> {
         self.put(core::mem::discriminant(mailbox));
         match *mailbox {
             Mailbox::Ack { epoch, from, to, generation, first, received, released } => {
-                self.put((epoch, generation, first, received, released));
+                self.epoch(epoch);
+                self.put((generation, first, received, released));
                 self.incarnation(Some(from));
                 self.incarnation(Some(to));
             }
             Mailbox::Released { epoch, from, to, generation, released } => {
-                self.put((epoch, generation, released));
+                self.epoch(epoch);
+                self.put((generation, released));
                 self.incarnation(Some(from));
                 self.incarnation(Some(to));
             }
             Mailbox::Completion { epoch, from, generation, durable, released, relayed } => {
-                self.put((epoch, generation, durable, released, relayed));
+                self.epoch(epoch);
+                self.put((generation, durable, released, relayed));
                 self.incarnation(Some(from));
             }
         }
@@ -392,7 +496,7 @@ impl<'a> Walk<'a> {
             Event::Relay { relay: _, msg } => self.node_msg(&msg),
             Event::Peer { link: _, msg } => self.peer_msg(&msg),
             Event::PeerMailbox { link: _, mailbox } => self.mailbox(&mailbox),
-            Event::Client { conn: _, msg } => self.put(msg),
+            Event::Client { conn: _, msg } => self.client_msg(msg),
             Event::Blob { conn: _, blob } => self.put(blob),
             event => self.put(event),
         }
@@ -488,11 +592,17 @@ impl<'a> Walk<'a> {
 
     fn checks(&mut self) {
         let check = &self.state.world.check;
-        self.put((&check.blocks, check.newest_session, &check.sessions, check.settled_epoch));
-        self.superblock(check.counted);
-        for (epoch, &(node, incarnation)) in &check.primaries {
-            let there = self.state.world.life_behind(node, incarnation).is_some();
-            self.put((epoch, node, there));
+        self.put((&check.blocks, check.newest_session, &check.sessions));
+        self.epoch(Epoch(check.settled_epoch));
+        // Of the superblock that counts: who serves, and the members.
+        self.put(check.counted.primary);
+        check.counted.members.0.into_iter().for_each(|member| self.incarnation(member));
+        for (&epoch, &(node, incarnation)) in &check.primaries {
+            if self.names.order.served.contains(&epoch) {
+                let there = self.state.world.life_behind(node, incarnation).is_some();
+                self.epoch(Epoch(epoch));
+                self.put((node, there));
+            }
         }
         self.put((check.loss_allowed, check.loss_accepted));
     }

@@ -174,7 +174,8 @@ impl Situation {
         };
         if let Some((instead, hold)) = also {
             out.extend(all.contains(&instead).then_some(instead));
-            out.extend((self.left.hold > 0).then_some(hold));
+            let late = matches!(hold, Choice::HoldDisk(..)) && self.left.late > 0;
+            out.extend((self.left.hold > 0 || late).then_some(hold));
         }
         for choice in all.into_iter().filter(|&choice| self.is_held(choice)) {
             out.push(if let Choice::Deliver(conn, dir) = choice { Choice::LetGo(conn, dir) } else { choice });

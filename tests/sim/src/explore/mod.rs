@@ -21,8 +21,10 @@
 //! at by [`Limits::verify`].
 
 mod canonical;
+mod census;
 mod choice;
 mod nothing_new;
+mod order;
 mod scenario;
 mod search;
 mod situation;
@@ -30,5 +32,6 @@ mod step;
 mod sum;
 mod trace;
 
+pub use census::Part;
 pub use scenario::{Budget, Request, SCENARIOS, Scenario};
 pub use search::{Found, Limits, Outcome, search};

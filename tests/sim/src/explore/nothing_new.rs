@@ -5,7 +5,7 @@
 
 use twinsan_replica::{self as replica, Replica};
 use twinsan_session as session;
-use twinsan_wire::Incarnation;
+use twinsan_wire::{Epoch, Incarnation};
 
 use crate::event::{ConnIndex, Host, Item};
 use crate::net::End;
@@ -34,6 +34,14 @@ impl replica::Names for AsTheyAre {
     fn other_beat(&mut self, beat: u64) -> u64 {
         beat
     }
+
+    fn epoch(&mut self, epoch: Epoch) -> Epoch {
+        epoch
+    }
+
+    fn counter(&mut self, counter: u64) -> u64 {
+        counter
+    }
 }
 
 impl session::Names for AsTheyAre {
@@ -43,6 +51,10 @@ impl session::Names for AsTheyAre {
 
     fn conn(&mut self, conn: u64) -> u64 {
         conn
+    }
+
+    fn epoch(&mut self, epoch: Epoch) -> Epoch {
+        epoch
     }
 }
 

@@ -15,6 +15,7 @@ use twinsan_wire::{NodeId, Role};
 use crate::check::Violation;
 use crate::event::Host;
 use crate::explore::canonical::Fingerprint;
+use crate::explore::census::{Census, Part};
 use crate::explore::scenario::Scenario;
 use crate::explore::situation::Situation;
 use crate::explore::sum::halves;
@@ -29,6 +30,8 @@ pub struct Limits {
     /// Where a state is taken for one seen before, look whether the same states follow from both. Takes several times as
     /// long.
     pub verify: bool,
+    /// Look what the states differ in. Takes several times as long, and much memory.
+    pub census: bool,
 }
 
 /// How a search ended.
@@ -59,6 +62,8 @@ pub struct Outcome {
     pub owing: usize,
     /// The result.
     pub found: Found,
+    /// What the states differ in, if that was to be looked at.
+    pub census: Vec<Part>,
 }
 
 /// How a state was first reached, and what it is.
@@ -99,6 +104,7 @@ struct Search<'a> {
     steps: u64,
     /// What follows from each state, where that is to be verified.
     followers: HashMap<u32, Vec<Fingerprint>>,
+    census: Census,
 }
 
 /// Searches a scenario to its end.
@@ -113,6 +119,7 @@ pub fn search(scenario: &Scenario, limits: Limits) -> Outcome {
         free: Vec::new(),
         steps: 0,
         followers: HashMap::new(),
+        census: Census::default(),
     };
     let (depth, found) = search.run();
     Outcome {
@@ -123,6 +130,7 @@ pub fn search(scenario: &Scenario, limits: Limits) -> Outcome {
         served: search.origins.iter().filter(|o| o.served).count(),
         owing: search.origins.iter().filter(|o| o.owes).count(),
         found,
+        census: search.census.parts(),
     }
 }
 
@@ -142,7 +150,7 @@ impl Search<'_> {
             Err(violation) => return (0, Found::Broken(violation, Vec::new())),
         };
         let (first, _) = self.number(&begin, 0, 0);
-        let mut level = vec![(first, begin)];
+        let mut level = vec![(first, Box::new(begin))];
         let mut depth = 0;
         while !level.is_empty() {
             let mut next = Vec::new();
@@ -160,7 +168,7 @@ impl Search<'_> {
         (depth, self.liveness())
     }
 
-    fn expand(&mut self, number: u32, state: &Situation, next: &mut Vec<(u32, Situation)>) -> Result<(), Found> {
+    fn expand(&mut self, number: u32, state: &Situation, next: &mut Vec<(u32, Box<Situation>)>) -> Result<(), Found> {
         for (at, choice) in state.choices().into_iter().enumerate() {
             let at = u16::try_from(at).expect("few choices");
             let mut after = state.clone();
@@ -177,7 +185,9 @@ impl Search<'_> {
                 self.free.push((number, child));
             }
             if new {
-                next.push((child, after));
+                after.world.counts = state.world.counts.clone(); // Nobody asks how often what has happened.
+                after.shrink();
+                next.push((child, Box::new(after)));
             }
         }
         Ok(())
@@ -190,6 +200,9 @@ impl Search<'_> {
         let number = *self.seen.entry((low, high)).or_insert(next);
         let new = number == next;
         if new {
+            if self.limits.census {
+                self.census.take(state);
+            }
             self.origins.push(Origin { parent, choice, served: state.is_served(), owes: state.owes_service() });
         }
         (number, new)

@@ -91,6 +91,12 @@ impl Situation {
         }
     }
 
+    /// Takes no more memory than it needs, before it is put away.
+    pub(crate) fn shrink(&mut self) {
+        self.bag.shrink_to_fit();
+        self.world.net.conns.shrink_to_fit();
+    }
+
     /// What can't happen any more, or is the simulator's own way to let time pass.
     fn drop_void(&mut self) {
         let world = &self.world;
@@ -125,12 +131,14 @@ impl Situation {
     }
 
     fn merge_words(&mut self) {
-        for dir in self.world.net.conns.iter_mut().flat_map(|conn| &mut conn.dirs) {
-            let mut at = 0;
-            while at < dir.items.len() {
-                match makes_void(&dir.items, at) {
-                    Some(void) => drop(dir.items.remove(void)),
-                    None => at += 1,
+        for conn in &mut self.world.net.conns {
+            for dir in 0..2 {
+                let mut at = 0;
+                while at < conn.dirs[dir].items.len() {
+                    match makes_void(&conn.dirs[dir].items, at) {
+                        Some(void) => drop(conn.dirs[dir].items.remove(void)),
+                        None => at += 1,
+                    }
                 }
             }
         }

@@ -152,7 +152,11 @@ impl Situation {
                 self.held.push((conn, dir));
             }
             Choice::HoldDisk(op, unit) => {
-                left.hold -= 1;
+                if left.late > 0 {
+                    left.late -= 1;
+                } else {
+                    left.hold -= 1;
+                }
                 self.late.push((op, unit));
             }
             Choice::Hasten(node) => {

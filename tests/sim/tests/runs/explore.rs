@@ -3,7 +3,7 @@
 use twinsan_sim::Weakness;
 use twinsan_sim::explore::{Found, Limits, Outcome, SCENARIOS, Scenario, search};
 
-const LIMITS: Limits = Limits { states: 500_000, verify: false };
+const LIMITS: Limits = Limits { states: 500_000, verify: false, census: false };
 
 fn run(name: &str, limits: Limits) -> Outcome {
     search(&Scenario::by_name(name).expect("a scenario"), limits)

@@ -38,6 +38,10 @@ struct Args {
     /// Looks whether states that are taken for one are followed by the same states. Takes several times as long.
     #[arg(long)]
     verify: bool,
+    /// Tells what the states differ in: for each part how many values it takes, and how many states there would be
+    /// without it. With a cap of --states.
+    #[arg(long)]
+    census: bool,
     /// Switches one rule to its old, wrong wording.
     #[arg(long, value_name = "NAME", value_parser = weakness)]
     weak: Option<Weakness>,
@@ -70,7 +74,7 @@ fn main() -> ExitCode {
         scenarios.iter().for_each(report::scenario);
         return ExitCode::SUCCESS;
     }
-    let limits = Limits { states: args.states, verify: args.verify };
+    let limits = Limits { states: args.states, verify: args.verify, census: args.census };
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let kept = if args.weak_all { weak_all(&scenarios, limits) } else { run_all(&scenarios, args.weak, limits, jobs) };
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -118,6 +122,7 @@ fn run_apart(scenario: &Scenario, weak: Option<Weakness>, limits: Limits) -> boo
     let mut command = Command::new(myself);
     command.args(["--just", scenario.name, "--states", &limits.states.to_string()]);
     command.args(limits.verify.then_some("--verify"));
+    command.args(limits.census.then_some("--census"));
     if let Some(weak) = weak {
         command.args(["--weak", &weak.name()]);
     }

@@ -30,6 +30,9 @@ pub(crate) fn outcome(scenario: &Scenario, outcome: &Outcome) {
         peak_mib().map_or("?".to_owned(), |mib| mib.to_string()),
         outcome.served,
     );
+    for part in &outcome.census {
+        println!("    {:<26} {:>10} values; {:>9} states without it", part.name, part.values, part.without);
+    }
 }
 
 /// One of the list.
