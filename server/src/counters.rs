@@ -32,6 +32,7 @@ impl Counters {
             Notice::JoinThrownAway => self.joins_thrown_away += 1,
             Notice::DroppingSecondary => self.drops += 1,
             Notice::DiskTrouble => self.disk_troubles += 1,
+            Notice::ClientViolation(_) => self.violations += 1,
             _ => {}
         }
     }

@@ -32,7 +32,7 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam_channel::Receiver;
 use twinsan_auth::Keyring;
-use twinsan_fabric::{ConnId, Event as FabricEvent, Fabric, Interest};
+use twinsan_fabric::{CloseReason, ConnId, Event as FabricEvent, Fabric, Interest};
 use twinsan_replica::{Action, Event, LinkId, RelayId};
 use twinsan_wire::NodeId;
 
@@ -300,8 +300,12 @@ impl<F: Fabric> Reactor<F> {
         self.feed_inbox();
     }
 
-    fn closed(&mut self, conn: ConnId, why: &twinsan_fabric::CloseReason) {
+    fn closed(&mut self, conn: ConnId, why: &CloseReason) {
         let Some(gone) = self.conns.remove(conn) else { return };
+        // The fabric has looked first: frames, keys and bounds are its own.
+        if let CloseReason::Violation(what) = why {
+            self.note_violation(conn, gone.volume, what);
+        }
         self.end_answers(conn, &gone);
         if gone.is_dial() {
             self.dial_failed(conn, &gone, why);

@@ -104,26 +104,19 @@ fn an_order_hands_over_and_the_secondary_says_whom_to_ask() {
 #[test]
 fn a_pair_with_a_key_joins_and_one_without_is_kept_out() {
     let mut cluster = Cluster::new("key_file = \"db.key\"");
-    write_key(&cluster, "0123456789abcdef0123456789abcdef");
+    cluster.write_key("0123456789abcdef0123456789abcdef");
     cluster.start(0);
     cluster.start(1);
     cluster.wait_dual();
     cluster.kill(1);
     cluster.wait(0, "solo", |volume| !volume.dual);
-    write_key(&cluster, "another key, as long as it has to be");
+    cluster.write_key("another key, as long as it has to be");
     cluster.start(1);
     let volume = cluster.wait(1, "kept out", |volume| volume.peer.trouble.is_some());
     let trouble = volume.peer.trouble.unwrap();
     assert!(trouble.contains("key"), "{trouble}");
     assert_eq!(volume.role, "waiting");
     assert!(cluster.wait(0, "still serving", |volume| volume.role == "primary").counters["probes"] > 0);
-}
-
-fn write_key(cluster: &Cluster, key: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    let path = cluster.path("db.key");
-    std::fs::write(&path, key).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 #[test]

@@ -5,6 +5,11 @@ use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
 
 /// NBD connections at once. Clients open 4 to 16.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
+/// How long an NBD client may take from its connection to its first request being possible; then it is closed. When all
+/// places are taken, the one that has negotiated longest makes room before that. Honest ones take a few round trips.
+pub(crate) const NEGOTIATION_TIMEOUT_MS: u64 = 10_000;
+/// Once no more requests are begun: how long a client that takes none of its answers is waited for.
+pub(crate) const STOP_BLOCKED_MS: u64 = 5_000;
 /// Bytes that one receive may bring besides a payload: several requests, or a request and its whole small payload in
 /// one system call (10 KiB writes are common). What comes here instead of straight into the ring costs a copy.
 pub(crate) const INPUT_BYTES: usize = 16 << 10;

@@ -192,6 +192,11 @@ impl Requests {
         &mut self.shares[at]
     }
 
+    /// The time of the last [`Self::set_now`].
+    pub(super) const fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     pub(super) const fn set_now(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
     }

@@ -213,8 +213,9 @@ impl Replica {
         heard.is_some_and(|at| self.now.saturating_sub(at) < ms)
     }
 
-    /// `over`: the newest session that gives way although its client lives. A newer one has begun since whoever asks has
-    /// looked, maybe by the same order: two that take over from each other would go on for ever.
+    /// `over`: the only session that gives way although its client lives. If a newer one has begun since whoever asks has
+    /// looked, maybe by the same order, two that take over from each other would go on for ever; a number that no session
+    /// has had yet is made up.
     fn attach_requested(&mut self, conn: ConnId, over: Generation) {
         if self.told_refusing {
             self.refuse(conn, Refusal::NeedsRecovery);
@@ -229,7 +230,7 @@ impl Replica {
             self.refuse(conn, Refusal::NotReady);
             return;
         }
-        if self.session_is_live() && self.superblock.generation > over {
+        if self.session_is_live() && self.superblock.generation != over {
             self.refuse(conn, Refusal::Busy);
             return;
         }

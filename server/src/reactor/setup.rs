@@ -6,7 +6,7 @@ use twinsan_auth::{AuthError, Connector, ConnectorStep, Listener, ListenerStep, 
 use twinsan_fabric::{CloseReason, ConnId, Fabric};
 use twinsan_replica::{Event, LinkId, Probe};
 use twinsan_wire::layout::PEER_MAILBOX_BYTES;
-use twinsan_wire::message::{Purpose, Rejection, RemoteKey, SetupMsg};
+use twinsan_wire::message::{Purpose, Rejection, RemoteKey, SetupMsg, VolumeName};
 use twinsan_wire::{Incarnation, NodeId};
 
 use super::Reactor;
@@ -35,11 +35,16 @@ impl<F: Fabric> Reactor<F> {
     }
 
     /// Of those who have proven nothing, the oldest goes, if there is one: the table full of such must not keep the
-    /// other node or a client out. An honest set-up is through within a few round trips.
+    /// other node or a client out. An honest set-up is through within a few round trips. After them, whoever has the key
+    /// and has had no lane for the longest: it comes back if it wants one.
     fn make_room(&mut self) -> bool {
         let unproven = |conn: &Conn| matches!(conn.stage, Stage::Listening(_) | Stage::Parting);
-        let oldest = self.conns.iter().find(|(_, conn)| unproven(conn)).map(|(id, _)| id);
-        oldest.is_some_and(|id| self.destroy(id).is_some())
+        let idle = |conn: &Conn| matches!(conn.stage, Stage::Admitted(_) | Stage::Client { grant: None, .. });
+        let oldest =
+            |wanted: &dyn Fn(&Conn) -> bool| self.conns.iter().find(|(_, conn)| wanted(conn)).map(|(id, _)| id);
+        let Some(id) = oldest(&unproven).or_else(|| oldest(&idle)) else { return false };
+        self.destroy_and_tell(id);
+        true
     }
 
     /// A message on a connection whose set-up is not through.
@@ -49,7 +54,10 @@ impl<F: Fabric> Reactor<F> {
             Stage::Listening(listener) => match listener.handle_bytes(bytes, &self.identity.keyring) {
                 Ok(ListenerStep::Send(msg)) => self.say(id, &msg),
                 Ok(ListenerStep::Admitted(admitted)) => self.admit(id, admitted),
-                Err(error) => self.reject(id, &error),
+                Err(error) => {
+                    let named = listener.named();
+                    self.reject(id, named, &error);
+                }
             },
             Stage::Admitted(purpose) => {
                 let purpose = *purpose;
@@ -86,7 +94,7 @@ impl<F: Fabric> Reactor<F> {
         if matches!(admitted.purpose, Purpose::Peer { .. }) && self.identity.node == DIALLER {
             // Our own node letter says that nobody dials us for the link: the other side's file is another one.
             self.say(id, &SetupMsg::Rejected { why: Rejection::NotAPeer });
-            self.part(id);
+            self.part(id, Some(index));
             return;
         }
         let mailbox = match admitted.purpose {
@@ -149,22 +157,28 @@ impl<F: Fabric> Reactor<F> {
         self.feed(volume, Event::LinkUp { link: LinkId(id.0), peer });
     }
 
-    fn reject(&mut self, id: ConnId, error: &AuthError) {
-        if self.now >= self.rejections_quiet_until {
-            self.rejections_quiet_until = self.now + REJECTION_LOG_MS;
-            tracing::warn!(conn = id.0, "not let in: {error}");
-        }
+    /// `named`: the volume that it wanted, as far as it has said.
+    fn reject(&mut self, id: ConnId, named: Option<VolumeName>, error: &AuthError) {
+        self.log_rejection(id, error);
         if let Some(reply) = error.reply() {
             self.say(id, &reply);
         }
-        self.part(id);
+        let wanted = self.volumes.iter().position(|volume| Some(volume.facts.name) == named);
+        self.part(id, wanted);
+    }
+
+    /// Whoever has proven nothing must not fill the log.
+    pub(super) fn log_rejection(&mut self, id: ConnId, why: &dyn std::fmt::Display) {
+        if self.now >= self.rejections_quiet_until {
+            self.rejections_quiet_until = self.now + REJECTION_LOG_MS;
+            tracing::warn!(conn = id.0, "not let in: {why}");
+        }
     }
 
     /// Waits, for as long as a set-up may take, until the peer has read the last word and closes.
-    fn part(&mut self, id: ConnId) {
-        let conn = self.conns.get_mut(id).expect("it has just spoken");
-        conn.stage = Stage::Parting;
-        if let Some(volume) = conn.volume {
+    fn part(&mut self, id: ConnId, wanted: Option<usize>) {
+        self.conns.get_mut(id).expect("it has just spoken").stage = Stage::Parting;
+        if let Some(volume) = wanted {
             self.volumes[volume].counters.setups_rejected += 1;
         }
     }

@@ -2,7 +2,7 @@
 
 use twinsan_auth::{Connector, ConnectorStep, Key};
 use twinsan_fabric::CloseReason;
-use twinsan_wire::message::{Purpose, RemoteKey, SetupMsg, VolumeName};
+use twinsan_wire::message::{LaneGrant, Purpose, RemoteKey, SetupMsg, VolumeName};
 use twinsan_wire::{Incarnation, NodeFrame, NodeMsg, Rejection};
 
 use super::*;
@@ -143,6 +143,7 @@ fn who_does_not_know_the_key_is_told_no_and_nothing_else() {
     rig.message(conn, hello.encode().as_bytes());
     let rejected = SetupMsg::Rejected { why: Rejection::WrongKey };
     assert_eq!(rig.sent(conn), [rejected.encode().as_bytes()]);
+    assert_eq!(rig.counter("setups_rejected"), 1);
     rig.message(conn, hello.encode().as_bytes());
     assert!(rig.take().contains(&Call::Disconnect(conn)), "whatever comes after a no is cut off");
 }
@@ -229,16 +230,52 @@ fn news_of_the_paths_reach_the_machine() {
     }
 }
 
+/// Gives a connection's client the lane, as far as the table knows.
+fn grant(rig: &mut Rig, conn: ConnId) {
+    let stage = &mut rig.reactor.conns.get_mut(conn).unwrap().stage;
+    let Stage::Client { grant, .. } = stage else { panic!("{stage:?}") };
+    *grant = Some(LaneGrant { descriptors: RemoteKey(3), data: RemoteKey(4) });
+}
+
 #[test]
-fn too_many_connections_are_turned_away() {
+fn whoever_has_had_no_lane_for_the_longest_makes_room_and_who_has_one_does_not() {
     let mut rig = Rig::new(NodeId::A, None);
     let limit = crate::limits::MAX_CONNECTIONS as u64;
     for conn in 0..limit {
         rig.let_in(ConnId(conn), Purpose::Client);
     }
     rig.take();
+    grant(&mut rig, ConnId(0));
+    rig.reactor.fabric_event(FabricEvent::Accepted { conn: ConnId(limit) });
+    assert_eq!(rig.take(), [Call::Disconnect(ConnId(1))]);
+    rig.reactor.fabric_event(FabricEvent::Accepted { conn: ConnId(limit + 1) });
+    assert_eq!(rig.take(), [Call::Disconnect(ConnId(limit))], "who has not even proven anything goes before");
+}
+
+#[test]
+fn too_many_connections_are_turned_away() {
+    let mut rig = Rig::new(NodeId::A, None);
+    let limit = crate::limits::MAX_CONNECTIONS as u64;
+    for conn in 0..limit {
+        rig.let_in(ConnId(conn), Purpose::Client);
+        grant(&mut rig, ConnId(conn));
+    }
+    rig.take();
     rig.reactor.fabric_event(FabricEvent::Accepted { conn: ConnId(limit) });
     assert_eq!(rig.take(), [Call::Disconnect(ConnId(limit))]);
+}
+
+/// What the fabric finds counts like what is found here; who has proven nothing is not the volume's matter.
+#[test]
+fn a_violation_that_the_fabric_finds_is_counted() {
+    let mut rig = Rig::new(NodeId::A, None);
+    rig.let_in(ConnId(1), Purpose::Client);
+    rig.reactor.fabric_event(FabricEvent::Accepted { conn: ConnId(2) });
+    for (conn, counted) in [(2, 0), (1, 1)] {
+        let why = CloseReason::Violation("a write beyond its range".to_owned());
+        rig.reactor.fabric_event(FabricEvent::Closed { conn: ConnId(conn), why });
+        assert_eq!(rig.counter("violations"), counted);
+    }
 }
 
 #[test]

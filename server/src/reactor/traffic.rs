@@ -71,11 +71,16 @@ impl<F: Fabric> Reactor<F> {
     /// The peer broke the protocol: nothing that it says counts any more. It may come back and say it right.
     pub(super) fn violation(&mut self, id: ConnId, what: &dyn std::fmt::Display) {
         let volume = self.conns.get(id).and_then(|conn| conn.volume);
-        let name = volume.map_or("", |volume| self.volumes[volume].facts.name.as_str());
-        tracing::warn!(volume = name, conn = id.0, "connection destroyed, the peer broke the protocol: {what}");
-        if let Some(volume) = volume {
-            self.volumes[volume].counters.violations += 1;
-        }
+        self.note_violation(id, volume, what);
         self.destroy_and_tell(id);
+    }
+
+    /// Counts and logs it. `volume`: whose, once the peer has proven that it may.
+    pub(super) fn note_violation(&mut self, id: ConnId, volume: Option<usize>, what: &dyn std::fmt::Display) {
+        let Some(volume) = volume else { return self.log_rejection(id, what) };
+        let volume = &mut self.volumes[volume];
+        volume.counters.violations += 1;
+        let name = volume.facts.name.as_str();
+        tracing::warn!(volume = name, conn = id.0, "connection destroyed, the peer broke the protocol: {what}");
     }
 }

@@ -11,7 +11,7 @@ use twinsan_tcp::{TcpFabric, TcpOptions};
 use twinsan_wire::layout::{CLIENT_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_slot, read_offset};
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, LaneGrant, Lba, Mailbox, NodeFrame, NodeMsg,
-    Purpose, Seq, SetupMsg, VolumeName, VolumeShape,
+    Purpose, Refusal, Seq, SetupMsg, VolumeName, VolumeShape,
 };
 
 use super::PATIENCE;
@@ -20,6 +20,10 @@ const READS: u64 = 4096;
 const RING: u64 = READS + READ_REGION_BYTES;
 const RING_BYTES: u64 = 4 << 20;
 
+/// No connection is needed for so long: a node says this and that all the time, so that a wait for something else would
+/// not end by itself.
+const LIFETIME: Duration = Duration::from_secs(40);
+
 /// One connection to one node.
 pub(crate) struct Client {
     fabric: TcpFabric,
@@ -27,6 +31,7 @@ pub(crate) struct Client {
     region: RegionId,
     conn: ConnId,
     events: Vec<Event>,
+    begun: Instant,
     pub(crate) shape: VolumeShape,
     pub(crate) generation: Generation,
     pub(crate) epoch: Epoch,
@@ -34,6 +39,8 @@ pub(crate) struct Client {
     next_pos: u64,
     next_seq: Seq,
     next_read: u64,
+    /// The node has released it.
+    released: Seq,
     /// Both members have released it, by a relay's word.
     released_by_both: Seq,
 }
@@ -62,6 +69,7 @@ impl Client {
             region,
             conn,
             events: Vec::new(),
+            begun: Instant::now(),
             shape,
             generation: Generation::ZERO,
             epoch: Epoch::ZERO,
@@ -69,6 +77,7 @@ impl Client {
             next_pos: 0,
             next_seq: Seq(1),
             next_read: 1,
+            released: Seq::ZERO,
             released_by_both: Seq::ZERO,
         };
         client.set_up(VolumeName::new(volume).unwrap(), key);
@@ -103,7 +112,15 @@ impl Client {
         self.say(msg.encode().as_bytes());
     }
 
+    /// The same if there is room for it.
+    pub(crate) fn offer(&mut self, msg: &ClientMsg) -> bool {
+        let taken = self.fabric.send(self.conn, msg.encode().as_bytes()).is_ok();
+        self.fabric.submit(self.conn);
+        taken
+    }
+
     fn event(&mut self) -> Event {
+        assert!(self.begun.elapsed() < LIFETIME, "it hears things, and never what it waits for");
         let deadline = Instant::now() + PATIENCE;
         while self.events.is_empty() {
             assert!(Instant::now() < deadline, "nothing comes");
@@ -129,8 +146,11 @@ impl Client {
                     let mut bytes = [0; 64];
                     self.arena.copy_out(0, &mut bytes);
                     let mailbox = Mailbox::decode(&bytes).unwrap();
-                    if let Mailbox::Completion { released, relayed: true, .. } = mailbox {
-                        self.released_by_both = self.released_by_both.max(released);
+                    if let Mailbox::Completion { released, relayed, .. } = mailbox {
+                        self.released = self.released.max(released);
+                        if relayed {
+                            self.released_by_both = self.released_by_both.max(released);
+                        }
                     }
                     return Heard::Mailbox(mailbox);
                 }
@@ -143,18 +163,64 @@ impl Client {
 
     /// Opens a session; the node must be the primary and have no live one.
     pub(crate) fn attach(&mut self) {
-        self.send(&ClientMsg::Attach { over: Generation::ZERO });
+        self.try_attach(Generation::ZERO).unwrap_or_else(|why| panic!("refused: {why:?}"));
+    }
+
+    /// Opens a session, in place of a live one that is no newer than `over`.
+    pub(crate) fn try_attach(&mut self, over: Generation) -> Result<(), Refusal> {
+        self.send(&ClientMsg::Attach { over });
         loop {
             match self.hear() {
                 Heard::Message(NodeMsg::Attached { generation }) => {
                     self.generation = generation;
-                    return;
+                    return Ok(());
                 }
-                Heard::Message(NodeMsg::Refused { why }) => panic!("refused: {why:?}"),
+                Heard::Message(NodeMsg::Refused { why }) => return Err(why),
                 Heard::Closed => panic!("closed"),
                 Heard::Message(_) | Heard::Mailbox(_) => {}
             }
         }
+    }
+
+    /// Goes on with a session at this node.
+    pub(crate) fn resume(&mut self, generation: Generation, first: Seq) -> Result<(), Refusal> {
+        self.send(&ClientMsg::Resume { generation, first });
+        loop {
+            match self.hear() {
+                Heard::Message(NodeMsg::Resumed { .. }) => {
+                    self.generation = generation;
+                    return Ok(());
+                }
+                Heard::Message(NodeMsg::Refused { why }) => return Err(why),
+                Heard::Closed => panic!("closed"),
+                Heard::Message(_) | Heard::Mailbox(_) => {}
+            }
+        }
+    }
+
+    /// Takes in what is there, without waiting. `false`: the node has cut us off.
+    pub(crate) fn is_connected(&mut self) -> bool {
+        loop {
+            if self.events.is_empty() && self.fabric.poll(&mut self.events, None) == 0 {
+                return true;
+            }
+            if matches!(self.hear(), Heard::Closed) {
+                return false;
+            }
+        }
+    }
+
+    /// Posts a blob of the same session that another node has been sent too.
+    pub(crate) fn mirror(&mut self, descriptor: &Descriptor, payload: &[u8]) {
+        let Blob { seq, data_pos, payload_len, .. } = descriptor.blob;
+        (self.next_seq, self.next_pos) = (seq.next(), data_pos + u64::from(payload_len));
+        self.arena.copy_in(usize::try_from(RING + data_pos % RING_BYTES).unwrap(), payload);
+        self.post(descriptor);
+    }
+
+    /// The node has released everything up to here.
+    pub(crate) const fn released(&self) -> Seq {
+        self.released
     }
 
     /// The next write: whole blocks of `payload` from `lba` on.
@@ -183,15 +249,20 @@ impl Client {
 
     /// Puts it into any slot.
     pub(crate) fn post_at(&mut self, descriptor: &Descriptor, slot: u32) {
+        self.post_payload(descriptor);
+        let to = RemoteAddr { key: self.grant.expect("attached").descriptors, offset: descriptor_offset(slot) };
+        let imm = Immediate::Blob { slot }.encode();
+        self.fabric.write_imm(self.conn, Payload::Inline(&descriptor.encode()), to, imm, None).unwrap();
+        self.fabric.submit(self.conn);
+    }
+
+    /// Puts its payload into the node's ring, and no more.
+    pub(crate) fn post_payload(&mut self, descriptor: &Descriptor) {
         let grant = self.grant.expect("attached");
         let offset = descriptor.blob.data_pos % RING_BYTES;
         let local = LocalSlice { region: self.region, offset: RING + offset, len: descriptor.blob.payload_len };
         let data = RemoteAddr { key: grant.data, offset };
         self.fabric.write(self.conn, Payload::Region(local), data, None).unwrap();
-        let to = RemoteAddr { key: grant.descriptors, offset: descriptor_offset(slot) };
-        let imm = Immediate::Blob { slot }.encode();
-        self.fabric.write_imm(self.conn, Payload::Inline(&descriptor.encode()), to, imm, None).unwrap();
-        self.fabric.submit(self.conn);
     }
 
     /// Waits until the node says that everything up to `seq` is durable.
@@ -236,7 +307,10 @@ impl Client {
 
     /// Waits for the node to cut us off.
     pub(crate) fn wait_closed(&mut self) {
-        while !matches!(self.hear(), Heard::Closed) {}
+        let deadline = Instant::now() + PATIENCE;
+        while !matches!(self.hear(), Heard::Closed) {
+            assert!(Instant::now() < deadline, "the node does not cut it off");
+        }
     }
 
     /// The fabric's own words, to misuse them.

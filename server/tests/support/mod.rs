@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod client;
+pub(crate) mod raw;
+pub(crate) mod site;
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -60,6 +63,14 @@ impl Cluster {
         fs::write(self.path("twinsan.toml"), text).unwrap();
     }
 
+    /// The key file `db.key`, whose words the configuration's volume lines say.
+    pub(crate) fn write_key(&self, key: &str) -> PathBuf {
+        let path = self.path("db.key");
+        fs::write(&path, key).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
     pub(crate) fn format(&self, volume: &str, nodes: [&str; 2]) {
         let options = FormatOptions {
             path: self.disk(),
@@ -108,6 +119,31 @@ impl Cluster {
     pub(crate) fn signal(&self, node: usize, signal: Signal) {
         let pid = self.nodes[node].as_ref().expect("it runs").id();
         kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Whether it has ended by itself; if so, it may be started again.
+    pub(crate) fn has_ended(&mut self, node: usize) -> bool {
+        let ended = self.nodes[node].as_mut().expect("it was started").try_wait().unwrap().is_some();
+        if ended {
+            self.nodes[node] = None;
+        }
+        ended
+    }
+
+    fn process(&self, node: usize) -> PathBuf {
+        Path::new("/proc").join(self.nodes[node].as_ref().expect("it runs").id().to_string())
+    }
+
+    /// Descriptors that a node has open.
+    pub(crate) fn handles(&self, node: usize) -> usize {
+        fs::read_dir(self.process(node).join("fd")).unwrap().count()
+    }
+
+    /// Memory that a node has in use, in KiB.
+    pub(crate) fn memory_kib(&self, node: usize) -> u64 {
+        let status = fs::read_to_string(self.process(node).join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("proc(5) has it");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Waits for its end.

@@ -39,6 +39,7 @@ pub struct Listener {
     own: NodeId,
     nonce: Nonce,
     awaits: Awaits,
+    named: Option<VolumeName>,
 }
 
 /// What comes next.
@@ -69,7 +70,13 @@ impl Listener {
     /// Waits for a Hello. `own` is the listening node; `nonce` is fresh: [`fresh_nonce`](crate::fresh_nonce).
     #[must_use]
     pub const fn new(own: NodeId, nonce: Nonce) -> Self {
-        Self { own, nonce, awaits: Awaits::Hello }
+        Self { own, nonce, awaits: Awaits::Hello, named: None }
+    }
+
+    /// The volume that the connector has named, whether it has proven anything or not.
+    #[must_use]
+    pub const fn named(&self) -> Option<VolumeName> {
+        self.named
     }
 
     /// Takes a message's bytes.
@@ -95,6 +102,7 @@ impl Listener {
         // An error leaves it at Nothing: one Hello, one proof, one try.
         match (std::mem::replace(&mut self.awaits, Awaits::Nothing), msg) {
             (Awaits::Hello, SetupMsg::Hello { purpose, volume, nonce, keyed }) => {
+                self.named = Some(volume);
                 if nonce == self.nonce {
                     return Err(AuthError::Reflected);
                 }

@@ -1,8 +1,8 @@
 //! One NBD connection: its socket, what has been received, what is owed.
 //!
 //! ```text
-//! Open ──DISC, ABORT──▶ Finishing ──all answered and sent──▶ Closed
-//!   └──────── the socket ended, a violation ──────────────────▶ Closed
+//! Negotiating ──Entered──▶ Open ──DISC, ABORT──▶ Finishing ──all answered and sent──▶ Closed
+//!   └─ too long, no place ──┴────── the socket ended, a violation ─────────────────────▶ Closed
 //! ```
 //!
 //! Closed keeps its number until the last of its requests has ended: a write that has been committed goes on without
@@ -89,6 +89,15 @@ pub(crate) enum Place {
     Private(Vec<u8>),
 }
 
+/// A handshake that is not through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Negotiation {
+    /// It grows with every client: the lowest is the oldest.
+    pub(crate) number: u64,
+    /// When the client connected.
+    pub(crate) began_ms: u64,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -97,6 +106,8 @@ pub(crate) struct Conn {
     pub(crate) input: Input,
     pub(crate) incoming: Option<Incoming>,
     pub(crate) output: Output,
+    /// It can't make requests yet.
+    pub(crate) negotiation: Option<Negotiation>,
     /// It waits in line for window space.
     pub(crate) in_line: bool,
     /// It waits until fewer of its requests are open.
@@ -107,6 +118,8 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// The socket took no more at the last attempt.
     pub(crate) output_blocked: bool,
+    /// When the client last took something of what is owed to it.
+    pub(crate) taken_ms: u64,
     /// DISC or ABORT was said.
     pub(crate) finishing: bool,
     /// It has to end, and why.
@@ -116,11 +129,12 @@ pub(crate) struct Conn {
 
 impl Conn {
     /// A new client's; the greeting is in the output.
-    pub(crate) fn new(fd: OwnedFd, export: Export) -> Self {
+    pub(crate) fn new(fd: OwnedFd, export: Export, negotiation: Negotiation) -> Self {
         let mut output = Output::default();
         let mut server = None;
         output.reply(|bytes| server = Some(Server::new(export, bytes)));
-        Self::with(fd, server.expect("made by the closure"), output)
+        let server = server.expect("made by the closure");
+        Self { negotiation: Some(negotiation), ..Self::with(fd, server, output) }
     }
 
     /// The kernel's: past the handshake.
@@ -135,11 +149,13 @@ impl Conn {
             input: Input::new(),
             incoming: None,
             output,
+            negotiation: None,
             in_line: false,
             held: false,
             runnable: false,
             dirty: false,
             output_blocked: false,
+            taken_ms: 0,
             finishing: false,
             broken: None,
             watched: None,

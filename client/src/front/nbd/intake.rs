@@ -41,19 +41,19 @@ impl NbdFront {
 
     fn step<B: Backend>(&mut self, id: ConnId, backend: &mut B) -> Result<Next, String> {
         let conn = &mut self.conns[id];
-        if conn.is_closed() || conn.in_line || conn.finishing {
+        if conn.is_closed() || conn.in_line || conn.finishing || conn.broken.is_some() {
             return Ok(Next::Wait);
         }
         if conn.incoming.is_some() {
             return self.receive(id, backend);
         }
         conn.held = !conn.may_begin(&self.requests.share(id));
-        if conn.held || self.stopping {
+        if conn.held || self.stopping.is_some() {
             return Ok(Next::Wait);
         }
         match conn.advance()? {
             Step::Hungry => return conn.hungry(),
-            Step::Entered => {}
+            Step::Entered => conn.negotiation = None,
             Step::Request(request) => self.begin(id, request, backend),
             Step::Refused(refused) => {
                 let structured = conn.server.structured();

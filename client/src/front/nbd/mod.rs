@@ -19,6 +19,8 @@
 //! 1. At most one connection has the ring's *reservation*, the place that the next payload gets. Whoever else commits
 //!    a payload first moves the holder to a private buffer (`evict`); so nobody waits for a slow sender.
 //! 2. Every connection's share of requests and memory is bounded (`limits.rs`); at the bound its socket is not read.
+//! 3. Whoever has not finished negotiating has a deadline, and keeps its place only as long as nobody else needs it: so
+//!    connections that say nothing keep nobody out.
 
 mod conn;
 mod intake;
@@ -35,7 +37,7 @@ use twinsan_wire::Seq;
 
 pub use self::listener::{NbdAddress, NbdListener};
 
-use self::conn::Conn;
+use self::conn::{Conn, Negotiation};
 use self::output::{Flush, Output};
 use super::backend::{Backend, Watcher};
 use super::requests::{Answer, Failure, Requests, Told};
@@ -45,6 +47,9 @@ use crate::memory::Memory;
 
 /// A connection's number is its port's.
 pub(crate) type ConnId = super::PortId;
+
+/// Between two log lines about clients that were turned away.
+const TURNED_AWAY_LOG_MS: u64 = 1000;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -71,8 +76,12 @@ pub struct NbdFront {
     runnable: VecDeque<ConnId>,
     /// Connections with something to send, or whose interest may have changed.
     dirty: Vec<ConnId>,
-    /// No request is begun any more.
-    stopping: bool,
+    /// Clients that have ever been taken in.
+    taken_in: u64,
+    /// Turning away is logged at most once a second.
+    turned_away_quiet_until: u64,
+    /// Since when no request is begun any more.
+    stopping: Option<u64>,
 }
 
 impl NbdFront {
@@ -87,19 +96,53 @@ impl NbdFront {
             reservation: None,
             runnable: VecDeque::new(),
             dirty: Vec::new(),
-            stopping: false,
+            taken_in: 0,
+            turned_away_quiet_until: 0,
+            stopping: None,
         }
     }
 
-    /// A client has connected; its socket is non-blocking. `false`: there are too many, and it has been closed.
+    /// A client has connected; its socket is non-blocking. `false`: all places are taken by clients that have negotiated,
+    /// and it has been closed.
     pub fn accept(&mut self, fd: OwnedFd) -> bool {
-        if self.conns.len() >= limits::MAX_CONNECTIONS || self.stopping {
+        if self.is_stopping() || !self.make_room() {
+            let now_ms = self.requests.now_ms();
+            if now_ms >= self.turned_away_quiet_until {
+                self.turned_away_quiet_until = now_ms + TURNED_AWAY_LOG_MS;
+                let most = limits::MAX_CONNECTIONS;
+                tracing::warn!(
+                    "an NBD client was turned away: {most} have negotiated and are connected, or all is to end"
+                );
+            }
             return false;
         }
-        let id = self.conns.insert(Conn::new(fd, self.options.export.clone()));
+        self.taken_in += 1;
+        let negotiation = Negotiation { number: self.taken_in, began_ms: self.requests.now_ms() };
+        let id = self.conns.insert(Conn::new(fd, self.options.export.clone(), negotiation));
         tracing::debug!(connection = id, "NBD client connected");
         self.touch(id);
         true
+    }
+
+    /// Invariant 3: a place for a newcomer, if need be that of whoever has negotiated longest.
+    fn make_room(&mut self) -> bool {
+        let leaving = self.conns.iter().filter(|conn| conn.broken.is_some()).count();
+        if self.conns.len() - leaving < limits::MAX_CONNECTIONS {
+            return true;
+        }
+        let negotiating = |id: &ConnId| {
+            let conn = &self.conns[*id];
+            conn.negotiation.filter(|_| conn.broken.is_none() && !conn.is_closed()).map(|it| (it.number, *id))
+        };
+        let Some((_, oldest)) = self.conns.ids().iter().filter_map(negotiating).min() else { return false };
+        self.give_up(oldest, "it has not finished negotiating, and its place is needed".into());
+        true
+    }
+
+    /// The connection ends with the next [`NbdFront::send`].
+    fn give_up(&mut self, id: ConnId, why: String) {
+        self.conns[id].broken.get_or_insert(why);
+        self.touch(id);
     }
 
     /// The kernel's nbd device has the other end of this non-blocking socket: it begins with requests.
@@ -162,10 +205,14 @@ impl NbdFront {
                 continue;
             };
             if !conn.output.is_empty() && !conn.output_blocked {
+                let owed = conn.output.owed_bytes();
                 match conn.output.flush(fd.as_fd(), &self.requests.memory, &mut self.requests.buffers.free) {
                     Ok(Flush::Empty) => {}
                     Ok(Flush::Blocked) => conn.output_blocked = true,
                     Err(error) => conn.broken = Some(format!("sending: {error}")),
+                }
+                if conn.output.owed_bytes() < owed {
+                    conn.taken_ms = self.requests.now_ms();
                 }
             }
             self.settle(id, watcher);
@@ -178,10 +225,25 @@ impl NbdFront {
         !self.runnable.is_empty() || self.requests.has_work()
     }
 
-    /// Answers by EIO what has taken too long, if there is such a limit.
+    /// Answers by EIO what has taken too long, if there is such a limit. Ends connections whose negotiation has, and, once
+    /// no more requests are begun, those that take no answers: nobody else is to wait for them.
     pub fn expire(&mut self, now_ms: u64) {
         self.requests.expire(now_ms);
         self.take_told();
+        for id in self.conns.ids() {
+            let conn = &self.conns[id];
+            let negotiating = conn.negotiation.map(|it| now_ms.saturating_sub(it.began_ms));
+            let waits_since = self.stopping.filter(|_| conn.output_blocked).map(|at| at.max(conn.taken_ms));
+            if conn.is_closed() {
+                continue;
+            }
+            if negotiating.is_some_and(|ms| ms >= limits::NEGOTIATION_TIMEOUT_MS) {
+                let ms = limits::NEGOTIATION_TIMEOUT_MS;
+                self.give_up(id, format!("it has not finished negotiating within {ms} ms"));
+            } else if waits_since.is_some_and(|at| now_ms.saturating_sub(at) >= limits::STOP_BLOCKED_MS) {
+                self.give_up(id, "it takes no answers, and all is to end".into());
+            }
+        }
     }
 
     /// The volume is gone: everything, now and later, is answered by an error that says `why`.
@@ -192,10 +254,14 @@ impl NbdFront {
 
     /// Begins no more requests; those that have begun go on.
     pub fn stop(&mut self) {
-        self.stopping = true;
+        self.stopping.get_or_insert(self.requests.now_ms());
         for id in self.conns.ids() {
             self.touch(id);
         }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 
     /// Whether every request that has begun has ended and is answered. A WRITE whose payload has not come in full has
@@ -319,7 +385,7 @@ impl NbdFront {
             conn.held = false;
         }
         let token = self.options.first_token + u64::from(id);
-        let watched = conn.update_interest(!self.stopping || conn.incoming.is_some(), token, watcher);
+        let watched = conn.update_interest(self.stopping.is_none() || conn.incoming.is_some(), token, watcher);
         if resumes {
             self.run_later(id);
         }

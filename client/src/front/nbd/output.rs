@@ -71,6 +71,11 @@ impl Output {
         self.bytes.len() - self.sent
     }
 
+    /// Bytes of all kinds not yet sent.
+    pub(crate) const fn owed_bytes(&self) -> u64 {
+        self.data + self.reply_bytes() as u64
+    }
+
     /// READ data not yet sent.
     pub(crate) const fn data_bytes(&self) -> u64 {
         self.data

@@ -1,6 +1,7 @@
 //! The front end against a volume in RAM.
 
 mod bench;
+mod hostile;
 mod model;
 
 use bench::{BLOCK, Bench, RING, SIZE, pattern};

@@ -78,13 +78,18 @@ impl Bench {
         self.front.close_hung_up(&mut self.watched);
     }
 
-    /// A client that has gone through the handshake.
-    pub(super) fn client(&mut self, structured: bool) -> Client {
+    /// One that has connected and said nothing; `None`: it was turned away.
+    pub(super) fn silent(&mut self) -> Option<Client> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        assert!(self.front.accept(theirs.into()));
-        let mut client = Client { socket: Some(ours), inbox: Vec::new(), unsent: Vec::new(), cookie: 0 };
+        let taken = self.front.accept(theirs.into());
+        taken.then(|| Client { socket: Some(ours), inbox: Vec::new(), unsent: Vec::new(), cookie: 0 })
+    }
+
+    /// A client that has gone through the handshake.
+    pub(super) fn client(&mut self, structured: bool) -> Client {
+        let mut client = self.silent().expect("there is a place");
         client.queue(b"\x00\x00\x00\x03");
         let mut greeting = 18;
         if structured {
