@@ -4,7 +4,8 @@
 //! - The machines say what they are themselves (`Replica::canonical`, `Session::canonical`): times are ages and waits.
 //! - Names (incarnations, connections, lives, reads, batches, heartbeats) are given anew, in the order in which a walk over the
 //!   whole state comes upon them. Numbers that only tell newer from older are as small as they can be (`order.rs`).
-//! - What waits is a bag, and so are disk operations: their order is nobody's.
+//! - What waits is a bag, and so are disk operations: their order is nobody's. But in prompt order it is theirs: there what a
+//!   process is to hear, a node's disk operations and the fence's requests are rows ([`Situation::rank`]).
 //! - What the checkers remember belongs to it: a state in which less has completed can break less.
 
 use std::hash::Hash;
@@ -219,8 +220,28 @@ impl<'a> Walk<'a> {
         self.disk();
         self.fence();
         self.checks();
-        let each = |walk: &mut Self, ev: &Ev| walk.scheduled(ev);
-        self.bag(&self.state.bag, each);
+        let state = self.state;
+        for host in self.hosts() {
+            let for_it = |ev: &&Ev| matches!(ev, Ev::Hand(to, ..) if *to == host);
+            self.row(state.bag.iter().filter(for_it), Self::scheduled);
+        }
+        let others = state.bag.iter().filter(|ev| !matches!(ev, Ev::Hand(..)));
+        self.bag(others, Self::scheduled);
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = Host> + use<> {
+        let clients = (0..self.state.world.clients.len()).map(Host::Client);
+        NodeId::BOTH.map(Host::Node).into_iter().chain(clients)
+    }
+
+    /// Puts in elements whose order means nothing but in prompt order.
+    fn row<T>(&mut self, of: impl IntoIterator<Item = T>, each: impl Fn(&mut Self, T)) {
+        if self.state.prompt {
+            of.into_iter().for_each(|element| each(self, element));
+            self.put(0_u8);
+        } else {
+            self.bag(of, each);
+        }
     }
 
     /// Puts in elements whose order means nothing.
@@ -531,7 +552,10 @@ impl<'a> Walk<'a> {
             self.put(beat);
         }
         self.put((disk.pathless.map(|how| how.is_some()), disk.false_conflict));
-        self.bag(&disk.ops, |walk, (&id, op)| walk.operation(id, op));
+        for node in NodeId::BOTH {
+            let its = disk.ops.iter().filter(|(_, op)| op.node == node);
+            self.row(its, |walk, (&id, op)| walk.operation(id, op));
+        }
     }
 
     fn operation(&mut self, id: u64, op: &Op) {
@@ -584,7 +608,7 @@ impl<'a> Walk<'a> {
             }
         }
         let alive = fence.requests.iter().filter(|r| world.is_running(r.node, r.life));
-        self.bag(alive, |walk, r| match r.what {
+        self.row(alive, |walk, r| match r.what {
             Step::AddPath { seen } => walk.put((r.node, seen.map(|seen| seen == fence.pr_generation))),
             what => walk.put((r.node, what)),
         });

@@ -33,7 +33,7 @@ const QUICK: [&str; 5] = ["writes", "crash", "hasten", "disk-faults", "pathless"
 /// What is left out of a state by its canonical form makes no difference to what follows.
 #[test]
 fn states_that_are_taken_for_one_are_one() {
-    for name in ["disk-faults", "rot"] {
+    for name in ["disk-faults", "rot", "freeze-path"] {
         assert_kept(&run(name, Limits { verify: true, ..LIMITS }));
     }
 }
@@ -42,6 +42,19 @@ fn states_that_are_taken_for_one_are_one() {
 fn a_search_that_is_capped_says_so() {
     let outcome = run("writes", Limits { states: 100, ..LIMITS });
     assert!(matches!(outcome.found, Found::Capped), "{outcome:?}");
+}
+
+#[test]
+fn a_census_tells_what_states_differ_in() {
+    let outcome = run("pathless", Limits { census: true, ..LIMITS });
+    assert_kept(&outcome);
+    let parts = &outcome.census;
+    assert!(parts.iter().all(|part| part.values > 1 && part.without <= outcome.states), "{parts:?}");
+    for name in ["budget", "disk", "net C0-A", "A state", "A relay.acked", "C0 window"] {
+        assert!(parts.iter().any(|part| part.name == name), "no {name:?} in {parts:?}");
+    }
+    assert!(parts.is_sorted_by_key(|part| part.without), "{parts:?}");
+    assert!(run("disk-faults", LIMITS).census.is_empty(), "nobody has asked");
 }
 
 #[test]
