@@ -256,7 +256,6 @@ pub const SCENARIOS: &[Scenario] = &[
     // The large set.
     large(solo(prompt("join-crash-hold", TWO, Budget { restart: 1, crash: 1, hold: 1, ..NONE }))),
     large(full("freeze-all", ONE, Budget { freeze: 1, ..NONE })),
-    large(full("freeze-two", TWO, Budget { freeze: 1, ..NONE })),
     large(full("crash-three", THREE, Budget { crash: 1, ..NONE })),
     large(full("handover-three", THREE, Budget { handover: 1, ..NONE })),
     large(full("cut-two", TWO, Budget { cut: 1, ..NONE })),
