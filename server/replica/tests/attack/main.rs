@@ -10,4 +10,5 @@ mod handover;
 mod relay;
 mod rig;
 mod scenarios;
+mod takeover;
 mod word;
