@@ -7,6 +7,7 @@ mod chaos_steps;
 mod disk;
 mod ending;
 mod handover;
+mod pair;
 mod relay;
 mod rig;
 mod scenarios;
