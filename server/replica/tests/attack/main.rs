@@ -11,5 +11,6 @@ mod pair;
 mod relay;
 mod rig;
 mod scenarios;
+mod serve;
 mod takeover;
 mod word;

@@ -315,6 +315,7 @@ fn nobody_is_let_in_while_something_else_is_under_way() {
 fn who_was_dropped_is_let_in_after_a_while() {
     let mut rig = Rig::dual();
     rig.link(2, 2); // Another life of it.
+    rig.wait(10);
     rig.peer(2, 2, PeerBody::JoinRequest);
     assert!(!rig.status().dual && rig.status().joiner.is_none());
     rig.wait_with(1000, 2, 2, Role::Waiting);
