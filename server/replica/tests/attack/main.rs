@@ -12,5 +12,6 @@ mod relay;
 mod rig;
 mod scenarios;
 mod serve;
+mod sessions;
 mod takeover;
 mod word;

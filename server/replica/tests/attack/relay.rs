@@ -200,6 +200,22 @@ fn who_may_relay_and_what_it_may_say() {
     assert!(primary.status().session);
 }
 
+/// Who feeds ends a relay that says anything but Resumed.
+#[test]
+fn a_relay_hears_no_views() {
+    let mut rig = Rig::secondary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    accepted(&mut rig, 2, 1);
+    rig.said();
+    rig.wait(60);
+    let said = rig.said();
+    let viewed = |conn| {
+        let view = |a: &Action| matches!(a, Action::SendClient { conn: to, msg: NodeMsg::View { .. } } if *to == conn);
+        said.iter().any(view)
+    };
+    assert!(viewed(ConnId(1)) && !viewed(ConnId(2)), "{said:?}");
+}
+
 /// Rule 8: the client does not reach a joiner. What it has not ACKed stays here from the moment that its lane may begin
 /// where this one's does, and the client hears of nothing as released that the joiner has not released.
 #[test]
