@@ -208,6 +208,7 @@ fn a_relay_hears_no_views() {
     accepted(&mut rig, 2, 1);
     rig.said();
     rig.wait(60);
+    rig.client(2, RESUME);
     let said = rig.said();
     let viewed = |conn| {
         let view = |a: &Action| matches!(a, Action::SendClient { conn: to, msg: NodeMsg::View { .. } } if *to == conn);

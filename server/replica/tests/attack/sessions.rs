@@ -1,6 +1,6 @@
 //! What a client may ask for, and which connection is the session's (rules 10, 14).
 
-use twinsan_replica::{Action, ConnId, Event, Notice, ReplicaConfig};
+use twinsan_replica::{Action, ConnId, Event, HandedOver, Notice, Obstacle, ReplicaConfig};
 use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
 use twinsan_wire::{ClientMsg, Generation, Lba, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq};
 
@@ -178,4 +178,56 @@ fn a_view_names_the_joiner() {
     rig.wait(60);
     let named = |msg: &NodeMsg| matches!(msg, NodeMsg::View { joiner, .. } if *joiner == Some(other(1)));
     assert!(answers(&rig.said(), named));
+}
+
+/// The session's own connection ends it, so that the volume is free at once; it tells its client who serves when it begins.
+#[test]
+fn a_session_ends_by_its_own_word() {
+    let mut rig = Rig::attached();
+    rig.event(Event::ClientUp { conn: ConnId(2) });
+    rig.client(2, ClientMsg::Detach);
+    assert!(rig.status().session);
+    rig.client(1, ClientMsg::Detach);
+    assert!(!rig.status().session);
+    rig.said();
+    rig.client(2, ClientMsg::Resume { generation: Generation(1), first: Seq(1) });
+    assert!(rig.status().session && answers(&rig.said(), |msg| matches!(msg, NodeMsg::View { .. })));
+}
+
+/// Rule 13: a client that does not reach the other one keeps the volume here; but who is to end goes all the same.
+#[test]
+fn a_handover_is_called_off_by_the_clients_word() {
+    for leaves in [false, true] {
+        let mut rig = Rig::dual();
+        rig.hold(|a| matches!(a, Action::WriteHeartbeat { .. }));
+        rig.wait_with(300, 1, 1, Role::Secondary);
+        rig.event(if leaves { Event::Shutdown } else { Event::Switchover });
+        assert!(matches!(rig.status().handed_over, HandedOver::UnderWay { .. }));
+        let (epoch, generation) = (rig.status().superblock.epoch, rig.status().generation);
+        rig.client(1, ClientMsg::Unreachable { node: NodeId::B, epoch, generation });
+        let called_off = rig.status().handed_over == HandedOver::CalledOff(Obstacle::OtherNotReady);
+        assert_eq!(called_off, !leaves);
+    }
+}
+
+/// Where the primary has begun a joiner's lane, as no client was there, what its client has sent since then may have completed.
+#[test]
+fn a_joiners_empty_lane_begins_where_the_client_does() {
+    let begun = |blobs: u64, first: u64| {
+        let mut rig = Rig::linked(NodeId::B, a_alone());
+        rig.hear_of_primary();
+        rig.peer(1, 1, PeerBody::JoinAccept { generation: Generation(1), first: Some(Seq(5)) });
+        rig.event(Event::ClientUp { conn: ConnId(1) });
+        rig.client(1, ClientMsg::Resume { generation: Generation(1), first: Seq(5) });
+        for seq in 5..5 + blobs {
+            rig.write(1, seq, seq);
+        }
+        rig.event(Event::ClientUp { conn: ConnId(2) });
+        rig.client(2, ClientMsg::Resume { generation: Generation(1), first: Seq(first) });
+        rig.status().received
+    };
+    assert_eq!(begun(0, 8), Seq(7));
+    assert_eq!(begun(0, 5), Seq(4));
+    assert_eq!(begun(0, 3), Seq(4), "what is asked for again has begun later");
+    assert_eq!(begun(1, 8), Seq(5), "it holds something");
 }
