@@ -111,6 +111,20 @@ fn a_handover_is_told_to_one_incarnation() {
     }
 }
 
+/// An older status counts for nothing, so each has a number of its own.
+#[test]
+fn every_status_has_a_higher_number() {
+    let mut rig = Rig::dual();
+    rig.said();
+    rig.wait(300);
+    let of = |action: &Action| match action {
+        Action::SendPeer { msg: PeerMsg { body: PeerBody::Status { beat, .. }, .. }, .. } => Some(*beat),
+        _ => None,
+    };
+    let beats: Vec<u64> = rig.said().iter().filter_map(of).collect();
+    assert!(beats.len() >= 5 && beats.is_sorted_by(|a, b| a < b), "{beats:?}");
+}
+
 // ---- announcements ------------------------------------------------------------------------------------------------
 
 /// A primary says what stands on the disk to one that has just connected, and to one that is behind; to nobody else.
