@@ -1,6 +1,6 @@
 //! What a client may ask for, and which connection is the session's (rules 10, 14).
 
-use twinsan_replica::{Action, ConnId, Event, HandedOver, Notice, Obstacle, ReplicaConfig};
+use twinsan_replica::{Action, ConnId, DiskError, Event, HandedOver, Notice, Obstacle, ReplicaConfig};
 use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
 use twinsan_wire::{ClientMsg, Generation, Lba, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq};
 
@@ -89,6 +89,13 @@ fn a_resume_is_refused_by_its_session() {
     let mut leaving = Rig::secondary();
     leaving.event(Event::Shutdown);
     assert_eq!(answer(&mut leaving, 1), (false, false, true), "it ends");
+    let mut fenced = Rig::attached();
+    fenced.hold(|a| matches!(a, Action::WriteHeartbeat { .. } | Action::CheckFence));
+    fenced.wait(300);
+    let refused = Event::HeartbeatWritten(Err(DiskError::Conflict));
+    fenced.end(|a| matches!(a, Action::WriteHeartbeat { .. }), refused);
+    fenced.end(|a| *a == Action::CheckFence, Event::FenceChecked { own: false });
+    assert_eq!(answer(&mut fenced, 1), (false, false, true), "its key is gone");
     let mut attaching = Rig::dual();
     attaching.event(Event::ClientUp { conn: ConnId(3) });
     attaching.client(3, ClientMsg::Attach { over: Generation(1) });
