@@ -146,6 +146,20 @@ fn an_attach_repeats_what_the_mirror_is_to_do() {
     assert!(tells(&rig.said(), |body| *body == PeerBody::DropLane { generation }));
 }
 
+/// Rule 4: one superblock write at a time. The clean mark is being written when somebody attaches.
+#[test]
+fn an_attach_waits_for_another_superblock_write() {
+    let mut rig = Rig::attached();
+    rig.hold(|a| matches!(a, Action::WriteSuperblock(_)));
+    rig.wait(61_000);
+    assert!(rig.pending.iter().any(|a| matches!(a, Action::WriteSuperblock(s) if s.clean)));
+    rig.event(Event::ClientUp { conn: ConnId(2) });
+    rig.client(2, ClientMsg::Attach { over: Generation(1) });
+    assert_eq!(rig.status().generation, Generation(1));
+    rig.let_go();
+    assert_eq!(rig.status().generation, Generation(2));
+}
+
 /// The mirror drops the lane of the session that it is told of, and no other one's; and says so.
 #[test]
 fn a_mirror_drops_the_lane_that_it_is_told_to() {
