@@ -144,6 +144,11 @@ fn an_attach_repeats_what_the_mirror_is_to_do() {
     rig.said();
     rig.wait(60);
     assert!(tells(&rig.said(), |body| *body == PeerBody::DropLane { generation }));
+    rig.hold(|a| matches!(a, Action::WriteSuperblock(_)));
+    rig.peer(1, 1, PeerBody::LaneDropped { generation });
+    rig.said();
+    rig.wait(60);
+    assert!(!tells(&rig.said(), |body| *body == PeerBody::DropLane { generation }), "it has confirmed");
 }
 
 /// Rule 4: one superblock write at a time. The clean mark is being written when somebody attaches.
