@@ -85,6 +85,8 @@ fn released_is_what_both_have_released() {
     assert_eq!(told(&mut rig), Some((Seq::ZERO, true)));
     rig.ack_and_release(1, Some(Seq(1)), Seq(3), Seq(2));
     assert_eq!(told(&mut rig), Some((Seq(2), true)));
+    rig.ack_and_release(1, Some(Seq(1)), Seq(3), Seq(1));
+    assert_eq!(told(&mut rig), None, "what was released stays so");
     rig.event(Event::RelayDown { relay: RelayId(7) });
     assert_eq!(told(&mut rig), Some((Seq(3), false)), "what it had not said while the other one lagged");
     rig.write(1, 4, 4);

@@ -120,7 +120,7 @@ fn a_joiner_that_says_nothing_holds_nothing_up() {
     let mut rig = Rig::attached();
     rig.joining(1);
     rig.write(1, 1, 0);
-    assert_eq!(rig.completed(), Seq(1));
+    assert_eq!((rig.completed(), rig.status().released), (Seq(1), Seq(1)));
 }
 
 /// Section 9: the client sends it again in the epoch in which it will be answered.
