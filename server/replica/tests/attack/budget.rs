@@ -177,7 +177,7 @@ fn a_takeover_tells_what_it_had_to_write() {
     assert_eq!(rig.status().role, Role::Primary);
     let drained = rig.status().drained.expect("rule 5");
     assert_eq!((drained.blobs, drained.bytes), (2, 2 * u64::from(BLOCK)));
-    assert!(drained.ms >= rig.now - begun, "{drained:?}");
+    assert!((rig.now - begun..2000).contains(&drained.ms), "{drained:?}");
 }
 
 /// Rule 11: no budget makes anybody wait for a disk that takes nothing.

@@ -125,7 +125,11 @@ fn a_telling_is_repeated_until_it_is_heard() {
         rig.event(Event::Peer { link: LinkId(2), msg });
         assert!(tells(&rig.said(), hands_over));
     }
-    rig.peer_status(2, 1, Role::TakingOver);
+    let epoch = rig.status().superblock.epoch;
+    let body = PeerBody::Status { role: Role::TakingOver, beat: 2000, paths: true };
+    let msg = twinsan_wire::PeerMsg { epoch, from: other(1), to: None, body };
+    rig.event(Event::Peer { link: LinkId(2), msg });
+    assert_eq!(rig.status().peer_role, Some(Role::TakingOver));
     assert!(!tells(&rig.said(), hands_over), "it knows");
 }
 

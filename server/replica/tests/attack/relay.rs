@@ -85,6 +85,8 @@ fn released_is_what_both_have_released() {
     assert_eq!(told(&mut rig), Some((Seq::ZERO, true)));
     rig.ack_and_release(1, Some(Seq(1)), Seq(3), Seq(2));
     assert_eq!(told(&mut rig), Some((Seq(2), true)));
+    rig.ack_and_release(1, Some(Seq(1)), Seq(3), Seq(1));
+    assert_eq!(told(&mut rig), None, "what was released stays so");
     rig.event(Event::RelayDown { relay: RelayId(7) });
     assert_eq!(told(&mut rig), Some((Seq(3), false)), "what it had not said while the other one lagged");
     rig.write(1, 4, 4);
@@ -198,6 +200,23 @@ fn who_may_relay_and_what_it_may_say() {
     primary.client(2, RESUME);
     assert!(primary.said().contains(&Action::CloseClient { conn: ConnId(2) }), "a primary is fed by its client");
     assert!(primary.status().session);
+}
+
+/// Who feeds ends a relay that says anything but Resumed.
+#[test]
+fn a_relay_hears_no_views() {
+    let mut rig = Rig::secondary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    accepted(&mut rig, 2, 1);
+    rig.said();
+    rig.wait(60);
+    rig.client(2, RESUME);
+    let said = rig.said();
+    let viewed = |conn| {
+        let view = |a: &Action| matches!(a, Action::SendClient { conn: to, msg: NodeMsg::View { .. } } if *to == conn);
+        said.iter().any(view)
+    };
+    assert!(viewed(ConnId(1)) && !viewed(ConnId(2)), "{said:?}");
 }
 
 /// Rule 8: the client does not reach a joiner. What it has not ACKed stays here from the moment that its lane may begin

@@ -2,10 +2,11 @@
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, SlotRead};
 use twinsan_wire::{
-    ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock,
+    Blob, BlobKind, ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq,
+    Superblock,
 };
 
-use crate::rig::{BROKEN, Rig, a_alone, answers, other, tells};
+use crate::rig::{BLOCK, BROKEN, Rig, a_alone, answers, other, tells};
 
 /// Rules 5 and 6: a read that was under way when the fence was taken shows what stood before it. The other one may
 /// have dropped us, or let a new session in, in between.
@@ -306,6 +307,28 @@ fn the_flusher_rests_only_while_nobody_waits_for_it() {
     for seq in 6..9 {
         rig.write(1, seq, seq);
         assert_eq!(rig.status().flushed, Seq(seq), "alone, the client waits for the disk");
+    }
+}
+
+/// The data ring fills as the slots do: a quarter of it is not left to rest, though it is one blob.
+#[test]
+fn a_quarter_of_the_ring_does_not_rest() {
+    for (blocks, flushed) in [(3, Seq(1)), (4, Seq(2))] {
+        let mut rig = Rig::dual();
+        rig.write(1, 1, 1);
+        rig.ack(1, None, Seq(1));
+        let blob = Blob {
+            generation: Generation(1),
+            seq: Seq(2),
+            kind: BlobKind::Write,
+            lba: Lba(8),
+            blocks,
+            data_pos: u64::from(BLOCK),
+            payload_len: blocks * BLOCK,
+        };
+        rig.event(Event::Blob { conn: ConnId(1), blob });
+        rig.ack(1, None, Seq(2));
+        assert_eq!(rig.status().flushed, flushed, "{blocks} blocks");
     }
 }
 

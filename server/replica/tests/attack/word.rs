@@ -1,6 +1,6 @@
 //! Rule 15: whose word that the other node can't be reached counts, and where; at a node outside above all.
 
-use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, RelayPhase, SlotRead};
+use twinsan_replica::{Action, ConnId, DiskError, Event, Evidence, FenceError, LinkId, Probe, RelayPhase, SlotRead};
 use twinsan_wire::{ClientMsg, Epoch, Generation, Member, Members, NodeId, Role, Superblock};
 
 use crate::rig::{Rig, other};
@@ -229,6 +229,20 @@ fn a_member_hears_a_client_that_knows_as_much_or_more() {
         wait_unheard(&mut rig, 3000, |rig| rig.client(1, unreachable(Epoch(epoch), Generation(session))));
         assert_eq!(rig.status().role == Role::Primary, moved, "epoch {epoch}, session {session}");
     }
+}
+
+/// A word counts for nothing as long as the one that it is about is heard; then it is what the takeover goes by.
+#[test]
+fn a_takeover_by_a_clients_word_is_told_as_one() {
+    let mut rig = Rig::secondary();
+    rig.hold(|a| matches!(a, Action::Probe | Action::ReadHeartbeat | Action::Fence));
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, unreachable(Epoch(2), Generation(1)));
+    assert_eq!(rig.machine.evidence(), Evidence::Idle);
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    wait_unheard(&mut rig, 3000, |rig| rig.client(1, unreachable(Epoch(2), Generation(1))));
+    assert!(rig.pending.iter().any(is_fence));
+    assert_eq!(rig.machine.evidence(), Evidence::ClientsWord);
 }
 
 /// Node A served alone, and nobody ran at the other end when the path to it was cut. Then it was fenced from there;
