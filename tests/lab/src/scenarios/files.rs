@@ -49,7 +49,9 @@ pub(super) fn ext4_and_sqlite(
     job.signal(libc::SIGKILL)?;
     job.wait(LONG)?;
     let committed = last_number(&job.said()).context("no commit")?;
-    lab.node(Host::Client).sh_within(LONG, "umount /mnt/volume")?;
+    // The shell has ended; a sqlite3 that was committing ends when the kernel has its last write.
+    let umount = "while pidof sqlite3 > /dev/null; do sleep 0.05; done; umount /mnt/volume";
+    lab.node(Host::Client).sh_within(LONG, umount)?;
     committed_rows(lab, device, committed)
 }
 
