@@ -17,7 +17,7 @@ use twinsan_sim::explore::{Found, Limits, SCENARIOS, Scenario, search};
 #[derive(Parser)]
 #[command(version, about)]
 struct Args {
-    /// The large set too; it takes most of an hour.
+    /// The large set too; it takes 20 minutes.
     #[arg(long)]
     large: bool,
     /// Only scenarios with this in their name, of either set.
