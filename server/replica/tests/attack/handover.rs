@@ -574,3 +574,96 @@ fn who_waits_registers_again_in_a_new_epoch() {
         assert!(!rig.said().contains(&Action::Admit), "once");
     }
 }
+
+/// Rule 13: who has just been handed the volume, or has just tried in vain to hand it over, does not do so at a client's
+/// next word: two nodes would pass it to and fro. After takeover_ms it does.
+#[test]
+fn a_clients_word_moves_the_volume_only_every_now_and_then() {
+    let mut rig = Rig::secondary();
+    handed(&mut rig);
+    rig.peer_status(1, 1, Role::Secondary);
+    assert_eq!((rig.status().role, rig.machine.obstacle()), (Role::Primary, None));
+    for _ in 0..19 {
+        rig.peer(1, 1, PeerBody::AskHandOver);
+        assert_eq!(rig.status().handed_over, HandedOver::Never);
+        rig.wait_with(50, 1, 1, Role::Secondary);
+    }
+    rig.wait_with(50, 1, 1, Role::Secondary);
+    rig.peer(1, 1, PeerBody::AskHandOver);
+    assert!(matches!(rig.status().handed_over, HandedOver::UnderWay { .. }), "a second later");
+
+    let mut rig = ready();
+    rig.event(Event::ClientDown { conn: ConnId(1) });
+    rig.hold(|a| matches!(a, Action::WriteHeartbeat { .. }));
+    rig.wait_with(300, 1, 1, Role::Secondary);
+    rig.peer(1, 1, PeerBody::AskHandOver);
+    rig.peer_paths = false;
+    rig.peer_status(1, 1, Role::Secondary);
+    let called_off = HandedOver::CalledOff(Obstacle::OtherHasNoPath);
+    assert_eq!(rig.status().handed_over, called_off);
+    rig.peer_paths = true;
+    for _ in 0..19 {
+        rig.peer_status(1, 1, Role::Secondary);
+        rig.peer(1, 1, PeerBody::AskHandOver);
+        assert_eq!(rig.status().handed_over, called_off);
+        rig.wait_with(50, 1, 1, Role::Secondary);
+    }
+    rig.wait_with(50, 1, 1, Role::Secondary);
+    rig.peer(1, 1, PeerBody::AskHandOver);
+    assert!(matches!(rig.status().handed_over, HandedOver::UnderWay { .. }), "a second later");
+}
+
+/// The other one never hears of it, and is gone: this node takes the volume back, and says that the handover failed.
+#[test]
+fn a_handover_that_nobody_heard_of_has_failed() {
+    let mut rig = ready();
+    rig.hold(|a| matches!(a, Action::YieldFence | Action::Fence));
+    rig.event(Event::Switchover);
+    assert!(matches!(rig.status().handed_over, HandedOver::UnderWay { .. }));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.end(|a| *a == Action::YieldFence, Event::FenceYielded);
+    rig.event(Event::Probed(twinsan_replica::Probe::Refused));
+    rig.wait(1000);
+    assert_eq!(rig.status().role, Role::TakingOver, "by rule 5");
+    rig.let_go();
+    assert_eq!((rig.status().role, rig.status().handed_over), (Role::Primary, HandedOver::Failed));
+}
+
+/// Rule 13: only the word that the primary is out of reach is passed on, and only by the member that could serve.
+#[test]
+fn whom_a_client_misses_matters() {
+    let asks = |rig: &mut Rig, node: NodeId| {
+        rig.said();
+        let epoch = rig.status().superblock.epoch;
+        rig.client(1, ClientMsg::Unreachable { node, epoch, generation: Generation::ZERO });
+        tells(&rig.said(), |body| *body == PeerBody::AskHandOver)
+    };
+    let mut rig = Rig::secondary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    assert!(!asks(&mut rig, NodeId::B), "this node: it hears that");
+    assert!(asks(&mut rig, NodeId::A));
+
+    let mut rig = ready();
+    assert!(!asks(&mut rig, NodeId::B), "a primary asks nobody for that");
+    let mut rig = Rig::linked(NodeId::B, crate::rig::a_alone());
+    rig.hear_of_primary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    assert!(!asks(&mut rig, NodeId::A), "who is no member could take nothing over");
+}
+
+/// Rule 11: an operator hears once that the other node is asked, and again when it happens anew, not at each repetition.
+#[test]
+fn an_operator_is_told_once_that_the_other_node_is_asked() {
+    let told = |rig: &mut Rig| rig.said().iter().filter(|a| matches!(a, Action::Notice(Notice::Asking))).count();
+    let mut rig = ready();
+    rig.wait_with(2000, 1, 1, Role::Secondary);
+    rig.said();
+    rig.event(Event::Paths { usable: false });
+    rig.wait_with(3000, 1, 1, Role::Secondary);
+    assert_eq!(told(&mut rig), 1);
+    rig.event(Event::Paths { usable: true });
+    rig.wait_with(2000, 1, 1, Role::Secondary);
+    rig.event(Event::Paths { usable: false });
+    rig.wait_with(500, 1, 1, Role::Secondary);
+    assert_eq!(told(&mut rig), 1);
+}
