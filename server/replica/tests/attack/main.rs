@@ -6,6 +6,7 @@ mod chaos;
 mod chaos_steps;
 mod disk;
 mod ending;
+mod flush;
 mod handover;
 mod pair;
 mod relay;

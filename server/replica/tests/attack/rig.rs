@@ -312,14 +312,20 @@ impl Rig {
 
     /// A client writes block `lba` as `seq`, in the session of the superblock.
     pub(crate) fn write(&mut self, conn: u64, seq: u64, lba: u64) {
+        self.write_at(conn, seq, lba..lba + 1, seq.wrapping_sub(1) % 16);
+    }
+
+    /// The same for several blocks, the first of them at block `place` of the data ring.
+    pub(crate) fn write_at(&mut self, conn: u64, seq: u64, blocks: core::ops::Range<u64>, place: u64) {
+        let count = u32::try_from(blocks.end - blocks.start).expect("a few blocks");
         let blob = Blob {
             generation: self.status().generation,
             seq: Seq(seq),
             kind: BlobKind::Write,
-            lba: Lba(lba),
-            blocks: 1,
-            data_pos: seq.wrapping_sub(1) % 16 * u64::from(BLOCK),
-            payload_len: BLOCK,
+            lba: Lba(blocks.start),
+            blocks: count,
+            data_pos: place * u64::from(BLOCK),
+            payload_len: count * BLOCK,
         };
         self.event(Event::Blob { conn: ConnId(conn), blob });
     }
