@@ -379,8 +379,10 @@ fn who_has_no_path_asks() {
     let mut rig = ready();
     rig.event(Event::Paths { usable: false });
     assert!(asks(&mut rig), "at once");
-    rig.wait_with(100, 1, 1, Role::Secondary);
-    assert!(asks(&mut rig), "and again");
+    rig.wait_with(500, 1, 1, Role::Secondary);
+    let again =
+        rig.said().iter().filter(|a| tells(std::slice::from_ref(a), |body| *body == PeerBody::TakeOver)).count();
+    assert_eq!(again, 10, "and with every heartbeat");
     rig.peer_paths = false;
     rig.peer_status(1, 1, Role::Secondary);
     rig.said();
@@ -425,11 +427,19 @@ fn who_is_asked_takes_over_if_it_can() {
     rig.event(Event::Paths { usable: false });
     rig.peer(1, 1, PeerBody::TakeOver);
     assert_eq!(rig.status().role, Role::Secondary, "it has no path itself");
-    rig.wait_with(300, 1, 1, Role::Primary);
+    rig.wait_with(200, 1, 1, Role::Primary);
     rig.event(Event::Paths { usable: true });
-    assert_eq!(rig.status().role, Role::Secondary, "that was long ago");
+    assert_eq!(rig.status().role, Role::Secondary, "four heartbeats later it is forgotten");
     rig.peer(1, 1, PeerBody::TakeOver);
     assert!(rig.pending.contains(&Action::Fence));
+
+    let mut rig = Rig::secondary();
+    rig.hold(|a| matches!(a, Action::Fence));
+    rig.event(Event::Paths { usable: false });
+    rig.peer(1, 1, PeerBody::TakeOver);
+    rig.wait_with(150, 1, 1, Role::Primary);
+    rig.event(Event::Paths { usable: true });
+    assert!(rig.pending.contains(&Action::Fence), "before that it counts");
 }
 
 /// Rules 5 and 11: both nodes lose the disk, one notices first and asks the other, whose fence hangs. Meanwhile the primary

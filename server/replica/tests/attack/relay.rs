@@ -1,9 +1,9 @@
 //! The relay (rule 14) at the bench: when it is wanted, what is posted, whose word counts, and when it is given up.
 
 use twinsan_replica::{Action, ConnId, Event, RelayId, RelayPhase};
-use twinsan_wire::{ClientMsg, Generation, Mailbox, NodeId, NodeMsg, Role, Seq};
+use twinsan_wire::{ClientMsg, Generation, Mailbox, NodeId, NodeMsg, PeerBody, Role, Seq};
 
-use crate::rig::{Rig, other};
+use crate::rig::{Rig, other, tells};
 
 fn word(rig: &Rig) -> ClientMsg {
     let superblock = rig.status().superblock;
@@ -297,4 +297,16 @@ fn one_that_is_needed_goes_on() {
         rig.wait_with(50, 1, 1, Role::Secondary);
     }
     assert_eq!(rig.status().relay, RelayPhase::Feeding);
+}
+
+/// Rule 11: a primary that feeds the other node in the client's place, and loses its paths, keeps the volume: the client
+/// does not reach that one, and here RAM does until the lanes are full.
+#[test]
+fn who_feeds_the_other_node_does_not_ask_it_to_take_over() {
+    let mut rig = feeding();
+    rig.said();
+    rig.event(Event::Paths { usable: false });
+    rig.wait_with(100, 1, 1, Role::Secondary);
+    assert_eq!(rig.status().relay, RelayPhase::Feeding);
+    assert!(!tells(&rig.said(), |body| *body == PeerBody::TakeOver));
 }
