@@ -9,6 +9,7 @@ mod ending;
 mod flush;
 mod handover;
 mod pair;
+mod reads;
 mod relay;
 mod rig;
 mod scenarios;
