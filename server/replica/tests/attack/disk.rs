@@ -3,28 +3,10 @@
 use twinsan_replica::{Action, DiskError, Event, LinkId, Probe, SlotRead};
 use twinsan_wire::{Epoch, Generation, Member, Members, NodeId, PeerBody, Role, Seq, Superblock};
 
-use crate::rig::{BROKEN, Rig, a_alone, other, tells};
-
-fn is_flush(action: &Action) -> bool {
-    matches!(action, Action::Flush { .. })
-}
-
-fn is_write(action: &Action) -> bool {
-    matches!(action, Action::WriteSuperblock(_))
-}
-
-fn is_heartbeat(action: &Action) -> bool {
-    matches!(action, Action::WriteHeartbeat { .. })
-}
+use crate::rig::{BROKEN, Rig, a_alone, is_flush, is_heartbeat, is_write, other, tells};
 
 fn is_under_way(rig: &Rig, test: impl Fn(&Action) -> bool) -> bool {
     rig.pending.iter().any(test)
-}
-
-/// The batch that is under way ends.
-fn end_batch(rig: &mut Rig, result: Result<(), DiskError>) {
-    let batch = rig.pending.iter().find_map(|a| if let Action::Flush { batch, .. } = a { Some(*batch) } else { None });
-    rig.end(is_flush, Event::Flushed { batch: batch.expect("one is under way"), result, us: 100 });
 }
 
 /// Whether a mirror goes that is to end, while its primary is heard, and says nothing to that.
@@ -137,7 +119,7 @@ fn what_the_disk_fails_is_tried_again_after_a_while() {
     let mut rig = Rig::attached();
     rig.hold(is_flush);
     rig.write(1, 1, 0);
-    end_batch(&mut rig, BROKEN);
+    rig.end_batch(BROKEN);
     rig.wait(90);
     assert!(!is_under_way(&rig, is_flush));
     rig.wait(20);
@@ -179,7 +161,7 @@ fn batches_that_are_refused_in_the_end_cost_the_path_and_the_other_one_hears_it_
     rig.ack(1, Some(Seq(1)), Seq(1));
     for times in 1..=6 {
         rig.said();
-        end_batch(&mut rig, Err(DiskError::Conflict));
+        rig.end_batch(Err(DiskError::Conflict));
         let told = tells(&rig.said(), |body| matches!(body, PeerBody::Status { paths: false, .. }));
         assert_eq!((told, rig.status().paths), (times == 6, times < 6), "after {times}");
         rig.wait_with(110, 1, 1, Role::Secondary);

@@ -3,14 +3,10 @@
 use twinsan_replica::{Action, Event};
 use twinsan_wire::{Generation, NodeId, PeerBody, Role, Seq};
 
-use crate::rig::{BROKEN, Rig, a_alone, tells};
+use crate::rig::{BROKEN, Rig, a_alone, is_flush, tells};
 
 fn ends(action: &Action) -> bool {
     matches!(action, Action::WriteSuperblock(superblock) if superblock.clean)
-}
-
-fn is_flush(action: &Action) -> bool {
-    matches!(action, Action::Flush { .. })
 }
 
 /// The primary goes on alone at once, and does not wait for a heartbeat.

@@ -1,28 +1,9 @@
 //! Rule 2 at the bench: what is written of which blob, from where, and how much at once.
 
-use twinsan_replica::{Action, Event, ReplicaConfig, Source, Timing, WriteRange};
+use twinsan_replica::{ReplicaConfig, Source, Timing, WriteRange};
 use twinsan_wire::{Lba, NodeId, Seq};
 
-use crate::rig::{BLOCK, Rig, config};
-
-fn is_flush(action: &Action) -> bool {
-    matches!(action, Action::Flush { .. })
-}
-
-/// The batch that is under way.
-fn batch(rig: &Rig) -> (u64, Vec<WriteRange>) {
-    let found = rig.pending.iter().find_map(|action| match action {
-        Action::Flush { batch, writes, .. } => Some((*batch, writes.clone())),
-        _ => None,
-    });
-    found.expect("a batch is under way")
-}
-
-/// It ends.
-fn end_batch(rig: &mut Rig) {
-    let (batch, _) = batch(rig);
-    rig.end(is_flush, Event::Flushed { batch, result: Ok(()), us: 100 });
-}
+use crate::rig::{BLOCK, Rig, config, is_flush};
 
 /// So many blocks, the first of them from block `place` of the data ring.
 fn range(seq: u64, lba: u64, blocks: u64, place: u64) -> WriteRange {
@@ -38,10 +19,10 @@ fn a_blob_that_is_covered_in_its_middle_is_written_in_two_pieces() {
     rig.write(1, 1, 10);
     rig.write_at(1, 2, 4..9, 1);
     rig.write_at(1, 3, 5..7, 6);
-    assert_eq!(batch(&rig).1, [range(1, 10, 1, 0)], "the others came when it was under way");
-    end_batch(&mut rig);
-    assert_eq!(batch(&rig).1, [range(2, 4, 1, 1), range(3, 5, 2, 6), range(2, 7, 2, 4)]);
-    end_batch(&mut rig);
+    assert_eq!(rig.batch().1, [range(1, 10, 1, 0)], "the others came when it was under way");
+    rig.end_batch(Ok(()));
+    assert_eq!(rig.batch().1, [range(2, 4, 1, 1), range(3, 5, 2, 6), range(2, 7, 2, 4)]);
+    rig.end_batch(Ok(()));
     assert!(!rig.pending.iter().any(is_flush), "all is written");
 }
 
@@ -58,12 +39,12 @@ fn a_batch_has_its_bound() {
     rig.write_at(1, 5, 40..41, 8);
     rig.ack(1, Some(Seq(1)), Seq(1));
     rig.ack(1, Some(Seq(1)), Seq(5));
-    let seqs = |rig: &Rig| batch(rig).1.iter().map(|write| write.seq.0).collect::<Vec<_>>();
+    let seqs = |rig: &Rig| rig.batch().1.iter().map(|write| write.seq.0).collect::<Vec<_>>();
     assert_eq!(seqs(&rig), [1], "as soon as it is durable");
-    end_batch(&mut rig);
+    rig.end_batch(Ok(()));
     assert_eq!(seqs(&rig), [2, 3], "three blocks");
-    end_batch(&mut rig);
+    rig.end_batch(Ok(()));
     assert_eq!(seqs(&rig), [4], "one that is larger");
-    end_batch(&mut rig);
+    rig.end_batch(Ok(()));
     assert_eq!(seqs(&rig), [5]);
 }

@@ -6,7 +6,7 @@ use twinsan_wire::{
     Superblock,
 };
 
-use crate::rig::{BROKEN, Rig, answers, other, tells};
+use crate::rig::{BROKEN, Rig, answers, is_flush, other, tells};
 
 /// A dual primary whose secondary has said so, and to which nothing stands in the way.
 fn ready() -> Rig {
@@ -63,10 +63,7 @@ fn each_step_waits_for_the_one_before() {
     assert!(!said.iter().any(|a| matches!(a, Action::AnswerRead { .. } | Action::Flush { .. })), "{said:?}");
     assert!(!said.iter().any(|a| matches!(a, Action::ClientMailbox { .. })), "{said:?}");
     // Each of the two keeps the superblock from being written.
-    let Some(&Action::Flush { batch, .. }) = rig.pending.iter().find(|a| matches!(a, Action::Flush { .. })) else {
-        panic!("a batch is in flight")
-    };
-    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: Ok(()), us: 100 });
+    rig.end_batch(Ok(()));
     assert!(!rig.pending.iter().any(names_b), "a heartbeat is in flight");
     rig.end(|a| matches!(a, Action::WriteHeartbeat { .. }), Event::HeartbeatWritten(Ok(())));
     assert!(rig.pending.iter().any(names_b));
@@ -358,10 +355,7 @@ fn ram_goes_on_while_the_disk_fails() {
     rig.hold(|a| matches!(a, Action::Flush { .. }));
     rig.write(1, 1, 0);
     rig.ack(1, Some(Seq(1)), Seq(1));
-    let Some(&Action::Flush { batch, .. }) = rig.pending.iter().find(|a| matches!(a, Action::Flush { .. })) else {
-        panic!("it is being flushed")
-    };
-    rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result: BROKEN, us: 100 });
+    rig.end_batch(BROKEN);
     assert!(rig.status().disk_trouble);
     rig.write(1, 2, 1);
     rig.ack(1, Some(Seq(1)), Seq(2));
@@ -506,9 +500,8 @@ fn refuse(rig: &mut Rig, ms: u64) -> (usize, Vec<Action>) {
     let (mut times, mut said) = (0, Vec::new());
     for _ in 0..ms / 50 {
         rig.wait_with(50, 1, 1, Role::Secondary);
-        while let Some(&Action::Flush { batch, .. }) = rig.pending.iter().find(|a| matches!(a, Action::Flush { .. })) {
-            let result = Err(DiskError::Conflict);
-            rig.end(|a| matches!(a, Action::Flush { .. }), Event::Flushed { batch, result, us: 100 });
+        while rig.pending.iter().any(is_flush) {
+            rig.end_batch(Err(DiskError::Conflict));
             times += 1;
         }
         said.extend(rig.said());

@@ -5,15 +5,7 @@ use twinsan_wire::{
     ClientMsg, Epoch, Generation, Incarnation, Mailbox, Member, NodeId, PeerBody, PeerMsg, Role, Seq, Superblock,
 };
 
-use crate::rig::{Rig, a_alone, other, tells};
-
-fn is_write(action: &Action) -> bool {
-    matches!(action, Action::WriteSuperblock(_))
-}
-
-fn is_flush(action: &Action) -> bool {
-    matches!(action, Action::Flush { .. })
-}
+use crate::rig::{Rig, a_alone, is_flush, is_write, other, tells};
 
 fn announces(body: &PeerBody) -> bool {
     matches!(body, PeerBody::Announce { .. })

@@ -3,15 +3,7 @@
 use twinsan_replica::{Action, ConnId, Event, Piece, PieceSource};
 use twinsan_wire::{ClientMsg, Generation, Lba, PeerBody, Role, Seq};
 
-use crate::rig::{BLOCK, Rig};
-
-fn is_flush(action: &Action) -> bool {
-    matches!(action, Action::Flush { .. })
-}
-
-fn is_disk_read(action: &Action) -> bool {
-    matches!(action, Action::ReadDisk { .. })
-}
+use crate::rig::{BLOCK, Rig, is_flush, is_read};
 
 fn read(rig: &mut Rig, id: u64, lba: u64, blocks: u32) {
     let epoch = rig.status().superblock.epoch;
@@ -29,15 +21,10 @@ fn answers(rig: &mut Rig) -> Vec<(u64, Vec<Piece>)> {
     answers
 }
 
-fn flushed(rig: &mut Rig) {
-    let batch = rig.pending.iter().find_map(|a| if let Action::Flush { batch, .. } = a { Some(*batch) } else { None });
-    rig.end(is_flush, Event::Flushed { batch: batch.expect("one is under way"), result: Ok(()), us: 100 });
-}
-
 fn disk_read(rig: &mut Rig) {
     let token =
         rig.pending.iter().find_map(|a| if let Action::ReadDisk { token, .. } = a { Some(*token) } else { None });
-    rig.end(is_disk_read, Event::DiskRead { token: token.expect("one is under way"), result: Ok(()) });
+    rig.end(is_read, Event::DiskRead { token: token.expect("one is under way"), result: Ok(()) });
 }
 
 /// Each block from where its newest bytes are: the disk, or its own place in the ring.
@@ -49,7 +36,7 @@ fn a_read_is_put_together_from_disk_and_ring() {
     read(&mut rig, 1, 3, 4);
     read(&mut rig, 2, 6, 2);
     assert_eq!(answers(&mut rig), [], "alone, what is in RAM does not count yet");
-    flushed(&mut rig);
+    rig.end_batch(Ok(()));
     let staged = |place: u64| PieceSource::Staged { seq: Seq(1), data_pos: place * u64::from(BLOCK) };
     let disk = Piece { lba: Lba(3), blocks: 1, source: PieceSource::Disk };
     let first = Piece { lba: Lba(4), blocks: 3, source: staged(1) };
@@ -63,12 +50,12 @@ fn a_read_is_put_together_from_disk_and_ring() {
 fn a_read_from_the_disk_waits_for_the_batch_that_it_may_have_seen() {
     for (lba, waits) in [(4, true), (5, true), (3, false), (6, false)] {
         let mut rig = Rig::attached();
-        rig.hold(|action| is_flush(action) || is_disk_read(action));
+        rig.hold(|action| is_flush(action) || is_read(action));
         read(&mut rig, 1, 4, 2);
         rig.write(1, 1, lba);
         disk_read(&mut rig);
         assert_eq!(answers(&mut rig).is_empty(), waits, "a write of block {lba} is under way, 4 and 5 are read");
-        flushed(&mut rig);
+        rig.end_batch(Ok(()));
         assert_eq!(answers(&mut rig).is_empty(), !waits);
     }
 }

@@ -2,7 +2,7 @@
 //! clients say what the test makes them say.
 
 use twinsan_replica::{
-    Action, ConnId, DiskError, Event, LinkId, Probe, Replica, ReplicaConfig, SlotRead, Status, Timing,
+    Action, ConnId, DiskError, Event, LinkId, Probe, Replica, ReplicaConfig, SlotRead, Status, Timing, WriteRange,
 };
 use twinsan_staging::Geometry;
 use twinsan_wire::{
@@ -241,6 +241,21 @@ impl Rig {
         self.event(event);
     }
 
+    /// The batch that is under way: its number, and what it writes.
+    pub(crate) fn batch(&self) -> (u64, Vec<WriteRange>) {
+        let found = self.pending.iter().find_map(|action| match action {
+            Action::Flush { batch, writes, .. } => Some((*batch, writes.clone())),
+            _ => None,
+        });
+        found.expect("a batch is under way")
+    }
+
+    /// It ends.
+    pub(crate) fn end_batch(&mut self, result: Result<(), DiskError>) {
+        let (batch, _) = self.batch();
+        self.end(is_flush, Event::Flushed { batch, result, us: 100 });
+    }
+
     /// How the disk and the fence answer when all is well; the other node does not run.
     pub(crate) fn answer(&mut self, action: &Action) -> Event {
         match action {
@@ -339,6 +354,31 @@ impl Rig {
         });
         told.max().unwrap_or(Seq::ZERO)
     }
+}
+
+/// Data on its way to the disk.
+pub(crate) fn is_flush(action: &Action) -> bool {
+    matches!(action, Action::Flush { .. })
+}
+
+/// A superblock on its way there.
+pub(crate) fn is_write(action: &Action) -> bool {
+    matches!(action, Action::WriteSuperblock(_))
+}
+
+/// The disk heartbeat on its way there.
+pub(crate) fn is_heartbeat(action: &Action) -> bool {
+    matches!(action, Action::WriteHeartbeat { .. })
+}
+
+/// Blocks on their way from it.
+pub(crate) fn is_read(action: &Action) -> bool {
+    matches!(action, Action::ReadDisk { .. })
+}
+
+/// The disk is to be this node's alone.
+pub(crate) fn is_fence(action: &Action) -> bool {
+    *action == Action::Fence
 }
 
 /// Sent to the other node.

@@ -3,19 +3,7 @@
 use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId};
 use twinsan_wire::{ClientMsg, Epoch, Lba, Role, Seq};
 
-use crate::rig::Rig;
-
-fn is_write(action: &Action) -> bool {
-    matches!(action, Action::WriteSuperblock(_))
-}
-
-fn is_flush(action: &Action) -> bool {
-    matches!(action, Action::Flush { .. })
-}
-
-fn is_read(action: &Action) -> bool {
-    matches!(action, Action::ReadDisk { .. })
-}
+use crate::rig::{Rig, is_flush, is_read, is_write};
 
 fn is_answered(rig: &mut Rig) -> bool {
     rig.said().iter().any(|a| matches!(a, Action::AnswerRead { .. }))

@@ -5,28 +5,7 @@ use twinsan_wire::{
     ClientMsg, Epoch, Generation, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock,
 };
 
-use crate::rig::{BROKEN, Rig, a_alone, answers, other};
-
-fn is_fence(action: &Action) -> bool {
-    *action == Action::Fence
-}
-
-fn is_flush(action: &Action) -> bool {
-    matches!(action, Action::Flush { .. })
-}
-
-fn is_heartbeat(action: &Action) -> bool {
-    matches!(action, Action::WriteHeartbeat { .. })
-}
-
-fn is_write(action: &Action) -> bool {
-    matches!(action, Action::WriteSuperblock(_))
-}
-
-fn batch(rig: &Rig) -> u64 {
-    let batch = rig.pending.iter().find_map(|a| if let Action::Flush { batch, .. } = a { Some(*batch) } else { None });
-    batch.expect("one is under way")
-}
+use crate::rig::{BROKEN, Rig, a_alone, answers, is_fence, is_flush, is_heartbeat, is_write, other};
 
 /// The other one ends, and nobody listens there.
 fn other_ends(rig: &mut Rig) {
@@ -201,7 +180,7 @@ fn nobody_fences_while_a_batch_of_an_earlier_life_is_in_flight() {
     other_ends(&mut rig);
     rig.wait(3000);
     assert!(!rig.said().iter().any(is_fence));
-    let batch = batch(&rig);
+    let batch = rig.batch().0;
     rig.end(is_flush, Event::Flushed { batch, result: Ok(()), us: 100 });
     rig.wait(200);
     assert!(rig.said().iter().any(is_fence));
@@ -216,7 +195,7 @@ fn who_was_fenced_does_not_fence_while_a_batch_is_in_flight() {
     let mut rig = fenced(rig);
     rig.wait(5000);
     assert!(!rig.said().iter().any(is_fence));
-    let batch = batch(&rig);
+    let batch = rig.batch().0;
     rig.end(is_flush, Event::Flushed { batch, result: BROKEN, us: 100 });
     rig.wait(200);
     assert!(rig.said().iter().any(is_fence));

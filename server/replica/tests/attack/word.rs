@@ -3,14 +3,10 @@
 use twinsan_replica::{Action, ConnId, DiskError, Event, Evidence, FenceError, LinkId, Probe, RelayPhase, SlotRead};
 use twinsan_wire::{ClientMsg, Epoch, Generation, Member, Members, NodeId, Role, Superblock};
 
-use crate::rig::{Rig, other};
+use crate::rig::{Rig, is_fence, other};
 
 const EPOCH: Epoch = Epoch(5);
 const SESSION: Generation = Generation(3);
-
-fn is_fence(action: &Action) -> bool {
-    *action == Action::Fence
-}
 
 /// Node A's incarnation `n` serves alone.
 fn alone(n: u64) -> Superblock {
