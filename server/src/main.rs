@@ -1,8 +1,8 @@
 //! `twinsand`: one node of a TwinSAN pair. `twinsand --config twinsan.toml --node san1`.
 //!
 //! Threads: one reactor (`reactor.rs`), one flusher per volume (`flusher.rs`), one for the admin socket
-//! (`control.rs`), one for the metrics where they are wanted (`metrics.rs`). Crash-only: a panic anywhere aborts the process, and the other node goes on with every completed
-//! write; a service manager starts it again.
+//! (`control.rs`), one for the metrics where they are wanted (`metrics.rs`). Crash-only: a panic anywhere aborts the
+//! process, and the other node goes on with every completed write; a service manager starts it again.
 //!
 //! | exit code | meaning | start again? |
 //! | ---: | --- | --- |

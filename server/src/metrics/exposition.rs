@@ -16,37 +16,39 @@ type Labels = Vec<(&'static str, String)>;
 type Value = fn(&VolumeStatus) -> Option<f64>;
 
 const GAUGES: &[(&str, &str, Value)] = &[
-    ("epoch", "Changes of members or primary so far, as known here", |v| some(v.epoch)),
-    ("dual", "1: completed writes are in two nodes' RAM", |v| flag(v.dual)),
-    ("clean", "1: nothing is staged anywhere", |v| flag(v.clean)),
-    ("client_connected", "1: the volume's client is connected here", |v| flag(v.session.is_some())),
-    ("peer_connected", "1: the link to the other node is up", |v| flag(v.peer.connected)),
+    ("epoch", "Changes of members or primary so far, as known here", |v| Some(number(v.epoch))),
+    ("dual", "1: completed writes are in two nodes' RAM", |v| Some(flag(v.dual))),
+    ("clean", "1: nothing is staged anywhere", |v| Some(flag(v.clean))),
+    ("client_connected", "1: the volume's client is connected here", |v| Some(flag(v.session.is_some()))),
+    ("peer_connected", "1: the link to the other node is up", |v| Some(flag(v.peer.connected))),
     ("peer_disk_reachable", "1: the other node has a usable path to the disk, as it last said", |v| {
-        v.peer.path_state.and_then(usable)
+        v.peer.path_state.map(usable)
     }),
     ("staged_bytes", "Payload received here and not yet released: what a takeover would have to write", |v| {
-        some(v.lane.staged_bytes)
+        Some(number(v.lane.staged_bytes))
     }),
-    ("staged_blobs", "Writes received here and not yet released", |v| some(v.lane.staged_blobs)),
-    ("staged_age_seconds", "Since the oldest of them has been there", |v| seconds(v.lane.staged_age_ms)),
+    ("staged_blobs", "Writes received here and not yet released", |v| Some(number(v.lane.staged_blobs))),
+    ("staged_age_seconds", "Since the oldest of them has been there", |v| Some(seconds(v.lane.staged_age_ms))),
     ("staged_copies", "In how many nodes' RAM a completed write of them is, and nowhere else; 0: on the disk", |v| {
-        some(u64::from(v.lane.copies))
+        Some(f64::from(v.lane.copies))
     }),
-    ("lane_bytes", "Room for staged payload", |v| some(v.lane.ring_bytes)),
-    ("flush_bytes_per_second", "What the disk takes, by the last batches", |v| v.lane.flush_bytes_per_s.and_then(some)),
-    ("drain_seconds", "How long a takeover would have to write, at that pace", |v| v.lane.drain_ms.and_then(seconds)),
-    ("at_takeover_budget", "1: writes wait for the disk, as takeover_budget_ms is used up", |v| flag(v.lane.at_budget)),
+    ("lane_bytes", "Room for staged payload", |v| Some(number(v.lane.ring_bytes))),
+    ("flush_bytes_per_second", "What the disk takes, by the last batches", |v| v.lane.flush_bytes_per_s.map(number)),
+    ("drain_seconds", "How long a takeover would have to write, at that pace", |v| v.lane.drain_ms.map(seconds)),
+    ("at_takeover_budget", "1: writes wait for the disk, as takeover_budget_ms is used up", |v| {
+        Some(flag(v.lane.at_budget))
+    }),
     ("last_drain_bytes", "What this node's last takeover had to write before it served", |v| {
-        v.lane.last_drain.and_then(|drain| some(drain.bytes))
+        v.lane.last_drain.map(|drain| number(drain.bytes))
     }),
     ("last_drain_seconds", "How long this node's last takeover wrote before it served", |v| {
-        v.lane.last_drain.and_then(|drain| seconds(drain.ms))
+        v.lane.last_drain.map(|drain| seconds(drain.ms))
     }),
-    ("open_reads", "Reads that have not been answered", |v| some(v.lane.open_reads)),
-    ("memory_bytes", "Staging memory", |v| some(v.memory.bytes)),
-    ("memory_locked", "1: the kernel can't swap it out", |v| flag(v.memory.locked)),
-    ("disk_reachable", "1: this node has a usable path to the disk", |v| usable(v.disk.path_state)),
-    ("disk_well", "1: the last operation on the disk worked", |v| flag(v.disk.well)),
+    ("open_reads", "Reads that have not been answered", |v| Some(number(v.lane.open_reads))),
+    ("memory_bytes", "Staging memory", |v| Some(number(v.memory.bytes))),
+    ("memory_locked", "1: the kernel can't swap it out", |v| Some(flag(v.memory.locked))),
+    ("disk_reachable", "1: this node has a usable path to the disk", |v| Some(usable(v.disk.path_state))),
+    ("disk_well", "1: the last operation on the disk worked", |v| Some(flag(v.disk.well))),
 ];
 
 /// In the OpenMetrics text format.
@@ -54,8 +56,7 @@ pub(super) fn text(node: &NodeStatus) -> String {
     let mut page = Page { registry: Registry::with_prefix("twinsan"), volumes: &node.volumes };
     let build = vec![("node", node.node.clone()), ("version", node.version.clone())];
     page.gauge("build_info", "1, with the node's name and the program's version", vec![(build, 1.0)]);
-    let uptime = seconds(node.uptime_ms).map(|uptime| (Labels::new(), uptime));
-    page.gauge("uptime_seconds", "Since the process started", Vec::from_iter(uptime));
+    page.gauge("uptime_seconds", "Since the process started", vec![(Labels::new(), seconds(node.uptime_ms))]);
     page.roles();
     for (name, help, value) in GAUGES {
         let of = |volume| Some((named(volume), value(volume)?));
@@ -79,7 +80,7 @@ impl Page<'_> {
         let mut each = Vec::new();
         for (volume, role) in self.volumes.iter().flat_map(|volume| Role::ALL.map(|role| (volume, role.name()))) {
             let labels = vec![("volume", volume.name.clone()), ("role", role.to_owned())];
-            each.push((labels, f64::from(u8::from(volume.role == role))));
+            each.push((labels, flag(volume.role == role)));
         }
         self.gauge("role", "1 for what this node does for the volume, 0 for what it does not", each);
     }
@@ -90,7 +91,7 @@ impl Page<'_> {
         {
             let DiskPathStatus { name, hctl, state, .. } = path;
             let labels = vec![("volume", volume.name.clone()), ("path", name.clone()), ("hctl", hctl.clone())];
-            active.push((labels.clone(), f64::from(u8::from(state == "active"))));
+            active.push((labels.clone(), flag(state == "active")));
             failures.push((labels, path.failures));
         }
         self.gauge("disk_path_active", "1: neither standby nor unregistered, failed or gone", active);
@@ -129,18 +130,18 @@ fn named(volume: &VolumeStatus) -> Labels {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and shown to people beyond")]
-fn some(n: u64) -> Option<f64> {
-    Some(n as f64)
+fn number(n: u64) -> f64 {
+    n as f64
 }
 
-fn seconds(ms: u64) -> Option<f64> {
-    some(ms).map(|ms| ms / 1000.0)
+fn seconds(ms: u64) -> f64 {
+    number(ms) / 1000.0
 }
 
-fn flag(is: bool) -> Option<f64> {
-    some(u64::from(is))
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }
 
-fn usable(paths: PathState) -> Option<f64> {
+fn usable(paths: PathState) -> f64 {
     flag(paths == PathState::Usable)
 }

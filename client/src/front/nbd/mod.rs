@@ -105,7 +105,7 @@ impl NbdFront {
     /// A client has connected; its socket is non-blocking. `false`: all places are taken by clients that have negotiated,
     /// and it has been closed.
     pub fn accept(&mut self, fd: OwnedFd) -> bool {
-        if self.is_stopping() || !self.make_room() {
+        if self.stopping.is_some() || !self.make_room() {
             let now_ms = self.requests.now_ms();
             if now_ms >= self.turned_away_quiet_until {
                 self.turned_away_quiet_until = now_ms + TURNED_AWAY_LOG_MS;
@@ -258,10 +258,6 @@ impl NbdFront {
         for id in self.conns.ids() {
             self.touch(id);
         }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
     }
 
     /// Whether every request that has begun has ended and is answered. A WRITE whose payload has not come in full has
