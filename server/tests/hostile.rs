@@ -688,9 +688,9 @@ fn whoever_stops_in_mid_sentence_holds_nobody_up() {
     site.is_whole(&before);
     // The session itself, in the middle of a payload: the next one begins with an empty lane, and what completed is there.
     let generation = honest.generation();
-    let (fabric, conn, grant) = honest.at_primary.raw();
-    let to = RemoteAddr { key: grant.unwrap().data, offset: 0 };
-    fabric.write(conn, Payload::Inline(&[0x66; 100]), to, None).unwrap();
+    let unfinished = honest.at_primary.blob(5, &[0x66; BLOCK]);
+    honest.at_primary.post_part_of_payload(&unfinished, 100);
+    let (fabric, conn, _) = honest.at_primary.raw();
     fabric.submit(conn);
     let mut next = Honest::attach(&site, generation);
     for (lba, bytes) in honest.contents() {

@@ -258,9 +258,14 @@ impl Client {
 
     /// Puts its payload into the node's ring, and no more.
     pub(crate) fn post_payload(&mut self, descriptor: &Descriptor) {
+        self.post_part_of_payload(descriptor, descriptor.blob.payload_len);
+    }
+
+    /// Puts the first `len` bytes of its payload into the node's ring.
+    pub(crate) fn post_part_of_payload(&mut self, descriptor: &Descriptor, len: u32) {
         let grant = self.grant.expect("attached");
         let offset = descriptor.blob.data_pos % RING_BYTES;
-        let local = LocalSlice { region: self.region, offset: RING + offset, len: descriptor.blob.payload_len };
+        let local = LocalSlice { region: self.region, offset: RING + offset, len };
         let data = RemoteAddr { key: grant.data, offset };
         self.fabric.write(self.conn, Payload::Region(local), data, None).unwrap();
     }
