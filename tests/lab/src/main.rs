@@ -61,9 +61,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The alias ends with dashes of its own, so that `cargo lab -- --list` says them twice.
-    let arguments = std::env::args_os().enumerate().filter(|(i, argument)| *i != 1 || argument != "--");
-    let end = run(&Cli::parse_from(arguments.map(|(_, argument)| argument)));
+    let end = run(&Cli::parse());
     // Of what was booted ahead and never used.
     machine::kill_all();
     topology::remove_folders();

@@ -60,8 +60,7 @@ fn weakness(name: &str) -> Result<Weakness, String> {
 }
 
 fn main() -> ExitCode {
-    // The alias ends in a `--` of its own; the one that cargo's users type is not an argument.
-    let args = Args::parse_from(std::env::args_os().filter(|argument| argument != "--"));
+    let args = Args::parse();
     // A machine that gives up is a violation like others, and told as one.
     std::panic::set_hook(Box::new(|_| {}));
     let scenarios = args.scenarios();

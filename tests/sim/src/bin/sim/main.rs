@@ -74,8 +74,7 @@ struct Failure {
 }
 
 fn main() -> ExitCode {
-    // The alias ends in a `--` of its own; the one that cargo's users type is not an argument.
-    let args = Args::parse_from(std::env::args_os().filter(|argument| argument != "--"));
+    let args = Args::parse();
     tell_panics_once();
     if args.weak_all {
         return weak_all(&args);
