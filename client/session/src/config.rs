@@ -95,14 +95,17 @@ pub enum Weakness {
     TrustFirstAsk,
     /// Rules 8 and 14: a blob is forgotten once it has completed, though a holder of the lane has not released it.
     ForgetWhatCompleted,
+    /// Rule 1 †: the answer to a read counts when it comes, though a blob that it may show has not completed.
+    CountAnswersAtOnce,
 }
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::CompleteFromOlderEpoch,
         Self::ReuseReadBufferBeforeClose,
         Self::TrustFirstAsk,
         Self::ForgetWhatCompleted,
+        Self::CountAnswersAtOnce,
     ];
 }

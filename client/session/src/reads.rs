@@ -3,11 +3,14 @@
 //! A read is sent to the primary once per connection and epoch: the node ignores a read of another epoch, and answers
 //! none that it took in an earlier one, so an answer that fits is the only one. Two answers to one read would write
 //! into a buffer that the caller may have given to the next.
+//!
+//! An answer counts when everything that it may show has completed (rule 1 †): until then the read is open, and the
+//! answer void if the reads have to be sent again.
 
 use alloc::vec::Vec;
 
 use twinsan_wire::limits::MAX_OPEN_READS;
-use twinsan_wire::{ClientMsg, Epoch, Lba, Seq};
+use twinsan_wire::{Blob, ClientMsg, Epoch, Lba, Seq};
 
 use crate::event::ConnId;
 
@@ -27,11 +30,17 @@ pub(crate) struct Read {
     pub(crate) lba: Lba,
     pub(crate) blocks: u32,
     pub(crate) slot: u32,
+    /// It has been answered; what the answer may show ends here.
+    pub(crate) shows: Option<Seq>,
 }
 
 impl Read {
     pub(crate) const fn message(&self, epoch: Epoch, after: Seq) -> ClientMsg {
         ClientMsg::Read { id: self.id, epoch, after, lba: self.lba, blocks: self.blocks, slot: self.slot }
+    }
+
+    pub(crate) fn overlaps(&self, blob: &Blob) -> bool {
+        self.lba.0 < blob.end().0 && blob.lba.0 < self.lba.0 + u64::from(self.blocks)
     }
 }
 
@@ -48,7 +57,7 @@ impl Reads {
         assert!(self.open.len() < MAX_OPEN_READS, "{MAX_OPEN_READS} reads are open: wait for one to complete");
         let taken = self.open.iter().find(|read| read.slot == slot);
         assert!(taken.is_none(), "read buffer {slot} is in use by {taken:?}");
-        let read = Read { id: self.next_id, lba, blocks, slot };
+        let read = Read { id: self.next_id, lba, blocks, slot, shows: None };
         self.next_id += 1;
         self.open.push(read);
         read
@@ -61,6 +70,7 @@ impl Reads {
 
     /// The caller sends them all there now.
     pub(crate) fn mark_sent(&mut self, conn: ConnId, epoch: Epoch) {
+        self.unsend();
         self.sent = Some((conn, epoch));
     }
 
@@ -72,7 +82,7 @@ impl Reads {
     /// That connection is gone: nothing is on its way to a buffer any more.
     pub(crate) fn forget(&mut self, conn: ConnId) {
         if self.sent_by() == Some(conn) {
-            self.sent = None;
+            self.unsend();
         }
     }
 
@@ -88,14 +98,20 @@ impl Reads {
         self.sent.map(|(_, epoch)| epoch)
     }
 
-    /// They must be sent again, wherever they are.
+    /// They must be sent again, wherever they are. What has been answered and does not count yet is void.
     pub(crate) fn unsend(&mut self) {
         self.sent = None;
+        self.open.iter_mut().for_each(|read| read.shows = None);
     }
 
-    /// Takes an answered read out; `None`: it is not open.
-    pub(crate) fn close(&mut self, id: u64) -> Option<Read> {
-        let at = self.open.iter().position(|read| read.id == id)?;
+    /// An open read that has not been answered.
+    pub(crate) fn unanswered(&mut self, id: u64) -> Option<&mut Read> {
+        self.open.iter_mut().find(|read| read.id == id && read.shows.is_none())
+    }
+
+    /// Takes out the oldest read whose answer counts, as everything up to `completed` has completed.
+    pub(crate) fn take_done(&mut self, completed: Seq) -> Option<Read> {
+        let at = self.open.iter().position(|read| read.shows.is_some_and(|shows| shows <= completed))?;
         Some(self.open.remove(at))
     }
 

@@ -309,12 +309,18 @@ impl Session {
         }
         // An answer to a read that is not open has written into a buffer that may be another's by now: what is in
         // flight there is void, and is asked for again on a new connection.
-        let Some(read) = self.reads.close(id) else {
+        let Some(read) = self.reads.unanswered(id) else {
             return self.violation(node, "answered a read that is not open", out);
         };
+        // A node that serves no more, and does not know it, may have read from the disk what the one that takes over has
+        // just flushed of what this session has sent: of that, only what completes is there to stay.
+        let uncompleted = self.window.iter_from(self.completed.next());
+        let shown = uncompleted.filter(|blob| read.overlaps(blob)).map(|blob| blob.seq).next_back();
+        let at_once = self.config.weak(Weakness::CountAnswersAtOnce);
+        read.shows = Some(shown.filter(|_| !at_once).unwrap_or(Seq::ZERO));
         self.complete(durable, out);
+        self.finish_reads(out);
         self.free();
-        out.push(Action::ReadCompleted { id, slot: read.slot });
     }
 
     /// Rule 1. A new primary may begin lower than the old one ended: what has completed stays so.
@@ -322,6 +328,14 @@ impl Session {
         if upto > self.completed {
             self.completed = upto;
             out.push(Action::WritesCompleted { upto });
+            self.finish_reads(out);
+        }
+    }
+
+    /// Gives the caller the answers that count.
+    fn finish_reads(&mut self, out: &mut Vec<Action>) {
+        while let Some(read) = self.reads.take_done(self.completed) {
+            out.push(Action::ReadCompleted { id: read.id, slot: read.slot });
         }
     }
 

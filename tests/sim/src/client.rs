@@ -107,8 +107,7 @@ impl World {
         config.timing = self.config.client_timing;
         config.wait_if_busy = true;
         config.take_over = take_over;
-        let weakness = if let Some(Weakness::Session(w)) = self.config.weakness { Some(w) } else { None };
-        let mut machine = Session::new(config.weakened(weakness));
+        let mut machine = Session::new(config.weakened(self.config.weakness.and_then(Weakness::of_the_client)));
         let mut out = Vec::new();
         machine.start(self.now_ms(), &mut out);
         let cells = usize::try_from(self.config.ring_blocks()).expect("a small ring");

@@ -50,6 +50,19 @@ impl Weakness {
         driver.chain(replica).chain(session).collect()
     }
 
+    /// What a client has switched on with it. A primary that answers a read before what it shows is durable is covered by
+    /// its client, which counts the answer later (rule 1): so that one does not either.
+    pub(crate) const fn of_the_client(self) -> Option<twinsan_session::Weakness> {
+        use twinsan_replica::Weakness::{FlushBeforeDurable, ReadBeforeDurable};
+        match self {
+            Self::Session(weakness) => Some(weakness),
+            Self::Replica(FlushBeforeDurable | ReadBeforeDurable) => {
+                Some(twinsan_session::Weakness::CountAnswersAtOnce)
+            }
+            Self::Replica(_) | Self::Driver(_) => None,
+        }
+    }
+
     /// As `--weak` takes it, in kebab case.
     #[must_use]
     pub fn name(self) -> String {

@@ -126,3 +126,53 @@ fn a_read_that_no_buffer_takes_is_the_callers_mistake() {
     rig.session.read(Lba(0), most, 0, rig.now, &mut rig.out);
     rig.session.read(Lba(0), most + 1, 1, rig.now, &mut rig.out);
 }
+
+#[test]
+fn an_answer_counts_when_what_it_may_show_has_completed() {
+    let (mut rig, a, _) = Rig::open_dual(config());
+    let (id, _) = rig.read(0);
+    rig.write(0);
+    rig.write(1);
+    rig.write(0);
+    rig.write(1);
+    assert_eq!(rig.read_done(a, id, DUAL, 0), [], "it may show #3");
+    assert_eq!(rig.session.status().open_reads, 1, "its buffer is in use");
+    let two = rig.mailbox(a, A1, DUAL, Some(2), 0);
+    assert_eq!(two, [Action::WritesCompleted { upto: Seq(2) }]);
+    let three = rig.mailbox(a, A1, DUAL, Some(3), 0);
+    let expected = [Action::WritesCompleted { upto: Seq(3) }, Action::ReadCompleted { id, slot: 0 }];
+    assert_eq!(three, expected, "and not #4, of another block");
+}
+
+#[test]
+fn an_answer_that_does_not_count_yet_waits_for_nothing_that_comes_later() {
+    let (mut rig, a, _) = Rig::open_dual(config());
+    let (id, _) = rig.read(0);
+    rig.write(0);
+    assert_eq!(rig.read_done(a, id, DUAL, 0), []);
+    rig.write(0);
+    let expected = [Action::WritesCompleted { upto: Seq(1) }, Action::ReadCompleted { id, slot: 0 }];
+    assert_eq!(rig.mailbox(a, A1, DUAL, Some(1), 0), expected);
+}
+
+#[test]
+fn an_answer_that_does_not_count_yet_is_void_in_a_new_epoch() {
+    let (mut rig, a, b) = Rig::open_dual(config());
+    let (id, _) = rig.read(0);
+    rig.write(0);
+    assert_eq!(rig.read_done(a, id, DUAL, 0), []);
+    let takeover = rig.say(b, Say::primary_b(DUAL.next(), [0, B1]));
+    assert_eq!(sends(&takeover), [(b, read(id, DUAL.next(), 1, 0))], "asked again");
+    let completed = rig.mailbox(b, B1, DUAL.next(), Some(1), 0);
+    assert_eq!(completed, [Action::WritesCompleted { upto: Seq(1) }]);
+    assert_eq!(rig.read_done(b, id, DUAL.next(), 1), [Action::ReadCompleted { id, slot: 0 }]);
+}
+
+#[test]
+fn a_second_answer_is_a_violation_also_before_the_first_counts() {
+    let (mut rig, a, _) = Rig::open_dual(config());
+    let (id, _) = rig.read(0);
+    rig.write(0);
+    assert_eq!(rig.read_done(a, id, DUAL, 0), []);
+    assert_eq!(closes(&rig.read_done(a, id, DUAL, 0)), [a]);
+}

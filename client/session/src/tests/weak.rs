@@ -48,3 +48,11 @@ fn a_holder_that_can_not_be_fed_again() {
     let (again, _) = rig.connect(B, B1);
     assert_eq!(posts(&rig.resumed(again, B1, 0)), [], "B lacks both for ever");
 }
+
+#[test]
+fn an_answer_that_shows_what_may_go_again() {
+    let (mut rig, a, _) = Rig::open_dual(weakened(Weakness::CountAnswersAtOnce));
+    let (id, _) = rig.read(0);
+    rig.write(0);
+    assert_eq!(rig.read_done(a, id, DUAL, 0), [Action::ReadCompleted { id, slot: 0 }], "#1 is nowhere yet");
+}

@@ -4,6 +4,7 @@
 use crate::common::*;
 use twinsan_replica::Weakness as Replica;
 use twinsan_session::Weakness as Session;
+use twinsan_sim::Pathless;
 use twinsan_wire::ClientMsg;
 
 /// P solo has flushed 1, 2; J joins from 1 and has ACKed 1; P completes 2 and goes dual, dies; J flushes 1 over 2.
@@ -275,6 +276,38 @@ fn read_going_back() {
         w.run_for(20);
         w.crash_node(A);
         reach(w, "B serves", |w| w.role(B) == Some(Role::Primary))
+    });
+}
+
+/// P, without paths, asks S, which flushes what nobody has completed; P has a path again, and reads that from the disk; S
+/// dies, is restarted, and writes 1 over 2.
+#[test]
+fn seen_too_early() {
+    scenario(FenceKind::Pr, Weakness::Session(Session::CountAnswersAtOnce), |w| {
+        let client = dual(w)?;
+        w.hold_disk(|n, access| n == A && matches!(access, DiskAccess::Beat));
+        let late = w.hold_disk(|n, access| n == A && matches!(access, DiskAccess::Read));
+        w.read(client, 1, 1).ok_or(NotReached("the read is taken"))?;
+        w.run_for(1);
+        let link = w.hold_messages(|from, to, _| (from, to) == (NODE_B, NODE_A));
+        write(w, client, 1)?;
+        let second = write(w, client, 1)?;
+        w.run_for(1);
+        w.cut(NODE_B, Host::Client(client));
+        w.lose_paths(A, Pathless::Queues);
+        reach(w, "B takes over and flushes the second", |w| w.on_disk(1).seq == second.0)?;
+        w.paths_return(A);
+        w.release(late);
+        w.run_for(1);
+        w.crash_node(B);
+        hold_blobs(w, B, second);
+        w.cut(NODE_A, Host::Client(client));
+        w.mend(NODE_B, Host::Client(client));
+        w.release(link);
+        w.start_node(B);
+        reach(w, "B, with an empty lane, flushes the first", |w| w.on_disk(1).seq == 1)?;
+        w.run_for(20);
+        Ok(())
     });
 }
 

@@ -195,7 +195,7 @@ fn replay(seed: u64, args: &Args) -> ExitCode {
 }
 
 /// The wrong wordings that need an exact interleaving, which seeds hardly ever hit, and the scripted test that has it.
-const SCRIPTED: [(&str, &str); 20] = [
+const SCRIPTED: [(&str, &str); 21] = [
     ("admit-too-early", "section8::revived_write"),
     ("join-too-early", "section8::join_too_early"),
     ("keep-offered", "section8::resumed_too_low"),
@@ -215,6 +215,7 @@ const SCRIPTED: [(&str, &str); 20] = [
     ("keep-earlier-feeder", "relay::the_relays_last_blobs_are_late"),
     ("believe-any-relay", "relay::a_relay_from_the_past"),
     ("released-by-guess", "relay::what_the_fed_one_has_not_released"),
+    ("count-answers-at-once", "section8::seen_too_early"),
     ("trust-first-ask", "join_by_relay::a_joiner_that_was_fed_by_relay_is_asked_for_the_first_time"),
 ];
 
