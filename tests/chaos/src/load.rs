@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use twinsan_witness::device::{Device, Failure};
 use twinsan_witness::ledger::{Counts, Ledger, UNIT};
 use twinsan_witness::load::{self as witness, Settings, fill_all, read_all};
@@ -13,10 +13,12 @@ use crate::verdict::Broken;
 
 /// The part of the volume that is written to all the time.
 pub const LOAD_BYTES: u64 = 64 << 20;
-/// Behind it, as many parts again that are written to for the first time when the disk is full.
-const FRESH_PARTS: u64 = 32;
+/// Behind it, parts that are written to for the first time when the disk is full, each once: as much as a lane takes.
+const FRESH_BYTES: u64 = 16 << 20;
+/// Enough of them for some three hours; all of them fit the disk's filesystem.
+const FRESH_PARTS: u64 = 200;
 /// The volume that the load wants.
-pub const VOLUME_BYTES: u64 = LOAD_BYTES * (1 + FRESH_PARTS);
+pub const VOLUME_BYTES: u64 = LOAD_BYTES + FRESH_PARTS * FRESH_BYTES;
 /// Requests in flight at the most, whatever else is going on: more completions than that began since.
 pub const IN_FLIGHT: u64 = (MAIN.threads + THIRST.threads) as u64;
 
@@ -48,10 +50,13 @@ pub trait Load {
     /// [`Broken::Stuck`], if requests of the earlier one are still open.
     fn next_session(&mut self) -> Result<(), Broken>;
 
-    /// Begins to write where nothing was written before, beside all else.
+    /// Whether there is anything left where nothing was written before.
+    fn has_fresh(&self) -> bool;
+
+    /// Begins to write there, beside all else.
     ///
     /// # Errors
-    /// If it can't begin; it does so already.
+    /// If it can't begin, or there is nothing left.
     fn thirst(&mut self) -> Result<()>;
 
     /// Whether that has not been quenched yet.
@@ -104,7 +109,7 @@ impl Witness {
     /// # Errors
     /// If a request fails, or there are no threads.
     pub fn start(open: Opener, seed: u64) -> Result<Self> {
-        let main = Part::new(0, u32::try_from(seed & 0xffff)? + 1);
+        let main = Part::new(0, LOAD_BYTES, u32::try_from(seed & 0xffff)? + 1);
         fill_all(&main.ledger, open()?.as_mut(), |_| Ok(()))?;
         let main = main.start(&open, Settings { seed, ..MAIN })?;
         Ok(Self { open, seed, main, thirst: None, fills: 0, past: Default::default() })
@@ -137,10 +142,15 @@ impl Load for Witness {
         Ok(())
     }
 
+    fn has_fresh(&self) -> bool {
+        self.fills < FRESH_PARTS
+    }
+
     fn thirst(&mut self) -> Result<()> {
-        let base = LOAD_BYTES * (1 + self.fills % FRESH_PARTS);
+        ensure!(self.has_fresh(), "all {FRESH_PARTS} parts have been written to");
+        let base = LOAD_BYTES + self.fills * FRESH_BYTES;
         self.fills += 1;
-        let part = Part::new(base, u32::try_from(self.fills & 0xffff)? + (1 << 16));
+        let part = Part::new(base, FRESH_BYTES, u32::try_from(self.fills & 0xffff)? + (1 << 16));
         let settings = Settings { seed: self.seed ^ self.fills, ..THIRST };
         self.thirst = Some(part.start(&self.open, settings)?);
         Ok(())
@@ -172,8 +182,8 @@ impl Load for Witness {
 }
 
 impl Part {
-    fn new(base: u64, run: u32) -> Self {
-        Self { base, ledger: Arc::new(Ledger::new(LOAD_BYTES / UNIT as u64, run)), load: None }
+    fn new(base: u64, bytes: u64, run: u32) -> Self {
+        Self { base, ledger: Arc::new(Ledger::new(bytes / UNIT as u64, run)), load: None }
     }
 
     fn start(self, open: &Opener, settings: Settings) -> Result<Self> {
@@ -290,7 +300,7 @@ mod tests {
     }
 
     fn witness() -> (Volume, Witness) {
-        let volume = Volume(Arc::new(Mutex::new(vec![0; 2 * usize::try_from(LOAD_BYTES).unwrap()])), Arc::default());
+        let volume = Volume(Arc::new(Mutex::new(vec![0; usize::try_from(VOLUME_BYTES).unwrap()])), Arc::default());
         let opened = volume.clone();
         (volume, Witness::start(Arc::new(move || Ok(Box::new(opened.clone()))), 1).unwrap())
     }
@@ -311,6 +321,20 @@ mod tests {
         witness.read_back(&AtomicBool::new(false)).unwrap();
         let (counts, failed) = witness.counts();
         assert!(counts.all_kept() && failed == 0 && counts.writes > 0 && counts.reads > 0, "{counts:?}");
+    }
+
+    /// What an earlier one wrote there would be nobody's.
+    #[test]
+    fn each_part_is_written_to_once() {
+        let (_, mut witness) = witness();
+        for _ in 0..FRESH_PARTS {
+            assert!(witness.has_fresh());
+            witness.thirst().unwrap();
+            witness.quench().unwrap();
+        }
+        assert!(!witness.has_fresh());
+        assert!(witness.thirst().is_err());
+        assert!(witness.counts().0.all_kept());
     }
 
     #[test]

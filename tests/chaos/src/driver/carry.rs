@@ -184,6 +184,9 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         if self.client != Client::Open {
             return Ok(Strike::Spared("the client is not attached"));
         }
+        if !self.load.has_fresh() {
+            return Ok(Strike::Spared("nothing is left that was never written to"));
+        }
         self.world.fill_disk(true)?;
         self.load.thirst().map(|()| Strike::Done)
     }

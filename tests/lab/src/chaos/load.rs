@@ -96,6 +96,10 @@ impl Load for GuestLoad {
         Ok(())
     }
 
+    fn has_fresh(&self) -> bool {
+        false
+    }
+
     fn thirst(&mut self) -> Result<()> {
         bail!("the lab's disk is never full")
     }
