@@ -22,3 +22,22 @@ impl Random {
         self.next() % n.max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Random;
+
+    /// The values that SplitMix64 is known by.
+    #[test]
+    fn it_is_splitmix64() {
+        let known = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+            16_408_922_859_458_223_821,
+        ];
+        let mut random = Random::new(1_234_567);
+        assert_eq!(known.map(|_: u64| random.next()), known);
+    }
+}

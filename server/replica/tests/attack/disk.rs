@@ -1,9 +1,9 @@
 //! What is read from the disk, and when it counts; what the disk refuses.
 
-use twinsan_replica::{Action, DiskError, Event, LinkId, Probe, SlotRead};
-use twinsan_wire::{Epoch, Generation, Member, Members, NodeId, PeerBody, Role, Seq, Superblock};
+use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, Probe, SlotRead};
+use twinsan_wire::{ClientMsg, Epoch, Generation, Member, Members, NodeId, PeerBody, Role, Seq, Superblock};
 
-use crate::rig::{BROKEN, Rig, a_alone, is_flush, is_heartbeat, is_write, other, tells};
+use crate::rig::{BROKEN, Rig, a_alone, is_fence, is_flush, is_heartbeat, is_write, other, tells};
 
 fn is_under_way(rig: &Rig, test: impl Fn(&Action) -> bool) -> bool {
     rig.pending.iter().any(test)
@@ -187,4 +187,27 @@ fn a_heartbeat_that_is_refused_late_does_not_count_for_the_next_life() {
     assert_eq!(rig.status().role, Role::Primary);
     rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
     assert!(!rig.status().disk_trouble, "the first one");
+}
+
+/// Rule 15: a takeover may have a lot to write. Meanwhile its disk heartbeat shows that somebody lives; but not before it has the
+/// fence, as that is a write.
+#[test]
+fn the_disk_heartbeat_shows_who_takes_over() {
+    let beats = |rig: &mut Rig| {
+        rig.said();
+        rig.wait(1000);
+        rig.said().iter().filter(|a| is_heartbeat(a)).count()
+    };
+    let mut rig = Rig::secondary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, ClientMsg::Resume { generation: Generation(1), first: Seq(1) });
+    rig.write(1, 1, 0);
+    rig.hold(|a| is_fence(a) || is_flush(a) || is_write(a));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(100);
+    assert_eq!((rig.pending.iter().any(is_fence), beats(&mut rig)), (true, 0));
+    rig.end(is_fence, Event::FenceHeld(Ok(())));
+    assert_eq!((is_under_way(&rig, is_flush), beats(&mut rig)), (true, 5), "it drains");
+    rig.end_batch(Ok(()));
+    assert_eq!((is_under_way(&rig, is_write), beats(&mut rig)), (true, 5), "it writes the superblock");
 }

@@ -670,3 +670,56 @@ fn an_operator_is_told_once_that_the_other_node_is_asked() {
     rig.wait_with(500, 1, 1, Role::Secondary);
     assert_eq!(told(&mut rig), 1);
 }
+
+/// Who was well when the order was given may not be when the I/O in flight has ended: it would never take the volume.
+#[test]
+fn who_falls_silent_or_dies_meanwhile_is_not_handed_to() {
+    let begun = || {
+        let mut rig = ready();
+        rig.hold(|a| matches!(a, Action::WriteHeartbeat { .. }));
+        rig.wait_with(300, 1, 1, Role::Secondary);
+        rig.event(Event::Switchover);
+        assert!(matches!(rig.status().handed_over, HandedOver::UnderWay { .. }));
+        rig
+    };
+    let mut rig = begun();
+    rig.wait(450);
+    assert!(matches!(rig.status().handed_over, HandedOver::UnderWay { .. }));
+    rig.wait(100);
+    assert_eq!(rig.status().handed_over, HandedOver::CalledOff(Obstacle::NoLink), "silent for `drop_ms`");
+    let mut rig = begun();
+    rig.link(2, 2);
+    assert_eq!(rig.status().handed_over, HandedOver::CalledOff(Obstacle::NoLink), "another life of it");
+}
+
+/// Rule 13: the claim is let go before the other one is told, whatever else tells that it does not know yet.
+#[test]
+fn nobody_is_told_before_the_claim_is_free() {
+    let mut rig = ready();
+    let epoch = rig.status().superblock.epoch;
+    rig.hold(|a| matches!(a, Action::YieldFence | Action::Probe));
+    rig.event(Event::Switchover);
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.link(2, 1);
+    let body = PeerBody::Status { role: Role::Secondary, beat: 1000, paths: true };
+    let msg = twinsan_wire::PeerMsg { epoch, from: other(1), to: None, body };
+    rig.event(Event::Peer { link: LinkId(2), msg });
+    assert!(!tells(&rig.said(), hands_over));
+    rig.end(|a| *a == Action::YieldFence, Event::FenceYielded);
+    assert!(tells(&rig.said(), hands_over));
+}
+
+/// Rule 11: what it had before its link was gone it may have lost since. Who fences and can't go on has done harm only.
+#[test]
+fn who_has_said_nothing_on_a_new_link_is_not_asked() {
+    let mut rig = ready();
+    rig.hold(|a| matches!(a, Action::Probe));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.event(Event::Paths { usable: false });
+    rig.said();
+    rig.link(2, 1);
+    rig.wait(100);
+    assert!(!tells(&rig.said(), |body| *body == PeerBody::TakeOver));
+    rig.peer_status(2, 1, Role::Secondary);
+    assert!(tells(&rig.said(), |body| *body == PeerBody::TakeOver));
+}

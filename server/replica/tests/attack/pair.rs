@@ -378,6 +378,7 @@ fn who_was_thrown_away_waits_longer_each_time() {
         assert_eq!(rig.status().joiner, None);
     }
     assert!(waits[0] == 0 && waits[1..].iter().all(|&ms| ms > 0), "{waits:?}");
+    assert!(waits[1] <= 150, "half of `retry_ms`, and up to as much as that: {waits:?}");
     assert!(waits[1..5].iter().max() < waits[8..].iter().max() && waits.iter().any(|&ms| ms > 1000), "{waits:?}");
 }
 

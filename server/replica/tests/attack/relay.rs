@@ -1,7 +1,7 @@
 //! The relay (rule 14) at the bench: when it is wanted, what is posted, whose word counts, and when it is given up.
 
-use twinsan_replica::{Action, ConnId, Event, RelayId, RelayPhase};
-use twinsan_wire::{ClientMsg, Generation, Mailbox, NodeId, NodeMsg, PeerBody, Role, Seq};
+use twinsan_replica::{Action, ConnId, Event, HandedOver, LinkId, RelayId, RelayPhase};
+use twinsan_wire::{ClientMsg, Generation, Mailbox, NodeId, NodeMsg, PeerBody, Role, Seq, Superblock};
 
 use crate::rig::{Rig, other, tells};
 
@@ -129,7 +129,7 @@ fn one_that_brings_nothing_ends_in_rule_7_also_if_it_comes_and_goes() {
 #[test]
 fn a_dial_that_was_overtaken() {
     let mut rig = wanted();
-    rig.event(Event::LinkUp { link: twinsan_replica::LinkId(2), peer: other(2) }); // It has died: rule 7.
+    rig.event(Event::LinkUp { link: LinkId(2), peer: other(2) }); // It has died: rule 7.
     dialled(&mut rig, 7);
     assert!(rig.said().contains(&Action::CloseRelay { relay: RelayId(7) }));
     resumed(&mut rig, 7, 1);
@@ -309,4 +309,98 @@ fn who_feeds_the_other_node_does_not_ask_it_to_take_over() {
     rig.wait_with(100, 1, 1, Role::Secondary);
     assert_eq!(rig.status().relay, RelayPhase::Feeding);
     assert!(!tells(&rig.said(), |body| *body == PeerBody::TakeOver));
+}
+
+/// Rule 13: who is to end hands over to one that the client does not reach, too. Until that one is named, it is fed.
+#[test]
+fn who_ends_feeds_the_other_node_until_that_one_is_named() {
+    let mut rig = feeding();
+    rig.event(Event::Shutdown);
+    assert!(matches!(rig.status().handed_over, HandedOver::UnderWay { .. }), "a batch is in flight");
+    rig.said();
+    rig.write(1, 4, 4);
+    assert_eq!((posted(&mut rig), rig.status().relay), (vec![4], RelayPhase::Feeding));
+    rig.end_batch(Ok(()));
+    assert_eq!((rig.status().role, rig.status().relay), (Role::Secondary, RelayPhase::Off));
+    assert!(rig.said().contains(&Action::CloseRelay { relay: RelayId(7) }));
+}
+
+/// What it can't be fed it will lack again: who was given up for that is let in later than who was just lost.
+#[test]
+fn who_could_not_be_fed_waits_longer() {
+    let mut rig = Rig::dual();
+    let mut waits = Vec::new();
+    for n in 1..=10 {
+        rig.hold(|action| matches!(action, Action::RelayConnect { .. }));
+        rig.peer_status(n, n, Role::Secondary);
+        let msg = word(&rig);
+        rig.client(1, msg);
+        while rig.status().dual {
+            rig.wait_with(50, n, n, Role::Secondary);
+        }
+        rig.let_go();
+        let (since, next) = (rig.now, n + 1);
+        rig.link(next, next);
+        while rig.status().joiner.is_none() {
+            rig.wait(10);
+            rig.peer(next, next, PeerBody::JoinRequest);
+        }
+        waits.push(rig.now - since);
+        rig.ack(next, Some(Seq(1)), Seq::ZERO);
+        assert!(rig.status().dual, "{:?}", rig.status());
+    }
+    assert!(waits.iter().any(|&ms| ms > 170), "it would be 150 at most: {waits:?}");
+}
+
+/// One dial at a time, or the answers could be taken for each other's.
+#[test]
+fn a_dial_waits_for_the_end_of_the_one_before() {
+    let mut rig = wanted();
+    rig.hold(|action| matches!(action, Action::RelayConnect { .. }));
+    rig.settle();
+    rig.event(Event::ClientUp { conn: ConnId(2) });
+    rig.client(2, ClientMsg::Attach { over: Generation(1) });
+    rig.peer(1, 1, PeerBody::LaneDropped { generation: Generation(1) });
+    assert_eq!((rig.status().generation, rig.status().relay), (Generation(2), RelayPhase::Off));
+    rig.peer_status(1, 1, Role::Secondary);
+    rig.said();
+    let msg = word(&rig);
+    rig.client(2, msg);
+    let dial = Action::RelayConnect { to: other(1) };
+    assert_eq!((rig.status().relay, rig.said().contains(&dial)), (RelayPhase::Connecting, false));
+    dialled(&mut rig, 7);
+    let said = rig.said();
+    assert!(said.contains(&Action::CloseRelay { relay: RelayId(7) }) && said.contains(&dial), "{said:?}");
+}
+
+/// In a new epoch what another one has sent counts no more; its own primary's goes on.
+#[test]
+fn a_relay_ends_with_its_senders_time() {
+    let fed = || {
+        let mut rig = Rig::secondary();
+        accepted(&mut rig, 1, 1);
+        rig.client(1, RESUME);
+        let named = rig.disk.superblock;
+        let superblock = Superblock { counter: named.counter + 1, epoch: named.epoch.next(), ..named };
+        rig.disk.superblock = superblock;
+        rig.peer(1, 1, PeerBody::Announce { superblock });
+        assert!(rig.status().session && rig.status().superblock == superblock);
+        rig.said();
+        rig
+    };
+    let mut handed = fed();
+    let named = handed.disk.superblock;
+    let superblock =
+        Superblock { counter: named.counter + 1, epoch: named.epoch.next(), primary: Some(NodeId::B), ..named };
+    handed.disk.superblock = superblock;
+    handed.peer(1, 1, PeerBody::HandOver { superblock });
+    let mut taken = fed();
+    taken.event(Event::LinkDown { link: LinkId(1) });
+    taken.wait(100);
+    for mut rig in [handed, taken] {
+        assert_eq!(rig.status().role, Role::Primary);
+        assert!(rig.said().contains(&Action::CloseClient { conn: ConnId(1) }));
+        rig.write(1, 1, 5);
+        assert_eq!((rig.status().session, rig.status().received), (false, Seq::ZERO));
+    }
 }

@@ -298,6 +298,8 @@ fn the_flusher_rests_only_while_nobody_waits_for_it() {
     assert_eq!(durable(&mut rig), Seq(1), "the next one waits for more");
     assert_eq!(durable(&mut rig), Seq(3), "two blobs are a quarter of this lane");
     assert_eq!(durable(&mut rig), Seq(3));
+    rig.wait(90);
+    assert_eq!(rig.status().flushed, Seq(3), "it rests for so long");
     rig.wait(250);
     assert_eq!(rig.status().flushed, Seq(4), "it does not wait for ever");
     assert_eq!(durable(&mut rig), Seq(5), "it has rested");

@@ -1,7 +1,7 @@
 //! A primary at work: what completes, is answered and released, and when it may not be (rules 1, 2, 12).
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId};
-use twinsan_wire::{ClientMsg, Epoch, Lba, Role, Seq};
+use twinsan_wire::{ClientMsg, Epoch, Generation, Lba, Role, Seq};
 
 use crate::rig::{Rig, is_flush, is_read, is_write};
 
@@ -185,5 +185,18 @@ fn a_connection_that_goes_voids_its_own_reads_only() {
     rig.event(Event::ClientDown { conn: ConnId(2) });
     assert_eq!(rig.status().reads, 1);
     rig.event(Event::ClientDown { conn: ConnId(1) });
+    assert_eq!(rig.status().reads, 0);
+}
+
+/// Section 9: only who serves takes reads in, or who stopped to hand over and may still go on. A mirror's would keep space that its
+/// primary has released.
+#[test]
+fn a_mirror_takes_no_reads_in() {
+    let mut rig = Rig::secondary();
+    rig.event(Event::ClientUp { conn: ConnId(1) });
+    rig.client(1, ClientMsg::Resume { generation: Generation(1), first: Seq(1) });
+    rig.write(1, 1, 1);
+    let epoch = rig.status().superblock.epoch;
+    read(&mut rig, 1, 1, epoch);
     assert_eq!(rig.status().reads, 0);
 }
