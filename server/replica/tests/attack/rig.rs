@@ -67,7 +67,7 @@ impl Rig {
     }
 
     /// The same, with nothing answered yet.
-    fn starting(cfg: ReplicaConfig, superblock: Superblock) -> Self {
+    pub(crate) fn starting(cfg: ReplicaConfig, superblock: Superblock) -> Self {
         let mut rig = Self {
             machine: Replica::new(cfg, 42),
             now: 1000,

@@ -2,10 +2,15 @@
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, Evidence, FenceError, LinkId, SlotRead};
 use twinsan_wire::{
-    ClientMsg, Epoch, Generation, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock,
+    ClientMsg, Epoch, Generation, Lba, Member, Members, NodeId, NodeMsg, PeerBody, Refusal, Role, Seq, Superblock,
 };
 
 use crate::rig::{BROKEN, Rig, a_alone, answers, is_fence, is_flush, is_heartbeat, is_write, other};
+
+/// What was read, on its way to the client.
+fn is_answer(action: &Action) -> bool {
+    matches!(action, Action::AnswerRead { .. })
+}
 
 /// The other one ends, and nobody listens there.
 fn other_ends(rig: &mut Rig) {
@@ -19,9 +24,9 @@ fn b_alone() -> Superblock {
     Superblock { counter: 9, epoch: Epoch(9), primary: Some(NodeId::B), members, ..a_alone() }
 }
 
-/// A primary whose key is gone. A batch that is in flight stays so.
+/// A primary whose key is gone. A batch or a read's answer that is in flight stays so.
 fn fenced(mut rig: Rig) -> Rig {
-    rig.hold(|a| is_flush(a) || is_heartbeat(a) || *a == Action::CheckFence);
+    rig.hold(|a| is_flush(a) || is_heartbeat(a) || is_answer(a) || *a == Action::CheckFence);
     rig.wait(300);
     rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
     rig.end(|a| *a == Action::CheckFence, Event::FenceChecked { own: false });
@@ -303,6 +308,25 @@ fn a_member_that_takes_over_keeps_the_lane_that_it_has() {
     assert_eq!(rig.status().role, Role::Primary);
     rig.write(1, 2, 1);
     assert_eq!((rig.status().received, rig.status().flushed), (Seq(2), Seq(2)));
+}
+
+/// Rule 5: whoever fenced this node may have written older bytes since over what it had flushed. What it has not released, as a
+/// read still shows it, goes to the disk again.
+#[test]
+fn who_was_fenced_flushes_again_what_it_had_not_released() {
+    let mut rig = Rig::attached();
+    rig.hold(|a| is_flush(a) || is_answer(a));
+    rig.write(1, 1, 0);
+    let epoch = rig.status().superblock.epoch;
+    rig.client(1, ClientMsg::Read { id: 1, epoch, after: Seq(1), lba: Lba(0), blocks: 1, slot: 0 });
+    rig.end_batch(Ok(()));
+    assert_eq!((rig.status().flushed, rig.status().released), (Seq(1), Seq::ZERO));
+    let mut rig = fenced(rig);
+    rig.wait(5000);
+    assert_eq!(rig.status().role, Role::TakingOver);
+    assert!(rig.batch().1.iter().any(|write| write.seq == Seq(1)));
+    rig.let_go();
+    assert_eq!((rig.status().role, rig.status().flushed), (Role::Primary, Seq(1)));
 }
 
 /// A volume that was never attached has no session to go on with.

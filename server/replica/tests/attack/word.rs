@@ -1,9 +1,9 @@
 //! Rule 15: whose word that the other node can't be reached counts, and where; at a node outside above all.
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, Evidence, FenceError, LinkId, Probe, RelayPhase, SlotRead};
-use twinsan_wire::{ClientMsg, Epoch, Generation, Member, Members, NodeId, Role, Superblock};
+use twinsan_wire::{ClientMsg, Epoch, Generation, Member, Members, NodeId, Role, Seq, Superblock};
 
-use crate::rig::{Rig, is_fence, other};
+use crate::rig::{Rig, is_fence, is_heartbeat, is_write, other};
 
 const EPOCH: Epoch = Epoch(5);
 const SESSION: Generation = Generation(3);
@@ -47,6 +47,15 @@ fn outside(superblock: Superblock) -> Rig {
 fn cut_off(superblock: Superblock) -> Rig {
     let mut rig = outside(superblock);
     rig.event(Event::LinkDown { link: LinkId(1) });
+    rig
+}
+
+/// B, cut off from A for long; what it reads of the superblock from now on, the test answers.
+fn reads_that_hang() -> Rig {
+    let mut rig = cut_off(alone(1));
+    wait_unheard(&mut rig, 2000, |_| {});
+    rig.hold(|a| matches!(a, Action::Probe | Action::ReadHeartbeat | Action::ReadSuperblock));
+    rig.wait(10);
     rig
 }
 
@@ -152,6 +161,31 @@ fn a_word_that_fits_what_was_known_before_the_silence() {
     assert!(!rig.said().iter().any(is_fence), "the old session has ended");
     wait_unheard(&mut rig, 2000, |rig| rig.client(1, unreachable(EPOCH.next(), SESSION.next())));
     assert_eq!(rig.status().role, Role::Primary);
+}
+
+/// A read that takes a while is outrun by the next time that the word is said. It was issued after the first.
+#[test]
+fn a_word_that_is_said_again_is_as_old_as_it_was() {
+    let mut rig = reads_that_hang();
+    rig.client(1, unreachable(EPOCH, SESSION));
+    wait_unheard(&mut rig, 150, |rig| rig.client(1, unreachable(EPOCH, SESSION)));
+    assert!(!rig.said().iter().any(is_fence));
+    rig.end(|a| *a == Action::ReadSuperblock, Event::SuperblockRead(Ok(rig.disk)));
+    assert!(rig.said().iter().any(is_fence));
+}
+
+/// ... and one of another session is another word: what was read before it says nothing of it.
+#[test]
+fn a_word_of_another_session_is_weighed_anew() {
+    let mut rig = reads_that_hang();
+    rig.client(1, unreachable(EPOCH, SESSION.next()));
+    wait_unheard(&mut rig, 150, |_| {});
+    rig.client(1, unreachable(EPOCH, SESSION));
+    rig.end(|a| *a == Action::ReadSuperblock, Event::SuperblockRead(Ok(rig.disk)));
+    assert!(!rig.said().iter().any(is_fence));
+    rig.hold(|a| matches!(a, Action::Probe | Action::ReadHeartbeat));
+    wait_unheard(&mut rig, 200, |rig| rig.client(1, unreachable(EPOCH, SESSION)));
+    assert!(rig.said().iter().any(is_fence));
 }
 
 /// Under the fence it turns out that a session has begun since: it is that one which goes on.
@@ -302,4 +336,37 @@ fn a_joiner_does_not_keep_one_that_was_fenced_from_going_on() {
     assert_eq!(rig.status().role, Role::Fenced, "it may be that one which has fenced");
     rig.wait_with(5000, 1, 1, Role::Joining);
     assert_eq!(rig.status().role, Role::Primary);
+}
+
+/// Rule 9: it was the primary, and its last write has made a member of a joiner that nobody hears. The client said so in the
+/// epoch before, and has heard of the new one since; what it says in that one counts.
+#[test]
+fn a_word_of_the_epoch_before_ones_own_last_write_is_void() {
+    let mut rig = Rig::attached();
+    rig.joining(1);
+    rig.hold(|a| {
+        is_write(a) || is_heartbeat(a) || matches!(a, Action::Probe | Action::ReadHeartbeat | Action::CheckFence)
+    });
+    rig.ack(1, Some(Seq(1)), Seq::ZERO);
+    let words = |epoch| ClientMsg::Unreachable { node: NodeId::B, epoch, generation: Generation(1) };
+    let before = rig.status().superblock.epoch;
+    wait_unheard(&mut rig, 1500, |rig| rig.client(1, words(before)));
+    let superblock = written(&rig);
+    assert!(superblock.members.is_dual() && superblock.epoch == before.next());
+    rig.disk.superblock = superblock;
+    rig.end(is_heartbeat, Event::HeartbeatWritten(Err(DiskError::Conflict)));
+    rig.end(|a| *a == Action::CheckFence, Event::FenceChecked { own: false });
+    rig.end(is_write, Event::SuperblockWritten(Ok(())));
+    assert_eq!((rig.status().role, rig.status().superblock), (Role::Fenced, superblock));
+    rig.said();
+    wait_unheard(&mut rig, 900, |_| {});
+    assert!(!rig.said().iter().any(is_fence));
+    wait_unheard(&mut rig, 200, |rig| rig.client(1, words(before.next())));
+    assert!(rig.said().iter().any(is_fence));
+}
+
+/// The superblock that is on its way to the disk.
+fn written(rig: &Rig) -> Superblock {
+    let found = rig.pending.iter().find_map(|a| if let Action::WriteSuperblock(next) = a { Some(*next) } else { None });
+    found.expect("it is under way")
 }
