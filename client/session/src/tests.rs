@@ -161,7 +161,11 @@ impl Rig {
     }
 
     fn read(&mut self, slot: u32) -> (u64, Vec<Action>) {
-        let id = self.session.read(Lba(0), 1, slot, self.now, &mut self.out);
+        self.read_of(0, slot)
+    }
+
+    fn read_of(&mut self, lba: u64, slot: u32) -> (u64, Vec<Action>) {
+        let id = self.session.read(Lba(lba), 1, slot, self.now, &mut self.out);
         (id, self.take())
     }
 

@@ -145,6 +145,15 @@ fn an_answer_counts_when_what_it_may_show_has_completed() {
 }
 
 #[test]
+fn an_answer_waits_for_nothing_beside_it() {
+    let (mut rig, a, _) = Rig::open_dual(config());
+    let (id, _) = rig.read_of(1, 0);
+    rig.write(0);
+    rig.write(2);
+    assert_eq!(rig.read_done(a, id, DUAL, 0), [Action::ReadCompleted { id, slot: 0 }]);
+}
+
+#[test]
 fn an_answer_that_does_not_count_yet_waits_for_nothing_that_comes_later() {
     let (mut rig, a, _) = Rig::open_dual(config());
     let (id, _) = rig.read(0);
