@@ -288,8 +288,9 @@ impl<W: World, L: Load> Driver<'_, W, L> {
         Ok(true)
     }
 
+    /// Of two who leave, one may be back already while the other has not left yet.
     fn bring_back_who_left(&mut self, active: &Active, san: San) -> Result<bool> {
-        if !self.world.runs(Program::Node(san)) {
+        if !self.nodes.held[san.index()] || !self.world.runs(Program::Node(san)) {
             return self.bring_back(san);
         }
         if active.until.elapsed() > self.scaled(ENDING) {
