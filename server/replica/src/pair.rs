@@ -113,7 +113,9 @@ impl Replica {
             self.peer.role_since = self.now;
         }
         let behind = msg.epoch < self.superblock.epoch;
-        if behind && matches!(self.state, State::Primary(_)) && !self.cfg.weak(Weakness::SilentEpoch) {
+        // Who was fenced goes by what its writer says, where the disk does not tell.
+        let asks = behind || role == Role::Fenced;
+        if asks && matches!(self.state, State::Primary(_)) && !self.cfg.weak(Weakness::SilentEpoch) {
             self.send_peer(PeerBody::Announce { superblock: self.superblock });
         }
         if behind && self.state == State::Secondary {
@@ -190,9 +192,15 @@ impl Replica {
             return;
         }
         self.handed.announced(superblock.epoch, self.now).into_iter().for_each(|notice| self.notice(notice));
-        let joins_no_more = self.state == State::Joining && superblock.epoch == self.superblock.epoch;
-        if superblock.epoch <= self.superblock.epoch && !joins_no_more {
-            if superblock.epoch == self.superblock.epoch {
+        let same = superblock.epoch == self.superblock.epoch;
+        let joins_no_more = same && self.state == State::Joining;
+        // Rule 4: its writer's word is as good as two slots that agree, and one of those may have rotted.
+        let finds_out = same
+            && matches!(self.state, State::Fenced { .. })
+            && superblock.counter >= self.superblock.counter
+            && !superblock.members.contains(self.member());
+        if superblock.epoch <= self.superblock.epoch && !joins_no_more && !finds_out {
+            if same {
                 // One read half-written, whose slot then rotted away: its epoch has been given to another.
                 if matches!(self.state, State::Waiting(_)) && superblock.counter > self.superblock.counter {
                     self.superblock = superblock;
