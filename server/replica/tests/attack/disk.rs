@@ -113,6 +113,47 @@ fn a_fenced_member_goes_by_nothing_older_than_what_it_wrote() {
     assert_eq!((rig.status().role, rig.status().incarnation), (Role::Fenced, me));
 }
 
+/// Rule 9 by rule 4: a node that was fenced while it believed to hold the fence has read under it what stands there now. One
+/// slot has rotted, so the disk does not tell; the primary, which has nothing to write, does.
+#[test]
+fn a_fenced_node_goes_by_its_primarys_word_where_the_slots_differ() {
+    let mut rig = Rig::linked(NodeId::B, a_alone());
+    rig.disk.settled = false;
+    rig.hold(|a| is_write(a) || matches!(a, Action::CheckFence));
+    rig.event(Event::LinkDown { link: LinkId(1) });
+    rig.wait(100);
+    rig.end(is_write, Event::SuperblockWritten(Err(DiskError::Conflict)));
+    rig.end(|a| *a == Action::CheckFence, Event::FenceChecked { own: false });
+    let (role, me, by_other) = (rig.status().role, rig.status().incarnation, a_alone());
+    assert_eq!((role, rig.status().superblock), (Role::Fenced, by_other));
+    rig.link(2, 1);
+    rig.wait_with(1000, 2, 1, Role::Primary);
+    assert_eq!(rig.status().role, Role::Fenced, "a slot written half-way may still rot away");
+    let older = Superblock { counter: by_other.counter - 1, ..by_other };
+    let of_both =
+        Superblock { members: by_other.members.with(Member { node: NodeId::B, incarnation: me }), ..by_other };
+    for (word, believed) in [(older, false), (of_both, false), (by_other, true)] {
+        rig.said();
+        rig.peer(2, 1, PeerBody::Announce { superblock: word });
+        rig.wait_with(100, 2, 1, Role::Primary);
+        assert_eq!(rig.said().contains(&Action::Admit), believed, "it asks to be let in: {word:?}");
+    }
+    assert_eq!((rig.status().role, rig.status().incarnation == me), (Role::Waiting, false));
+}
+
+/// Rule 9: it is told again as long as it does not know.
+#[test]
+fn a_primary_tells_one_that_is_fenced_where_it_stands() {
+    let mut rig = Rig::solo(1);
+    rig.link(1, 1);
+    for role in [Role::Waiting, Role::Fenced, Role::Fenced] {
+        rig.said();
+        rig.peer_status(1, 1, role);
+        let told = tells(&rig.said(), |body| matches!(body, PeerBody::Announce { .. }));
+        assert_eq!(told, role == Role::Fenced, "{role:?}");
+    }
+}
+
 /// Who would try again at once would do nothing else.
 #[test]
 fn what_the_disk_fails_is_tried_again_after_a_while() {
