@@ -95,14 +95,17 @@ pub struct SlotsRead {
     pub changed_at: u64,
     /// The other slot says the same; else it is to be mended, under the fence, by writing the superblock again.
     pub settled: bool,
+    /// What the other slot says, where it is valid and says something older.
+    pub older: Option<Superblock>,
     /// Why the other slot is not valid; `None` if it is.
     pub other_error: Option<SlotError>,
 }
 
 impl From<SlotPair> for SlotsRead {
     fn from(pair: SlotPair) -> Self {
-        let SlotPair { best, settled, other_error, .. } = pair;
-        Self { superblock: best.superblock, changed_at: best.changed_at, settled, other_error }
+        let SlotPair { best, settled, older, other_error, .. } = pair;
+        let older = older.map(|slot| slot.superblock);
+        Self { superblock: best.superblock, changed_at: best.changed_at, settled, older, other_error }
     }
 }
 

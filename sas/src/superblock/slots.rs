@@ -52,6 +52,9 @@ pub struct SlotPair {
     /// The other slot says the same. If not, it is to be mended, under the fence, before anything else: by writing
     /// `best` again, see [`SlotPair::plan`].
     pub settled: bool,
+    /// The other slot, where it is valid and says something older: the write of `best` has not ended, so its writer has not
+    /// acted on it.
+    pub older: Option<Slot>,
     /// Why the other slot is not valid; `None` if it is.
     pub other_error: Option<SlotError>,
 }
@@ -85,7 +88,7 @@ impl SlotPair {
     }
 
     fn choose(slots: [Result<Slot, SlotError>; 2]) -> Result<Self, SuperblockError> {
-        let alone = |best, at, error| Self { best, at, settled: false, other_error: Some(error) };
+        let alone = |best, at, error| Self { best, at, settled: false, older: None, other_error: Some(error) };
         let (first, second) = match slots {
             [Ok(first), Ok(second)] => (first, second),
             [Ok(best), Err(error)] => return Ok(alone(best, SlotIndex::First, error)),
@@ -102,9 +105,12 @@ impl SlotPair {
         if counter == second.superblock.counter && !settled {
             return Err(SuperblockError::Disagree { counter });
         }
-        let (best, at) =
-            if counter >= second.superblock.counter { (first, SlotIndex::First) } else { (second, SlotIndex::Second) };
-        Ok(Self { best, at, settled, other_error: None })
+        let (best, at, other) = if counter >= second.superblock.counter {
+            (first, SlotIndex::First, second)
+        } else {
+            (second, SlotIndex::Second, first)
+        };
+        Ok(Self { best, at, settled, older: (!settled).then_some(other), other_error: None })
     }
 
     /// How `new` gets onto the disk.

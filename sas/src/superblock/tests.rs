@@ -202,6 +202,7 @@ fn the_higher_counter_serves_and_the_older_slot_is_written_first() {
     for (pages, at) in [([&new, &old], SlotIndex::First), ([&old, &new], SlotIndex::Second)] {
         let pair = judge(pages[0], pages[1]).expect("valid");
         assert_eq!((pair.best, pair.at, pair.settled, pair.other_error), (state(9, 4), at, false, None));
+        assert_eq!(pair.older, Some(state(8, 3)));
         let plan = pair.plan(&state(10, 5).superblock, 1).expect("forward");
         assert_eq!(plan.order, [at.other(), at]);
         assert_eq!(plan.slot.superblock.counter, 10);
@@ -216,6 +217,7 @@ fn mending_writes_what_serves_once_more() {
     rotten.0[1000] = 1;
     let pair = judge(&rotten, &good).expect("one is valid");
     assert_eq!((pair.at, pair.settled, pair.other_error), (SlotIndex::Second, false, Some(SlotError::Checksum)));
+    assert_eq!(pair.older, None);
     let plan = pair.plan(&pair.best.superblock, 99).expect("the same");
     assert_eq!((plan.slot, plan.order), (state(9, 4), [SlotIndex::First, SlotIndex::Second]));
     assert!(plan.steps().iter().all(|(_, page)| *page == good), "the time of the last change stays too");

@@ -77,7 +77,7 @@ fn a_superblock_is_written_read_and_mended() {
     let fresh = bench.slots();
     assert!(fresh.settled && fresh.superblock.clean && fresh.superblock.members.is_empty());
     assert_eq!(bench.run(VolumeOp::WriteSuperblock(solo(2, 1))), Ok(VolumeDone::SuperblockWritten(solo(2, 1))));
-    assert_eq!((bench.slots().superblock, bench.slots().settled), (solo(2, 1), true));
+    assert_eq!((bench.slots().superblock, bench.slots().settled, bench.slots().older), (solo(2, 1), true, None));
     for slot in layout::SLOT_OFFSETS {
         bench.rot(slot + 130);
         let read = bench.slots();

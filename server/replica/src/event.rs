@@ -153,6 +153,8 @@ pub struct SlotRead {
     pub superblock: Superblock,
     /// Both slots are valid and say the same: what they say counts (section 7).
     pub settled: bool,
+    /// What the other slot says, where it is valid and says something older: the write of the newer one has not ended.
+    pub older: Option<Superblock>,
 }
 
 /// What a disk operation came to.

@@ -389,9 +389,14 @@ impl Replica {
         self.superblock = read.superblock;
         if read.settled {
             self.act_under_fence();
-        } else {
-            self.write_superblock(read.superblock, Purpose::Mend);
+            return;
         }
+        // Rule 4: whoever has written one slot only has not acted on what it says, and never will. What the other one says is
+        // as true, and may be what lets this node go on.
+        let goes_on = |s: Superblock| s.members.contains(self.member()) || self.may_take_without_members(s);
+        let older = read.older.filter(|&older| goes_on(older) && !goes_on(read.superblock));
+        let counts = older.map_or(read.superblock, |older| Superblock { epoch: read.superblock.epoch, ..older });
+        self.write_superblock(counts, Purpose::Mend);
     }
 
     /// Rules 5 and 6, or stand down.

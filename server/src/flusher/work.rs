@@ -255,7 +255,7 @@ impl Worker {
             Pending::ReadSuperblock => Event::SuperblockRead(self.judged(Kind::SuperblockRead, result).map(|done| {
                 let VolumeDone::Superblock(read) = done else { unreachable!("{done:?} for a superblock") };
                 lock(&self.health).changed_at = Some(read.changed_at);
-                SlotRead { superblock: read.superblock, settled: read.settled }
+                SlotRead { superblock: read.superblock, settled: read.settled, older: read.older }
             })),
             Pending::WriteSuperblock => Event::SuperblockWritten(self.judged(Kind::SuperblockWrite, result).map(drop)),
             Pending::WriteHeartbeat => Event::HeartbeatWritten(self.judged(Kind::HeartbeatWrite, result).map(drop)),

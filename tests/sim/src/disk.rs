@@ -468,5 +468,7 @@ impl World {
 /// What the two slots say together; with slots written in turn, the higher one alone.
 fn slots_say(seen: [Option<Superblock>; 2], in_turn: bool) -> Result<SlotRead, DiskError> {
     let superblock = seen.into_iter().flatten().max_by_key(|s| s.counter).ok_or(DiskError::Corrupt)?;
-    Ok(SlotRead { superblock, settled: in_turn || seen[0] == seen[1] })
+    let settled = in_turn || seen[0] == seen[1];
+    let older = seen.into_iter().flatten().min_by_key(|s| s.counter).filter(|older| !settled && *older != superblock);
+    Ok(SlotRead { superblock, settled, older })
 }

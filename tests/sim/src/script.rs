@@ -96,10 +96,22 @@ impl World {
 
     /// The slot that was written last rots.
     pub fn rot_newest_slot(&mut self) {
+        self.rot_slot(self.newest_slot());
+    }
+
+    /// The slot that was written before it rots.
+    pub fn rot_older_slot(&mut self) {
+        self.rot_slot(1 - self.newest_slot());
+    }
+
+    fn newest_slot(&self) -> usize {
         let [a, b] = self.disk.slots.map(|slot| slot.map_or(0, |s| s.counter));
-        let newest = usize::from(b > a);
-        trace!(self, "disk", "=== slot {newest} rots");
-        self.disk.slots[newest] = None;
+        usize::from(b > a)
+    }
+
+    fn rot_slot(&mut self, slot: usize) {
+        trace!(self, "disk", "=== slot {slot} rots");
+        self.disk.slots[slot] = None;
     }
 
     /// The node's process is killed, and none of its writes in flight ever left the host.

@@ -25,11 +25,11 @@ fn a_mirror_that_ends_goes_when_a_newer_epoch_does_not_name_it() {
     let named = rig.disk.superblock;
     let newer = Superblock { counter: 3, epoch: Epoch(3), ..named };
     let out = Superblock { members: a_alone().members, ..newer };
-    assert!(goes(&mut rig, SlotRead { superblock: out, settled: true }));
+    assert!(goes(&mut rig, SlotRead { superblock: out, settled: true, older: None }));
     let stays = [
-        ("written half-way, it may be taken back", SlotRead { superblock: out, settled: false }),
-        ("it is named", SlotRead { superblock: newer, settled: true }),
-        ("nothing has changed", SlotRead { superblock: named, settled: true }),
+        ("written half-way, it may be taken back", SlotRead { superblock: out, settled: false, older: None }),
+        ("it is named", SlotRead { superblock: newer, settled: true, older: None }),
+        ("nothing has changed", SlotRead { superblock: named, settled: true, older: None }),
     ];
     for (why, read) in stays {
         // Each mirror has an incarnation of its own making, the same in every rig.
@@ -45,7 +45,7 @@ fn a_joiner_that_ends_does_not_go_because_it_is_not_named_yet() {
     rig.hear_of_primary();
     rig.peer(1, 1, PeerBody::JoinAccept { generation: Generation(1), first: Some(Seq(1)) });
     assert_eq!(rig.status().role, Role::Joining);
-    assert!(!goes(&mut rig, SlotRead { superblock: a_alone(), settled: true }));
+    assert!(!goes(&mut rig, SlotRead { superblock: a_alone(), settled: true, older: None }));
 }
 
 /// Outside: the writer's word is newer than a read that was under way.

@@ -35,7 +35,7 @@ fn handed(rig: &mut Rig) -> Superblock {
         clean: false,
         ..before
     };
-    rig.disk = SlotRead { superblock, settled: true };
+    rig.disk = SlotRead { superblock, settled: true, older: None };
     rig.peer(1, 1, PeerBody::HandOver { superblock });
     superblock
 }
@@ -72,7 +72,7 @@ fn each_step_waits_for_the_one_before() {
     let said = rig.said();
     assert!(!said.contains(&Action::YieldFence) && !tells(&said, hands_over), "not before it is on the disk");
     let Some(&Action::WriteSuperblock(next)) = rig.pending.iter().find(|a| names_b(a)) else { unreachable!() };
-    rig.disk = SlotRead { superblock: next, settled: true };
+    rig.disk = SlotRead { superblock: next, settled: true, older: None };
     rig.end(names_b, Event::SuperblockWritten(Ok(())));
     let said = rig.said();
     assert!(said.contains(&Action::YieldFence) && !tells(&said, hands_over), "nor before the claim is let go");
@@ -216,7 +216,7 @@ fn a_word_of_an_epoch_that_has_gone_by_is_found_out() {
         clean: true,
         ..superblock
     };
-    rig.disk = SlotRead { superblock: later, settled: true };
+    rig.disk = SlotRead { superblock: later, settled: true, older: None };
     rig.said();
     rig.end(|a| *a == Action::AcceptFence, Event::FenceAccepted(Ok(())));
     let said = rig.said();

@@ -71,7 +71,7 @@ impl Rig {
         let mut rig = Self {
             machine: Replica::new(cfg, 42),
             now: 1000,
-            disk: SlotRead { superblock, settled: true },
+            disk: SlotRead { superblock, settled: true, older: None },
             pending: Vec::new(),
             log: Vec::new(),
             hold: |_| false,
@@ -261,7 +261,7 @@ impl Rig {
         match action {
             Action::ReadSuperblock => Event::SuperblockRead(Ok(self.disk)),
             Action::WriteSuperblock(superblock) => {
-                self.disk = SlotRead { superblock: *superblock, settled: true };
+                self.disk = SlotRead { superblock: *superblock, settled: true, older: None };
                 Event::SuperblockWritten(Ok(()))
             }
             Action::WriteHeartbeat { .. } => Event::HeartbeatWritten(Ok(())),

@@ -25,7 +25,7 @@ fn a_superblock_read_from_before_the_fence_does_not_count() {
     // Meanwhile it was dropped, and the other one went on alone.
     let alone = Members::solo(Member { node: NodeId::A, incarnation: other(1) });
     let dropped = Superblock { counter: 3, epoch: Epoch(3), members: alone, ..before.superblock };
-    rig.disk = SlotRead { superblock: dropped, settled: true };
+    rig.disk = SlotRead { superblock: dropped, settled: true, older: None };
     rig.said();
     let me = rig.status().incarnation;
     rig.end(|a| *a == Action::Fence, Event::FenceHeld(Ok(())));

@@ -260,11 +260,48 @@ fn who_takes_over_as_no_member_is_another_if_anybody_may_know_it() {
 
     let mut rig = Rig::attached();
     rig.write(1, 1, 0);
-    rig.disk = SlotRead { superblock: b_alone(), settled: false };
+    rig.disk = SlotRead { superblock: b_alone(), settled: false, older: None };
     let mut with_lane = fenced(rig);
     with_lane.wait(5000);
     assert_eq!((with_lane.status().role, lives(&mut with_lane)), (Role::Primary, 1));
     assert_eq!(with_lane.status().received, Seq::ZERO);
+}
+
+/// Rule 4: the other node was killed as it let a mirror in that has died too, and one slot of two was written. It has not acted
+/// on that one, so the other one counts, if that lets this node go on: nothing that has completed is in RAM only.
+#[test]
+fn a_superblock_that_was_written_half_way_counts_only_if_the_one_before_does_not_let_go_on() {
+    let before = b_alone();
+    let mirror = Member { node: NodeId::A, incarnation: other(7) };
+    let joined = Superblock { counter: 10, epoch: Epoch(10), members: before.members.with(mirror), ..before };
+    let by_other = Superblock { generation: Generation(2), ..joined };
+    let alone_again = Superblock { counter: 11, epoch: Epoch(11), ..before };
+    let cases = [
+        ("the one before counts", joined, Some(before), Some(before)),
+        ("the other slot has rotted", joined, None, None),
+        ("neither lets it go on", joined, Some(by_other), None),
+        ("the newer one counts, as it should", alone_again, Some(before), Some(alone_again)),
+        ("also where the older does not", alone_again, Some(joined), Some(alone_again)),
+    ];
+    for (what, newer, older, counts) in cases {
+        let mut rig = Rig::linked(NodeId::A, before);
+        rig.wait_with(100, 1, 1, Role::Secondary);
+        rig.disk = SlotRead { superblock: newer, settled: false, older };
+        rig.hold(is_write);
+        other_ends(&mut rig);
+        rig.wait(50);
+        let mended = rig.pending.iter().find_map(|action| match action {
+            Action::WriteSuperblock(superblock) => Some(*superblock),
+            _ => None,
+        });
+        let as_now = |s: Superblock| Superblock { counter: newer.counter + 1, epoch: newer.epoch, ..s };
+        assert_eq!(mended, Some(as_now(counts.unwrap_or(newer))), "{what}");
+        rig.let_go();
+        rig.wait(50);
+        let serves = rig.status().role == Role::Primary;
+        assert_eq!(serves, counts.is_some(), "{what}");
+        assert!(!serves || rig.status().superblock.epoch == newer.epoch.next(), "{what}");
+    }
 }
 
 /// Section 7: it is mended before anything else, and not read again meanwhile.

@@ -149,7 +149,7 @@ fn a_word_that_fits_what_was_known_before_the_silence() {
     let next = Superblock { counter: 10, epoch: EPOCH.next(), generation: SESSION.next(), ..alone(1) };
     wait_unheard(&mut rig, 5000, |rig| rig.client(1, unreachable(EPOCH, SESSION)));
     assert!(!rig.said().iter().any(is_fence), "nothing has been read since");
-    rig.disk = SlotRead { superblock: next, settled: true };
+    rig.disk = SlotRead { superblock: next, settled: true, older: None };
     rig.hold(|a| matches!(a, Action::Probe | Action::ReadHeartbeat));
     rig.settle();
     for generation in [SESSION, Generation::ZERO] {
@@ -195,7 +195,7 @@ fn a_session_that_began_as_the_fence_was_taken_goes_on() {
     rig.hold(|a| matches!(a, Action::Probe | Action::ReadHeartbeat | Action::Fence));
     wait_unheard(&mut rig, 3000, |rig| rig.client(1, unreachable(EPOCH, SESSION)));
     let next = Superblock { counter: 10, epoch: EPOCH.next(), generation: SESSION.next(), ..alone(1) };
-    rig.disk = SlotRead { superblock: next, settled: true };
+    rig.disk = SlotRead { superblock: next, settled: true, older: None };
     rig.end(is_fence, Event::FenceHeld(Ok(())));
     let now = rig.status().superblock;
     assert_eq!((now.primary, now.epoch, now.generation), (Some(NodeId::B), Epoch(7), SESSION.next()));

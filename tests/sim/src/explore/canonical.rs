@@ -490,7 +490,9 @@ impl<'a> Walk<'a> {
         self.put(core::mem::discriminant(event));
         match *event {
             Event::SuperblockRead(Ok(mut read)) => {
-                replica::Names::superblock(&mut self.names, &mut read.superblock);
+                for superblock in [&mut read.superblock].into_iter().chain(&mut read.older) {
+                    replica::Names::superblock(&mut self.names, superblock);
+                }
                 self.put(read);
             }
             Event::HeartbeatRead(Ok(beat)) => {

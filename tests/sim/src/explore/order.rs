@@ -102,7 +102,9 @@ impl Order {
     fn replica_event(&mut self, event: &replica::Event) {
         use replica::Event;
         match event {
-            Event::SuperblockRead(Ok(read)) => self.superblock(read.superblock),
+            Event::SuperblockRead(Ok(read)) => {
+                [read.superblock].into_iter().chain(read.older).for_each(|superblock| self.superblock(superblock));
+            }
             Event::Peer { msg, .. } => self.peer_msg(msg),
             Event::Client { msg, .. } => self.client_msg(msg),
             Event::Relay { msg, .. } => self.node_msg(msg),

@@ -82,7 +82,7 @@ fn fences(weakness: Option<Replica>, said: Epoch) -> bool {
     let link = LinkId(1);
     let says = |epoch, body| Event::Peer { link, msg: PeerMsg { epoch, from: primary, to: Some(me), body } };
     for event in [
-        Event::SuperblockRead(Ok(SlotRead { superblock: old, settled: true })),
+        Event::SuperblockRead(Ok(SlotRead { superblock: old, settled: true, older: None })),
         Event::LinkUp { link, peer: primary },
         says(Epoch(5), PeerBody::Status { role: Role::Primary, beat: 1, paths: true }),
         Event::Admitted(Ok(())),

@@ -131,7 +131,7 @@ fn paths_change_sides_during_a_takeover() {
 }
 
 /// † Alone and without paths, with a write queued that lets a joiner in, which dies: the next incarnation, asked, would
-/// kill the one member that is left, and could not go on.
+/// kill the one member that is left, and could not go on where the slot that says what was before rots.
 #[test]
 fn asked_the_wrong_one() {
     scenario(FenceKind::Lock, replica(Replica::AskAnybody), |w| {
@@ -150,9 +150,36 @@ fn asked_the_wrong_one() {
         w.start_node(B);
         w.run_for(300);
         w.paths_return(A);
+        // B may be asked before the watcher sees the path.
+        reach(w, "what was queued lands", |w| w.superblock().is_some_and(|s| s.members.is_dual()))?;
+        w.rot_older_slot();
         w.run_for(100);
-        // What was queued has landed, and B may be asked before the watcher sees the path.
         w.start_node(A);
+        complete(w, client, 1).map(drop)
+    });
+}
+
+/// Alone and without paths, with a write queued that lets a joiner in, which dies. Its next incarnation takes over, and kills
+/// the one member that is left; half of what was queued lands: nobody has acted on that, so what stood there before counts.
+#[test]
+fn a_join_that_was_written_half_way_is_none() {
+    passes(FenceKind::Lock, |w| {
+        let client = solo(w)?;
+        complete(w, client, 0)?;
+        let joining = w.hold_disk(|n, access| {
+            n == A && matches!(access, DiskAccess::Slot { superblock: s, .. } if s.members.is_dual())
+        });
+        w.start_node(B);
+        reach(w, "B joins", |w| w.role(B) == Some(Role::Joining))?;
+        w.run_for(50);
+        w.lose_paths(A, Pathless::Queues);
+        w.release(joining);
+        w.crash_node(B);
+        w.freeze(NODE_A);
+        w.start_node(B);
+        w.run_for(1_000);
+        w.paths_return(A);
+        reach(w, "B serves", |w| serves(w, B))?;
         complete(w, client, 1).map(drop)
     });
 }

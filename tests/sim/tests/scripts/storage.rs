@@ -142,7 +142,8 @@ fn writes_that_wait_for_another_path() {
     });
 }
 
-/// Rule 6, under the fence: A marks the volume as in use while B, outside, tries, as it was marked clean: it stands down.
+/// Rule 6, under the fence: A marks the volume as in use while B, outside, tries, as it was marked clean, and the slot that
+/// still says so rots: it stands down.
 #[test]
 fn a_volume_that_is_clean_no_more() {
     passes(FenceKind::Pr, |w| {
@@ -161,6 +162,8 @@ fn a_volume_that_is_clean_no_more() {
         w.slow_disk(B, 100);
         reach(w, "B tries, as it is clean", |w| w.role(B) == Some(Role::TakingOver))?;
         w.release(in_use);
+        reach(w, "A has marked it", |w| w.superblock().is_some_and(|s| !s.clean))?;
+        w.rot_older_slot();
         reach(w, "B stands down", |w| w.fired_so_far(6, "stands down under the fence") == 1)?;
         w.slow_disk(B, 0);
         w.thaw(NODE_A);

@@ -60,7 +60,7 @@ impl Bench {
         let mut bench = Self {
             machine: Replica::new(config, 42),
             now: 1000,
-            disk: SlotRead { superblock, settled: true },
+            disk: SlotRead { superblock, settled: true, older: None },
             pending: Vec::new(),
             link: None,
             peer: 1,
@@ -162,7 +162,7 @@ impl Bench {
         match action {
             Action::ReadSuperblock => Event::SuperblockRead(Ok(self.disk)),
             Action::WriteSuperblock(superblock) => {
-                self.disk = SlotRead { superblock: *superblock, settled: true };
+                self.disk = SlotRead { superblock: *superblock, settled: true, older: None };
                 Event::SuperblockWritten(Ok(()))
             }
             Action::WriteHeartbeat { .. } => Event::HeartbeatWritten(Ok(())),
