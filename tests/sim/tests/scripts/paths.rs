@@ -130,22 +130,28 @@ fn paths_change_sides_during_a_takeover() {
     });
 }
 
+/// A serves alone, without paths; a write that lets B in is queued behind them, and B is dead. Returns the client.
+fn with_a_join_queued(w: &mut World) -> Result<usize, NotReached> {
+    let client = solo(w)?;
+    complete(w, client, 0)?;
+    let joining = w.hold_disk(|n, access| {
+        n == A && matches!(access, DiskAccess::Slot { superblock: s, .. } if s.members.is_dual())
+    });
+    w.start_node(B);
+    reach(w, "B joins", |w| w.role(B) == Some(Role::Joining))?;
+    w.run_for(50);
+    w.lose_paths(A, Pathless::Queues);
+    w.release(joining);
+    w.crash_node(B);
+    Ok(client)
+}
+
 /// † Alone and without paths, with a write queued that lets a joiner in, which dies: the next incarnation, asked, would
 /// kill the one member that is left, and could not go on where the slot that says what was before rots.
 #[test]
 fn asked_the_wrong_one() {
     scenario(FenceKind::Lock, replica(Replica::AskAnybody), |w| {
-        let client = solo(w)?;
-        complete(w, client, 0)?;
-        let joining = w.hold_disk(|n, access| {
-            n == A && matches!(access, DiskAccess::Slot { superblock: s, .. } if s.members.is_dual())
-        });
-        w.start_node(B);
-        reach(w, "B joins", |w| w.role(B) == Some(Role::Joining))?;
-        w.run_for(50);
-        w.lose_paths(A, Pathless::Queues);
-        w.release(joining);
-        w.crash_node(B);
+        let client = with_a_join_queued(w)?;
         w.run_for(60);
         w.start_node(B);
         w.run_for(300);
@@ -164,17 +170,7 @@ fn asked_the_wrong_one() {
 #[test]
 fn a_join_that_was_written_half_way_is_none() {
     passes(FenceKind::Lock, |w| {
-        let client = solo(w)?;
-        complete(w, client, 0)?;
-        let joining = w.hold_disk(|n, access| {
-            n == A && matches!(access, DiskAccess::Slot { superblock: s, .. } if s.members.is_dual())
-        });
-        w.start_node(B);
-        reach(w, "B joins", |w| w.role(B) == Some(Role::Joining))?;
-        w.run_for(50);
-        w.lose_paths(A, Pathless::Queues);
-        w.release(joining);
-        w.crash_node(B);
+        let client = with_a_join_queued(w)?;
         w.freeze(NODE_A);
         w.start_node(B);
         w.run_for(1_000);
