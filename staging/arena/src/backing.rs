@@ -1,11 +1,13 @@
 //! Getting the memory: the best pages first, one step down at a time, prefaulted, and locked if asked.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::process::{Resource, getrlimit};
 
 use crate::report::{Downgrade, Pages, Report};
+use crate::shared::{self, Sharing};
 use crate::{ArenaError, ArenaOptions, PagePolicy, host, racy};
 
 /// The huge page that we ask for; every x86-64 and most arm64 hosts have it.
@@ -21,15 +23,47 @@ pub(crate) struct Backing {
     skip: usize,
     /// Bytes from the base on.
     len: usize,
+    /// What it is known by to others, if it is shared.
+    file: Option<OwnedFd>,
+}
+
+/// What is tried: pages of one kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Huge,
+    Ordinary,
 }
 
 impl Backing {
+    /// What `sharing` says, with at least `len` bytes from a start that is aligned to `align`.
+    fn new(sharing: Sharing, name: &str, kind: Kind, len: usize, align: usize) -> io::Result<Self> {
+        match sharing {
+            Sharing::No if kind == Kind::Huge => {
+                Self::anonymous(MmapOptions::new().huge(Some(HUGE_PAGE_BITS)), len, align)
+            }
+            Sharing::No => Self::anonymous(&mut MmapOptions::new(), len, align),
+            // A memfd's start is the kernel's choice, which aligns it where large pages are to be had.
+            _ => {
+                let file = shared::memfd(sharing, name, kind == Kind::Huge, len)?;
+                let map = MmapOptions::new().len(len).map_raw(&file)?;
+                shared::seal(sharing, &file)?;
+                Ok(Self { map, skip: 0, len, file: Some(file) })
+            }
+        }
+    }
+
+    /// The other end of memory that another process has made for both.
+    pub(crate) fn join(file: OwnedFd, len: usize) -> io::Result<Self> {
+        let map = MmapOptions::new().len(len).map_raw(&file)?;
+        Ok(Self { map, skip: 0, len, file: Some(file) })
+    }
+
     fn anonymous(options: &mut MmapOptions, len: usize, align: usize) -> io::Result<Self> {
         // `align` may be 1 (any page will do); else as much more is mapped as the worst start wastes.
         let total = len.checked_add(align - 1).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = MmapRaw::from(options.len(total).map_anon()?);
         let skip = map.as_ptr().addr().next_multiple_of(align) - map.as_ptr().addr();
-        let backing = Self { map, skip, len };
+        let backing = Self { map, skip, len, file: None };
         // A child between fork and exec would share the pages copy-on-write, and the next write here would then leave
         // the copy that a NIC or the kernel has pinned. What was not inherited can't be copied. Best effort: an old
         // kernel's refusal costs nothing, as this program does not fork on its own.
@@ -39,8 +73,13 @@ impl Backing {
 
     /// The first used byte; `len` bytes from here on are mapped until this is dropped.
     pub(crate) fn base(&self) -> *mut u8 {
-        // SAFETY: `skip + len` is at most the mapping's length, by `anonymous`.
+        // SAFETY: `skip + len` is at most the mapping's length, by `anonymous`; elsewhere `skip` is nothing.
         unsafe { self.map.as_mut_ptr().add(self.skip) }
+    }
+
+    /// What it is known by to others, if it is shared.
+    pub(crate) const fn file(&self) -> Option<&OwnedFd> {
+        self.file.as_ref()
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
@@ -78,12 +117,12 @@ impl Backing {
 }
 
 /// Maps what `options` asks for.
-pub(crate) fn map(options: &ArenaOptions) -> Result<(Backing, Report), ArenaError> {
+pub(crate) fn map(options: &ArenaOptions, sharing: Sharing) -> Result<(Backing, Report), ArenaError> {
     if options.bytes == 0 {
         return Err(ArenaError::Empty { name: options.name.clone() });
     }
     let mut downgrades = Vec::new();
-    let (backing, pages) = map_best(options, &mut downgrades)?;
+    let (backing, pages) = map_best(options, sharing, &mut downgrades)?;
     let locked = options.lock && (pages == Pages::Huge || lock(&backing, &mut downgrades));
     let report = Report {
         name: options.name.clone(),
@@ -96,27 +135,31 @@ pub(crate) fn map(options: &ArenaOptions) -> Result<(Backing, Report), ArenaErro
     Ok((backing, report))
 }
 
-fn map_best(options: &ArenaOptions, downgrades: &mut Vec<Downgrade>) -> Result<(Backing, Pages), ArenaError> {
+fn map_best(
+    options: &ArenaOptions,
+    sharing: Sharing,
+    downgrades: &mut Vec<Downgrade>,
+) -> Result<(Backing, Pages), ArenaError> {
     let worth_it = options.bytes >= HUGE_PAGE_BYTES / 2;
     if options.pages == PagePolicy::Auto && worth_it {
-        match map_huge(options.bytes) {
+        match map_huge(options, sharing) {
             Ok(backing) => return Ok((backing, Pages::Huge)),
             Err(downgrade) => downgrades.push(downgrade),
         }
     }
     if options.pages != PagePolicy::Small && worth_it {
-        return map_transparent(options, downgrades);
+        return map_transparent(options, sharing, downgrades);
     }
-    let backing = map_ordinary(options, 1, None)?;
+    let backing = map_ordinary(options, sharing, 1, None)?;
     Ok((backing, Pages::Small))
 }
 
-fn map_huge(bytes: usize) -> Result<Backing, Downgrade> {
+fn map_huge(options: &ArenaOptions, sharing: Sharing) -> Result<Backing, Downgrade> {
     let pool = host::huge_pool();
-    let wanted = bytes.div_ceil(HUGE_PAGE_BYTES);
+    let wanted = options.bytes.div_ceil(HUGE_PAGE_BYTES);
     let map = || {
         let len = wanted.checked_mul(HUGE_PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
-        let backing = Backing::anonymous(MmapOptions::new().huge(Some(HUGE_PAGE_BITS)), len, 1)?;
+        let backing = Backing::new(sharing, &options.name, Kind::Huge, len, 1)?;
         // Not MAP_POPULATE, which keeps quiet where a cgroup's limit leaves the pages out.
         backing.prefault()?;
         Ok(backing)
@@ -124,8 +167,12 @@ fn map_huge(bytes: usize) -> Result<Backing, Downgrade> {
     map().map_err(|why| Downgrade::no_huge_pages(wanted, pool, &why))
 }
 
-fn map_transparent(options: &ArenaOptions, downgrades: &mut Vec<Downgrade>) -> Result<(Backing, Pages), ArenaError> {
-    let backing = map_ordinary(options, HUGE_PAGE_BYTES, Some(Advice::HugePage))?;
+fn map_transparent(
+    options: &ArenaOptions,
+    sharing: Sharing,
+    downgrades: &mut Vec<Downgrade>,
+) -> Result<(Backing, Pages), ArenaError> {
+    let backing = map_ordinary(options, sharing, HUGE_PAGE_BYTES, Some(Advice::HugePage))?;
     let base = backing.base().addr();
     let huge_bytes = host::transparent_bytes(&(base..base + backing.len)).unwrap_or(0);
     if huge_bytes >= backing.len / 2 {
@@ -134,13 +181,19 @@ fn map_transparent(options: &ArenaOptions, downgrades: &mut Vec<Downgrade>) -> R
     downgrades.push(Downgrade::NoTransparentPages {
         huge_bytes,
         bytes: backing.len,
-        setting: host::transparent_setting(),
+        setting: host::transparent_setting(sharing),
+        shared: sharing != Sharing::No,
     });
     Ok((backing, Pages::Small))
 }
 
 /// Ordinary memory from a start aligned to `align`, with advice that may be refused.
-fn map_ordinary(options: &ArenaOptions, align: usize, advice: Option<Advice>) -> Result<Backing, ArenaError> {
+fn map_ordinary(
+    options: &ArenaOptions,
+    sharing: Sharing,
+    align: usize,
+    advice: Option<Advice>,
+) -> Result<Backing, ArenaError> {
     let name = || options.name.clone();
     let bytes = options.bytes;
     // Prefaulting more than there is would have the kernel kill somebody, most likely us.
@@ -151,7 +204,7 @@ fn map_ordinary(options: &ArenaOptions, align: usize, advice: Option<Advice>) ->
     }
     let failed = |what| move |source| ArenaError::System { name: name(), bytes, what, source };
     let len = bytes.checked_next_multiple_of(align.max(LEAST_PAGE_BYTES)).unwrap_or(usize::MAX);
-    let backing = Backing::anonymous(&mut MmapOptions::new(), len, align).map_err(failed("mmap"))?;
+    let backing = Backing::new(sharing, &options.name, Kind::Ordinary, len, align).map_err(failed("mapping it"))?;
     if let Some(advice) = advice {
         // A refusal shows in what was got.
         drop(backing.advise(advice));

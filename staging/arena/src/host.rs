@@ -4,6 +4,8 @@
 use std::fs;
 use std::ops::Range;
 
+use crate::shared::Sharing;
+
 /// The kernel's pool of 2 MiB pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HugePool {
@@ -23,9 +25,10 @@ pub(crate) fn huge_pool() -> Option<HugePool> {
     Some(HugePool { total: number("nr_hugepages")?, free })
 }
 
-/// The setting of transparent huge pages: `always`, `madvise` or `never`.
-pub(crate) fn transparent_setting() -> Option<String> {
-    let all = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+/// The setting of transparent huge pages: `always`, `madvise` or `never`, and for shared memory some more.
+pub(crate) fn transparent_setting(sharing: Sharing) -> Option<String> {
+    let file = if sharing == Sharing::No { "enabled" } else { "shmem_enabled" };
+    let all = fs::read_to_string(format!("/sys/kernel/mm/transparent_hugepage/{file}")).ok()?;
     chosen(&all).map(str::to_owned)
 }
 
@@ -46,7 +49,7 @@ pub(crate) fn transparent_bytes(range: &Range<usize>) -> Option<usize> {
     Some(transparent_bytes_in(&fs::read_to_string("/proc/self/smaps").ok()?, range))
 }
 
-/// Sums `AnonHugePages` of the mappings that lie in `range` or around it; neighbours may have been merged with it by
+/// Sums `AnonHugePages` and `ShmemPmdMapped` of the mappings that lie in `range` or around it; neighbours may have been merged with it by
 /// the kernel, so at most the range's own size counts.
 fn transparent_bytes_in(smaps: &str, range: &Range<usize>) -> usize {
     let mut inside = false;
@@ -54,8 +57,9 @@ fn transparent_bytes_in(smaps: &str, range: &Range<usize>) -> usize {
     for line in smaps.lines() {
         if let Some(mapping) = mapping(line) {
             inside = mapping.start < range.end && range.start < mapping.end;
-        } else if inside && let Some(huge) = kilobytes(line, "AnonHugePages:") {
-            bytes += huge;
+        } else if inside {
+            let huge = ["AnonHugePages:", "ShmemPmdMapped:"].iter().find_map(|label| kilobytes(line, label));
+            bytes += huge.unwrap_or(0);
         }
     }
     bytes.min(range.len())
@@ -98,6 +102,7 @@ Size:               4096 kB\n\
 AnonHugePages:      4096 kB\n\
 7f0000400000-7f0000800000 rw-p 00000000 00:00 0                          [anon: x]\n\
 AnonHugePages:      2048 kB\n\
+ShmemPmdMapped:        0 kB\n\
 VmFlags: rd wr mr mw me ac hg\n\
 7f0000800000-7f0000900000 r--p 00000000 fe:00 12   /usr/lib/libc.so.6\n\
 AnonHugePages:         0 kB\n";

@@ -1,6 +1,7 @@
 //! Memory for the data path: prefaulted, locked, on huge pages where there are some.
 //!
-//! One [`Arena`] is one private anonymous mapping. It is what a fabric registers and lets peers write into, what
+//! One [`Arena`] is one mapping: private, or shared with processes that it is given to ([`Arena::lendable`],
+//! [`Arena::common`]). It is what a fabric registers and lets peers write into, what
 //! `io_uring` registers, and what sockets are read into. So its bytes may change at any moment, by a peer's write or
 //! by the kernel, and no `&[u8]` over it is ever made: [`Arena::copy_out`] takes bytes out once, then they are checked
 //! and used.
@@ -19,15 +20,20 @@ mod host;
 mod io;
 mod racy;
 mod report;
+mod shared;
 
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 pub use crate::error::ArenaError;
 pub use crate::io::{IoPart, writev};
 pub use crate::report::{Downgrade, Pages, Report};
+pub use crate::shared::{Lent, SharedError, discard};
 
 use crate::backing::Backing;
 use crate::racy::CHUNK_BYTES;
+use crate::shared::Sharing;
 
 /// What kind of pages to ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +86,47 @@ impl Arena {
     /// # Errors
     /// If there is not even enough ordinary memory.
     pub fn new(options: &ArenaOptions) -> Result<Self, ArenaError> {
-        let (backing, report) = backing::map(options)?;
+        Self::map(options, Sharing::No)
+    }
+
+    /// The same, as memory that other processes can be given to read ([`Lent`]), and no more than read.
+    ///
+    /// # Errors
+    /// If there is not even enough ordinary memory.
+    pub fn lendable(options: &ArenaOptions) -> Result<Self, ArenaError> {
+        Self::map(options, Sharing::Lent)
+    }
+
+    /// The same, as memory that another process can be given to read and write, by [`Arena::join`].
+    ///
+    /// # Errors
+    /// If there is not even enough ordinary memory.
+    pub fn common(options: &ArenaOptions) -> Result<Self, ArenaError> {
+        Self::map(options, Sharing::Common)
+    }
+
+    /// The other end of [`Arena::common`]: `bytes` of the memory behind `file`, which another process has made.
+    ///
+    /// # Errors
+    /// If that is something else, which might fail or block whoever touches it; or if the system refuses.
+    pub fn join(name: &str, file: OwnedFd, bytes: usize) -> Result<Self, SharedError> {
+        if let Err(error) = shared::check(file.as_fd(), bytes, Sharing::Common) {
+            discard(file);
+            return Err(error);
+        }
+        let report = Report {
+            name: name.to_owned(),
+            bytes,
+            mapped: bytes,
+            pages: Pages::Small,
+            locked: false,
+            downgrades: vec![],
+        };
+        Ok(Self { backing: Backing::join(file, bytes)?, len: bytes, report })
+    }
+
+    fn map(options: &ArenaOptions, sharing: Sharing) -> Result<Self, ArenaError> {
+        let (backing, report) = backing::map(options, sharing)?;
         for downgrade in &report.downgrades {
             tracing::warn!(arena = report.name, "{downgrade}");
         }
@@ -99,6 +145,25 @@ impl Arena {
     #[must_use]
     pub const fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// What others get it by, if it is made to be shared.
+    #[must_use]
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.backing.file().map(AsFd::as_fd)
+    }
+
+    /// The word at `offset`, for what two processes tell each other.
+    ///
+    /// # Panics
+    /// If `offset` is not a multiple of eight.
+    #[must_use]
+    pub fn word(&self, offset: usize) -> &AtomicU64 {
+        let at = self.at(offset, size_of::<u64>());
+        assert!(offset.is_multiple_of(align_of::<AtomicU64>()), "the word at {offset} is not aligned");
+        // SAFETY: `at` has checked that the bytes are the mapping's, which lives as long as the borrow; the base is
+        // aligned to a page. Elsewhere they are accessed as atomics too, or by the string move.
+        unsafe { racy::word(at) }
     }
 
     /// Its first byte, for registration of `len` bytes. Valid as long as the arena lives; never make a reference of it.
@@ -143,7 +208,30 @@ impl Arena {
         let (to, from) = (self.at(offset, len), src.at(src_offset, len));
         let apart = to.addr().abs_diff(from.addr()) >= len;
         assert!(apart, "{len} bytes are copied from {src_offset} to {offset}, over themselves");
-        src.for_each_chunk(src_offset, len, |at, chunk| self.copy_in(offset + at, chunk));
+        // SAFETY: `at` has checked both; they are apart.
+        unsafe { racy::copy(from, to, len) }
+    }
+
+    /// Copies `len` bytes at `src_offset` of another process's memory to `offset` here.
+    ///
+    /// # Errors
+    /// If the other process has not got the memory that it has lent.
+    ///
+    /// # Panics
+    /// If either range leads outside.
+    pub fn copy_from_lent(
+        &self,
+        offset: usize,
+        src: &mut Lent,
+        src_offset: usize,
+        len: usize,
+    ) -> Result<(), SharedError> {
+        let to = self.at(offset, len);
+        let from = src.at(src_offset, len)?;
+        // SAFETY: both have been checked, and are mappings of different processes' memory, or of this one's twice: then
+        // it reads what it writes, as if that were another's doing.
+        unsafe { racy::copy(from, to, len) }
+        Ok(())
     }
 
     /// Whether `len` bytes at `offset` are all zero.

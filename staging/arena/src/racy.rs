@@ -47,8 +47,9 @@ fn split(ptr: *const u8, len: usize) -> (usize, usize, usize) {
 /// One byte as an atomic.
 ///
 /// # Safety
-/// The byte is mapped, readable and writable for `'a`, and is accessed only by the functions of this file, by other
-/// processes or by hardware.
+/// The byte is mapped for `'a`, readable, and writable if it is written to, and is accessed only by the functions of this
+/// file, by other processes or by hardware. (A relaxed load of at most a word may read what can't be written: "Atomic
+/// accesses to read-only memory" in `std::sync::atomic`.)
 unsafe fn byte<'a>(ptr: *mut u8) -> &'a AtomicU8 {
     // SAFETY: by the caller's promise; a byte needs no alignment.
     unsafe { AtomicU8::from_ptr(ptr) }
@@ -58,7 +59,7 @@ unsafe fn byte<'a>(ptr: *mut u8) -> &'a AtomicU8 {
 ///
 /// # Safety
 /// As [`byte`], for eight bytes; and `ptr` is aligned to eight.
-unsafe fn word<'a>(ptr: *mut u8) -> &'a AtomicU64 {
+pub(crate) unsafe fn word<'a>(ptr: *mut u8) -> &'a AtomicU64 {
     // SAFETY: by the caller's promise.
     unsafe { AtomicU64::from_ptr(ptr.cast()) }
 }
@@ -75,6 +76,26 @@ pub(crate) unsafe fn with_copy<R>(src: *mut u8, len: usize, to: impl FnOnce(&[u8
     unsafe { copy_out_uninit(src, chunk) }
     // SAFETY: `copy_out_uninit` has written every byte.
     to(unsafe { chunk.assume_init_ref() })
+}
+
+/// Copies `len` bytes from `from` to `to`.
+///
+/// # Safety
+/// The bytes at `to` are as [`byte`] wants them, for the call's duration; those at `from` too, but that they need not be
+/// writable. The two don't overlap.
+pub(crate) unsafe fn copy(from: *mut u8, to: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if len >= STRING_MOVE_BYTES {
+        // SAFETY: the caller vouches for both.
+        return unsafe { string_move(from, to, len) };
+    }
+    for at in (0..len).step_by(CHUNK_BYTES) {
+        let piece = CHUNK_BYTES.min(len - at);
+        // SAFETY: within the bytes that the caller vouches for.
+        let put = |chunk: &[u8]| unsafe { copy_in(to.wrapping_add(at), chunk) };
+        // SAFETY: within the bytes that the caller vouches for.
+        unsafe { with_copy(from.wrapping_add(at), piece, put) }
+    }
 }
 
 /// Copies `dst.len()` bytes from `src`.

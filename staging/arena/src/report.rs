@@ -58,6 +58,8 @@ pub enum Downgrade {
         bytes: usize,
         /// The host's setting: `always`, `madvise`, `never`; `None`: this kernel has none.
         setting: Option<String>,
+        /// Whether it is shared memory, which has a setting of its own.
+        shared: bool,
     },
     /// It may be swapped out.
     NotLocked {
@@ -96,7 +98,7 @@ impl fmt::Display for Downgrade {
                  and the same in /etc/sysctl.d for the next boot",
                 total + wanted.saturating_sub(*free).max(1)
             ),
-            Self::NoTransparentPages { huge_bytes, bytes, setting } => {
+            Self::NoTransparentPages { huge_bytes, bytes, setting, shared } => {
                 write!(
                     f,
                     "no transparent huge pages: {} of {} got. Cost: one page fault and one translation for every \
@@ -106,6 +108,9 @@ impl fmt::Display for Downgrade {
                 )?;
                 match setting.as_deref() {
                     None => f.write_str("a kernel with CONFIG_TRANSPARENT_HUGEPAGE"),
+                    Some("never") if *shared => {
+                        f.write_str("echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled")
+                    }
                     Some("never") => f.write_str("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
                     Some(_) => {
                         f.write_str("echo 1 > /proc/sys/vm/compact_memory and start again (memory is in pieces)")

@@ -17,16 +17,18 @@ fn a_missing_pool_page_is_counted_into_the_remedy() {
 #[test]
 fn each_step_down_says_what_it_costs_and_how_to_get_the_better_one() {
     let why = || "Cannot allocate memory".to_owned();
-    let transparent = |setting: Option<&str>| Downgrade::NoTransparentPages {
+    let transparent = |shared, setting: Option<&str>| Downgrade::NoTransparentPages {
+        shared,
         huge_bytes: 0,
         bytes: 4 << 20,
         setting: setting.map(str::to_owned),
     };
     let cases = [
         (Downgrade::NoHugePages { wanted: 1, pool: Some(0), free: 0, why: why() }, "sysctl vm.nr_hugepages=1"),
-        (transparent(Some("never")), "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
-        (transparent(Some("madvise")), "echo 1 > /proc/sys/vm/compact_memory"),
-        (transparent(None), "CONFIG_TRANSPARENT_HUGEPAGE"),
+        (transparent(false, Some("never")), "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
+        (transparent(false, Some("madvise")), "echo 1 > /proc/sys/vm/compact_memory"),
+        (transparent(false, None), "CONFIG_TRANSPARENT_HUGEPAGE"),
+        (transparent(true, Some("never")), "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"),
         (Downgrade::NotLocked { bytes: 4096, limit: Some(65_536), why: why() }, "LimitMEMLOCK=infinity"),
         (Downgrade::NotLocked { bytes: 4096, limit: None, why: why() }, "ulimit -l unlimited"),
     ];
