@@ -18,6 +18,7 @@ use std::any::Any;
 use std::time::Duration;
 
 pub use mailbox::mailbox_under_overwrite;
+pub use memory::sent_needs_no_receiver;
 
 use crate::Fabric;
 
@@ -54,7 +55,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("memory_is_free_after_sent", memory::memory_is_free_after_sent),
     ("sent_covers_earlier_posts", memory::sent_covers_earlier_posts),
     ("completions_come_once_and_in_order", memory::completions_come_once_and_in_order),
-    ("sent_needs_no_receiver", memory::sent_needs_no_receiver),
+    ("sent_says_nothing_about_the_receiver", memory::sent_says_nothing_about_the_receiver),
     ("writes_land_at_their_place", keys::writes_land_at_their_place),
     ("wrong_key_is_refused", keys::wrong_key_is_refused),
     ("key_of_another_connection_is_refused", keys::key_of_another_connection_is_refused),
@@ -113,7 +114,7 @@ macro_rules! conformance_tests {
             memory_is_free_after_sent
             sent_covers_earlier_posts
             completions_come_once_and_in_order
-            sent_needs_no_receiver
+            sent_says_nothing_about_the_receiver
             writes_land_at_their_place
             wrong_key_is_refused
             key_of_another_connection_is_refused

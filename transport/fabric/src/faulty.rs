@@ -25,6 +25,7 @@ use twinsan_arena::Arena;
 
 use self::conn::{Conn, Post, Source, What};
 use self::rng::Rng;
+use crate::parts::within;
 use crate::{
     CloseReason, ConnId, Event, Fabric, FabricError, Interest, Limits, LocalSlice, Payload, PostError, RegionId,
     RemoteAddr, RemoteKey, WorkId,
@@ -304,10 +305,6 @@ impl<F: Fabric> Fabric for FaultyFabric<F> {
             }
         }
     }
-}
-
-fn within(len: usize, limit: usize) -> Result<(), PostError> {
-    if len > limit { Err(PostError::TooLong { len, limit }) } else { Ok(()) }
 }
 
 fn checksum(arena: &Arena, slice: LocalSlice) -> u32 {

@@ -120,7 +120,8 @@ pub enum Event {
         imm: u32,
     },
     /// A signalled post has completed: its memory is the caller's again, and that of every post before it on this
-    /// connection. It says nothing about the receiver.
+    /// connection. It says nothing about the receiving program; but it may need its polls, where the receiver's fabric is
+    /// what carries writes out.
     Sent {
         /// Which connection.
         conn: ConnId,
@@ -139,6 +140,22 @@ pub enum Event {
         /// The caller's token.
         token: u64,
     },
+}
+
+impl Event {
+    /// The connection that it is about.
+    #[must_use]
+    pub const fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Accepted { conn }
+            | Self::Connected { conn }
+            | Self::Message { conn, .. }
+            | Self::Immediate { conn, .. }
+            | Self::Sent { conn, .. }
+            | Self::Closed { conn, .. } => Some(*conn),
+            Self::Ready { .. } => None,
+        }
+    }
 }
 
 /// Why a post was not taken.

@@ -1,7 +1,20 @@
-//! What fabrics are made of besides their own transport: waiting for descriptors, and resolving host names.
+//! What fabrics are made of besides their own transport: waiting for descriptors, resolving host names, remembering what
+//! was registered and exposed, socket files.
 
+mod exposures;
+mod listeners;
 mod poller;
+mod regions;
 mod resolver;
+mod socket_file;
+mod waiting;
+mod watches;
 
+pub use exposures::Exposures;
+pub use listeners::Listeners;
 pub use poller::{Poller, Readiness, Token, Wait};
+pub use regions::{Regions, Span, within};
 pub use resolver::{Answer, Resolver};
+pub use socket_file::{SocketFile, socket_path};
+pub use waiting::{Queues, poll_until};
+pub use watches::Watches;

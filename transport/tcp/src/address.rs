@@ -2,12 +2,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use twinsan_fabric::FabricError;
-
-/// The longest path of a unix socket: `sun_path` less its terminating zero (unix(7)).
-const MAX_UNIX_PATH: usize = 107;
+use twinsan_fabric::parts::socket_path;
 
 /// What an address says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,14 +35,7 @@ impl Address {
     pub(crate) fn parse(text: &str) -> Result<Self, FabricError> {
         let bad = |why: &str| FabricError::Address { address: text.to_owned(), why: why.to_owned() };
         if let Some(path) = text.strip_prefix("unix://") {
-            if !Path::new(path).is_absolute() || path.contains('\0') {
-                return Err(bad("the path of a unix socket is absolute: unix:///run/twinsan/san1.sock"));
-            }
-            if path.len() > MAX_UNIX_PATH {
-                let why = format!("the path has {} bytes, a unix socket's has at most {MAX_UNIX_PATH}", path.len());
-                return Err(bad(&why));
-            }
-            return Ok(Self::Unix(path.into()));
+            return socket_path("unix://", path).map(Self::Unix).map_err(|why| bad(&why));
         }
         let rest = text.strip_prefix("tcp://").ok_or_else(|| bad("it begins with tcp:// or unix://"))?;
         if let Ok(ip) = rest.parse::<SocketAddr>() {

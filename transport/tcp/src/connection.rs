@@ -8,11 +8,10 @@ use twinsan_arena::Arena;
 use twinsan_fabric::{CloseReason, ConnId, Event, Interest};
 
 use crate::credits::Credits;
-use crate::exposure::Exposures;
 use crate::inbox::{Context, Inbox};
 use crate::outbox::{Flushed, Outbox};
 use crate::socket;
-use twinsan_fabric::parts::{Poller, Token};
+use twinsan_fabric::parts::{Exposures, Poller, Token};
 
 /// See the module. Dropping it closes the socket, and epoll forgets it.
 #[derive(Debug)]

@@ -4,14 +4,14 @@ mod making;
 mod polling;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use twinsan_arena::Arena;
 use twinsan_fabric::{
-    ConnId, Event, Fabric, FabricError, Interest, Limits, LocalSlice, Payload, PostError, RegionId, RemoteAddr,
-    RemoteKey, WaitPolicy, WorkId,
+    ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr, RemoteKey,
+    WaitPolicy, WorkId,
 };
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
@@ -21,9 +21,8 @@ use crate::dial::Dial;
 use crate::frame::Op;
 use crate::inbox::SCRATCH;
 use crate::listener::Listener;
-use crate::outbox::{Body, MAX_INLINE, Span};
-use twinsan_fabric::parts::Resolver;
-use twinsan_fabric::parts::{Poller, Token};
+use crate::outbox::{Body, MAX_INLINE};
+use twinsan_fabric::parts::{Listeners, Poller, Regions, Resolver, Watches, within};
 
 /// How a [`TcpFabric`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -51,25 +50,17 @@ enum Making {
     Dialling { dial: Dial, socket: Option<OwnedFd> },
 }
 
-/// A listener that rests.
-#[derive(Debug)]
-struct Resting {
-    listener: u32,
-    until: Instant,
-}
-
 /// The fabric over sockets; see the crate.
 #[derive(Debug)]
 pub struct TcpFabric {
     options: TcpOptions,
     poller: Poller,
     resolver: Option<Resolver<Endpoint>>,
-    regions: Vec<Arc<Arena>>,
+    regions: Regions,
     connections: BTreeMap<ConnId, Connection>,
     making: BTreeMap<ConnId, Making>,
-    listeners: Vec<Listener>,
-    resting: Vec<Resting>,
-    watched: BTreeMap<RawFd, u64>,
+    listeners: Listeners<Listener>,
+    watches: Watches,
     next_conn: u64,
     /// Events that came up outside of poll.
     pending: Vec<Event>,
@@ -89,12 +80,11 @@ impl TcpFabric {
             options,
             poller,
             resolver: None,
-            regions: Vec::new(),
+            regions: Regions::default(),
             connections: BTreeMap::new(),
             making: BTreeMap::new(),
-            listeners: Vec::new(),
-            resting: Vec::new(),
-            watched: BTreeMap::new(),
+            listeners: Listeners::default(),
+            watches: Watches::default(),
             next_conn: 0,
             pending: Vec::new(),
             news: Vec::new(),
@@ -120,7 +110,7 @@ impl TcpFabric {
                 within(bytes.len(), MAX_INLINE)?;
                 (bytes, Body::Inline)
             }
-            Payload::Region(slice) => (&[][..], Body::Region(self.span(slice)?)),
+            Payload::Region(slice) => (&[][..], Body::Region(self.regions.span(slice)?)),
         };
         self.open_slot(conn)?.outbox.post(op, inline, body, signal);
         Ok(())
@@ -131,17 +121,6 @@ impl TcpFabric {
         let depth = self.options.send_depth;
         let connection = self.connections.get_mut(&conn).filter(|c| c.is_open()).ok_or(PostError::NotConnected)?;
         if connection.outbox.outstanding() >= depth { Err(PostError::Full) } else { Ok(connection) }
-    }
-
-    fn span(&self, slice: LocalSlice) -> Result<Span, PostError> {
-        let region = slice.region.0 as usize;
-        let size = self.regions.get(region).ok_or(PostError::OutOfRegion)?.len();
-        let offset = usize::try_from(slice.offset).map_err(|_| PostError::OutOfRegion)?;
-        let len = slice.len as usize;
-        match offset.checked_add(len) {
-            Some(end) if end <= size => Ok(Span { region, offset, len }),
-            _ => Err(PostError::OutOfRegion),
-        }
     }
 
     /// Puts a connection on the list that the next poll goes through, if there is a reason.
@@ -161,29 +140,19 @@ impl Fabric for TcpFabric {
     }
 
     fn register(&mut self, arena: Arc<Arena>) -> Result<RegionId, FabricError> {
-        let id = u32::try_from(self.regions.len()).map_err(|_| FabricError::Invalid("too many regions"))?;
-        self.regions.push(arena);
-        Ok(RegionId(id))
+        self.regions.register(arena)
     }
 
     fn expose(&mut self, conn: ConnId, region: RegionId, offset: u64, len: u64) -> Result<RemoteKey, FabricError> {
-        let arena = self.regions.get(region.0 as usize).ok_or(FabricError::Invalid("no such region"))?;
-        let inside = offset.checked_add(len).is_some_and(|end| end <= arena.len() as u64);
-        if !inside {
-            return Err(FabricError::Invalid("the range to expose is outside of its region"));
-        }
+        self.regions.to_expose(region, offset, len)?;
         let connection = self.connections.get_mut(&conn).ok_or(FabricError::Invalid("no such connection"))?;
         connection.exposures.open(region.0 as usize, offset, len)
     }
 
     fn listen(&mut self, address: &str) -> Result<String, FabricError> {
         let listener = Listener::open(address)?;
-        let index = u32::try_from(self.listeners.len()).map_err(|_| FabricError::Invalid("too many listeners"))?;
-        self.poller
-            .add(listener.socket.as_fd(), Token::Listener(index), Interest::Readable)
-            .map_err(|source| FabricError::Io { what: format!("watch the listener at {address}"), source })?;
         let bound = listener.address.clone();
-        self.listeners.push(listener);
+        self.listeners.add(&self.poller, listener, bound.clone())?;
         Ok(bound)
     }
 
@@ -226,7 +195,7 @@ impl Fabric for TcpFabric {
     fn submit(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.outbox.ring();
-            connection.flush(&self.regions, &self.poller);
+            connection.flush(self.regions.as_slice(), &self.poller);
             self.note_news(conn);
         }
     }
@@ -235,45 +204,20 @@ impl Fabric for TcpFabric {
         // All receiving happens in poll, on this thread: with the socket gone, nothing can land (contract 5).
         self.connections.remove(&conn);
         self.making.remove(&conn);
-        self.pending.retain(|event| event_conn(event) != Some(conn));
+        self.pending.retain(|event| event.conn() != Some(conn));
     }
 
     fn watch(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), FabricError> {
-        let own = Token::Watch(fd.as_raw_fd());
-        let known = self.watched.contains_key(&fd.as_raw_fd());
-        let outcome = if known { self.poller.modify(fd, own, interest) } else { self.poller.add(fd, own, interest) };
-        outcome.map_err(|source| FabricError::Io { what: format!("watch descriptor {}", fd.as_raw_fd()), source })?;
-        self.watched.insert(fd.as_raw_fd(), token);
-        Ok(())
+        self.watches.watch(&self.poller, fd, token, interest)
     }
 
     fn unwatch(&mut self, fd: BorrowedFd<'_>) {
-        if self.watched.remove(&fd.as_raw_fd()).is_some()
-            && let Err(error) = self.poller.remove(fd)
-        {
-            tracing::warn!(fd = fd.as_raw_fd(), %error, "unwatched a descriptor that epoll did not know");
-        }
+        self.watches.unwatch(&self.poller, fd);
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
         let before = events.len();
         self.poll_until(events, timeout);
         events.len() - before
-    }
-}
-
-fn within(len: usize, limit: usize) -> Result<(), PostError> {
-    if len > limit { Err(PostError::TooLong { len, limit }) } else { Ok(()) }
-}
-
-fn event_conn(event: &Event) -> Option<ConnId> {
-    match event {
-        Event::Accepted { conn }
-        | Event::Connected { conn }
-        | Event::Message { conn, .. }
-        | Event::Immediate { conn, .. }
-        | Event::Sent { conn, .. }
-        | Event::Closed { conn, .. } => Some(*conn),
-        Event::Ready { .. } => None,
     }
 }

@@ -6,11 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 
 use twinsan_arena::{Arena, ArenaOptions, PagePolicy};
+use twinsan_fabric::parts::Exposures;
 use twinsan_fabric::{CloseReason, ConnId, Event};
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
 use crate::credits::Credits;
-use crate::exposure::Exposures;
 use crate::frame::{HEADER, Header, RECEIVE_CREDITS};
 use crate::inbox::{Context, Inbox};
 

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use rustix::net::RecvFlags;
 use twinsan_arena::Arena;
+use twinsan_fabric::parts::Exposures;
 use twinsan_fabric::{CloseReason, ConnId, Event};
 
 use crate::credits::Credits;
-use crate::exposure::Exposures;
 use crate::frame::{HEADER, Header, Op};
 use crate::socket;
 

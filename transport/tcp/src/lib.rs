@@ -18,7 +18,7 @@
 //! | module | |
 //! | --- | --- |
 //! | `frame` | the 32-byte header before every payload |
-//! | `outbox`, `inbox`, `credits`, `exposure` | the parts of a `connection` |
+//! | `outbox`, `inbox`, `credits` | the parts of a `connection` |
 //! | `address`, `socket`, `listener`, `dial` | how connections come to be |
 //! | `fabric` | [`TcpFabric`], which holds them all |
 //!
@@ -29,7 +29,6 @@ mod address;
 mod connection;
 mod credits;
 mod dial;
-mod exposure;
 mod fabric;
 mod frame;
 #[cfg(feature = "fuzz")]

@@ -1,37 +1,33 @@
-//! Listening sockets, and the files of unix ones.
+//! Listening sockets.
 
-use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::net::{getsockname, sockopt};
+use rustix::net::{SocketType, getsockname, sockopt};
 use twinsan_fabric::FabricError;
+use twinsan_fabric::parts::SocketFile;
 
 use crate::address::{Address, Endpoint};
 use crate::socket;
 
-/// Connections that the kernel keeps for us between two polls; more are refused or wait.
+/// Connections that the kernel keeps for us between two polls; more are refused.
 const BACKLOG: i32 = 128;
 
 /// A listening socket; its file, if it has one, goes with it.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(crate) socket: OwnedFd,
+    socket: OwnedFd,
     /// As bound.
     pub(crate) address: String,
     /// Held for its drop.
     _file: Option<SocketFile>,
 }
 
-/// A unix socket's file, known by device and inode: another's of the same name is left alone.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Listener {
@@ -46,11 +42,8 @@ impl Listener {
         match &endpoint {
             Endpoint::Ip(_) => Self::tcp(&endpoint).map_err(io),
             Endpoint::Unix(path) => {
-                let _held = lock_directory(path).map_err(io)?;
-                if let Some(why) = clear_the_way(path).map_err(io)? {
-                    return Err(bad(why));
-                }
-                Self::unix(&endpoint, path).map_err(io)
+                let (socket, file) = SocketFile::listen(path, SocketType::STREAM).map_err(io)?.map_err(bad)?;
+                Ok(Self { socket, address: endpoint.to_string(), _file: Some(file) })
             }
         }
     }
@@ -63,61 +56,5 @@ impl Listener {
         rustix::net::listen(&socket, BACKLOG)?;
         let bound = SocketAddr::try_from(getsockname(&socket)?)?;
         Ok(Self { socket, address: Endpoint::Ip(bound).to_string(), _file: None })
-    }
-
-    fn unix(endpoint: &Endpoint, path: &Path) -> io::Result<Self> {
-        let socket = socket::new(endpoint)?;
-        socket::bind(socket.as_fd(), endpoint)?;
-        let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
-        rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Self { socket, address: endpoint.to_string(), _file: Some(file) })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity)
-            && let Err(e) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), error = %e, "could not remove our socket file");
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let meta = fs::symlink_metadata(path)?;
-    Ok((meta.dev(), meta.ino()))
-}
-
-/// Locks the directory of `path` until the file is dropped. Between bind and listen a socket refuses connections like
-/// a dead one: two processes that start together must not remove each other's.
-fn lock_directory(path: &Path) -> io::Result<File> {
-    let directory = File::open(path.parent().unwrap_or(Path::new("/")))?;
-    flock(&directory, FlockOperation::LockExclusive)?;
-    Ok(directory)
-}
-
-/// Removes the socket file that a dead process left at `path`; says why not, if it must stay.
-fn clear_the_way(path: &Path) -> io::Result<Option<String>> {
-    let meta = match fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    if !meta.file_type().is_socket() {
-        return Ok(Some("there is a file of that name that is not a socket".into()));
-    }
-    let endpoint = Endpoint::Unix(path.to_owned());
-    let probe = socket::new(&endpoint)?;
-    match socket::connect(probe.as_fd(), &endpoint) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!(path = %path.display(), "removing the socket file of a dead process");
-            fs::remove_file(path)?;
-            Ok(None)
-        }
-        // A live listener whose backlog is full answers EAGAIN.
-        Ok(()) => Ok(Some("a live process listens there".into())),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Some("a live process listens there".into())),
-        Err(e) => Err(e),
     }
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use twinsan_arena::{Arena, IoPart, writev};
 use twinsan_fabric::WorkId;
+use twinsan_fabric::parts::Span;
 
 use crate::credits::Credits;
 use crate::frame::{HEADER, Header, Op, set_credits};
@@ -27,17 +28,6 @@ pub(crate) const MAX_INLINE: usize = 128;
 
 /// Parts of one writev(2). A post has at most two, so half as many posts leave together at least.
 const PARTS: usize = 32;
-
-/// Bytes of a registered region, checked against its length.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    /// Index of the region.
-    pub(crate) region: usize,
-    /// First byte.
-    pub(crate) offset: usize,
-    /// Number of bytes.
-    pub(crate) len: usize,
-}
 
 /// What follows a post's header.
 #[derive(Debug)]

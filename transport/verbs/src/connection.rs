@@ -27,7 +27,6 @@ use std::time::Instant;
 use twinsan_arena::Arena;
 use twinsan_fabric::{CloseReason, ConnId, Event, RemoteKey};
 
-pub(crate) use self::sending::Span;
 use self::sending::{Flying, Queued};
 use self::watch::{Signals, Watch};
 use crate::credits::{Credits, RECEIVE_CREDITS, SPARE_RECEIVES};

@@ -6,20 +6,20 @@ mod polling;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use twinsan_arena::Arena;
-use twinsan_fabric::parts::{Poller, Resolver, Token};
+use twinsan_fabric::parts::{Poller, Regions, Resolver, Token, Watches, poll_until, within};
 use twinsan_fabric::{
-    ConnId, Event, Fabric, FabricError, Interest, Limits, LocalSlice, Payload, PostError, RegionId, RemoteAddr,
-    RemoteKey, WaitPolicy, WorkId,
+    ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr, RemoteKey,
+    WaitPolicy, WorkId,
 };
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
 use crate::address::Address;
-use crate::connection::{Connection, Span};
+use crate::connection::Connection;
 use crate::dial::Dial;
 use crate::sys::{CmId, EventChannel};
 
@@ -79,8 +79,8 @@ pub struct VerbsFabric {
     options: VerbsOptions,
     poller: Poller,
     resolver: Option<Resolver<SocketAddr>>,
-    regions: Vec<Arc<Arena>>,
-    watched: BTreeMap<RawFd, u64>,
+    regions: Regions,
+    watches: Watches,
     next_conn: u64,
     /// Events that came up outside of poll.
     pending: Vec<Event>,
@@ -109,8 +109,8 @@ impl VerbsFabric {
             options,
             poller,
             resolver: None,
-            regions: Vec::new(),
-            watched: BTreeMap::new(),
+            regions: Regions::default(),
+            watches: Watches::default(),
             next_conn: options.first_conn,
             pending: Vec::new(),
             unlooked: 0,
@@ -137,8 +137,8 @@ impl VerbsFabric {
                 self.open_slot(conn)?.write_inline(bytes, to, imm, signal);
             }
             Payload::Region(slice) => {
-                let span = self.span(slice)?;
-                let arena = Arc::clone(&self.regions[span.region]);
+                let span = self.regions.span(slice)?;
+                let arena = Arc::clone(&self.regions.as_slice()[span.region]);
                 let connection = self.open_slot(conn)?;
                 if let Err(e) = connection.local(span.region, &arena) {
                     connection.fail(twinsan_fabric::CloseReason::Unreachable(cant_register(arena.len(), &e)));
@@ -156,17 +156,6 @@ impl VerbsFabric {
         connection.room()?;
         Ok(connection)
     }
-
-    fn span(&self, slice: LocalSlice) -> Result<Span, PostError> {
-        let region = slice.region.0 as usize;
-        let size = self.regions.get(region).ok_or(PostError::OutOfRegion)?.len();
-        let offset = usize::try_from(slice.offset).map_err(|_| PostError::OutOfRegion)?;
-        let len = slice.len as usize;
-        match offset.checked_add(len) {
-            Some(end) if end <= size => Ok(Span { region, offset, len }),
-            _ => Err(PostError::OutOfRegion),
-        }
-    }
 }
 
 impl Fabric for VerbsFabric {
@@ -176,17 +165,11 @@ impl Fabric for VerbsFabric {
 
     /// Takes note of it. Each connection registers for itself what it needs; see the crate.
     fn register(&mut self, arena: Arc<Arena>) -> Result<RegionId, FabricError> {
-        let id = u32::try_from(self.regions.len()).map_err(|_| FabricError::Invalid("too many regions"))?;
-        self.regions.push(arena);
-        Ok(RegionId(id))
+        self.regions.register(arena)
     }
 
     fn expose(&mut self, conn: ConnId, region: RegionId, offset: u64, len: u64) -> Result<RemoteKey, FabricError> {
-        let arena = self.regions.get(region.0 as usize).ok_or(FabricError::Invalid("no such region"))?;
-        let inside = offset.checked_add(len).is_some_and(|end| end <= arena.len() as u64);
-        if !inside {
-            return Err(FabricError::Invalid("the range to expose is outside of its region"));
-        }
+        let arena = self.regions.to_expose(region, offset, len)?;
         let connection = self.connections.get_mut(&conn).ok_or(FabricError::Invalid("no such connection"))?;
         let size = |size| usize::try_from(size).expect("inside of an arena");
         let exposed = connection.expose(region.0 as usize, arena, (size(offset), size(len)));
@@ -238,54 +221,27 @@ impl Fabric for VerbsFabric {
         // Dropping a connection destroys its queue pair and deregisters its memory before it returns (contract 5).
         self.connections.remove(&conn);
         self.making.remove(&conn);
-        self.pending.retain(|event| event_conn(event) != Some(conn));
+        self.pending.retain(|event| event.conn() != Some(conn));
     }
 
     fn watch(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), FabricError> {
-        let own = Token::Watch(fd.as_raw_fd());
-        let known = self.watched.contains_key(&fd.as_raw_fd());
-        let outcome = if known { self.poller.modify(fd, own, interest) } else { self.poller.add(fd, own, interest) };
-        outcome.map_err(|source| FabricError::Io { what: format!("watch descriptor {}", fd.as_raw_fd()), source })?;
-        self.watched.insert(fd.as_raw_fd(), token);
-        Ok(())
+        self.watches.watch(&self.poller, fd, token, interest)
     }
 
     fn unwatch(&mut self, fd: BorrowedFd<'_>) {
-        if self.watched.remove(&fd.as_raw_fd()).is_some()
-            && let Err(error) = self.poller.remove(fd)
-        {
-            tracing::warn!(fd = fd.as_raw_fd(), %error, "unwatched a descriptor that epoll did not know");
-        }
+        self.watches.unwatch(&self.poller, fd);
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
-        let before = events.len();
-        self.poll_until(events, timeout);
-        events.len() - before
+        poll_until(self, events, timeout)
     }
 }
 
 impl AsFd for VerbsFabric {
-    /// Readable when there is something to poll for, if [`VerbsFabric::prepare_to_sleep`] was called before: for an epoll
+    /// Readable when there is something to poll for, if [`prepare_to_sleep`](twinsan_fabric::parts::Queues) was called before: for an epoll
     /// that this fabric shares with others.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poller.as_fd()
-    }
-}
-
-fn within(len: usize, limit: usize) -> Result<(), PostError> {
-    if len > limit { Err(PostError::TooLong { len, limit }) } else { Ok(()) }
-}
-
-fn event_conn(event: &Event) -> Option<ConnId> {
-    match event {
-        Event::Accepted { conn }
-        | Event::Connected { conn }
-        | Event::Message { conn, .. }
-        | Event::Immediate { conn, .. }
-        | Event::Sent { conn, .. }
-        | Event::Closed { conn, .. } => Some(*conn),
-        Event::Ready { .. } => None,
     }
 }
 

@@ -40,10 +40,10 @@ pub(super) struct Pair {
     pub(super) _keep: Box<dyn Any>,
 }
 
-/// A region of its own.
+/// A region of its own. Not every fabric needs memory that can be lent.
 pub(super) fn arena() -> Arc<Arena> {
     let options = ArenaOptions { name: "conformance".into(), bytes: REGION, pages: PagePolicy::Small, lock: false };
-    Arc::new(Arena::new(&options).expect("four megabytes"))
+    Arc::new(Arena::lendable(&options).expect("four megabytes"))
 }
 
 impl Side {
@@ -94,22 +94,9 @@ impl Side {
 
     /// Takes out what is the news of one connection.
     pub(super) fn news_of(&mut self, of: ConnId) -> Vec<Event> {
-        let (news, rest) = std::mem::take(&mut self.events).into_iter().partition(|event| conn_of(event) == Some(of));
+        let (news, rest) = std::mem::take(&mut self.events).into_iter().partition(|event| event.conn() == Some(of));
         self.events = rest;
         news
-    }
-}
-
-/// The connection that an event is about.
-pub(super) const fn conn_of(event: &Event) -> Option<ConnId> {
-    match event {
-        Event::Accepted { conn }
-        | Event::Connected { conn }
-        | Event::Message { conn, .. }
-        | Event::Immediate { conn, .. }
-        | Event::Sent { conn, .. }
-        | Event::Closed { conn, .. } => Some(*conn),
-        Event::Ready { .. } => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Setup;
-use super::harness::{Pair, REGION, at, conn_of, pattern};
+use super::harness::{Pair, REGION, at, pattern};
 use crate::{CloseReason, Event, FabricError, PostError};
 
 /// Nobody listens there: told as that, as the only news.
@@ -179,7 +179,7 @@ pub(super) fn disconnect_while_connecting(setup: Setup) {
     pair.wait("connected", |pair| {
         pair.left.pick(|event| matches!(event, Event::Connected { conn: on } if *on == conn).then_some(()))
     });
-    assert!(pair.left.events.iter().all(|event| conn_of(event).is_none_or(|conn| !given_up.contains(&conn))));
+    assert!(pair.left.events.iter().all(|event| event.conn().is_none_or(|conn| !given_up.contains(&conn))));
 }
 
 /// Many connections at once: each has its own keys, order and end.

@@ -116,8 +116,24 @@ pub(super) fn completions_come_once_and_in_order(setup: Setup) {
     assert!(works.iter().copied().eq((0..COUNT).step_by(2)), "{works:?}");
 }
 
-/// Sent needs nothing of the receiving program: it says nothing about it.
-pub(super) fn sent_needs_no_receiver(setup: Setup) {
+/// Sent says nothing about the receiving program, which takes nothing here of what its fabric has found.
+pub(super) fn sent_says_nothing_about_the_receiver(setup: Setup) {
+    let mut pair = Pair::new(setup);
+    let (a, b) = (pair.a, pair.b);
+    let key = pair.right.expose_all(b);
+    for round in 0..100 {
+        let from = pair.left.payload(0, 4096);
+        pair.post(a, |left| left.fabric.write_imm(a, from, at(key, 0), 1, Some(round)));
+        assert_eq!(pair.sent(a), round);
+    }
+}
+
+/// Where the wire or the kernel carries a write, Sent needs nothing at all of the receiver, not even that its fabric is
+/// polled. Not one of [`TESTS`](super::TESTS), as it is no line of the contract.
+///
+/// # Panics
+/// If the fabric fails it.
+pub fn sent_needs_no_receiver(setup: Setup) {
     let mut pair = Pair::new(setup);
     let (a, b) = (pair.a, pair.b);
     let key = pair.right.expose_all(b);

@@ -2,25 +2,17 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::io::Errno;
 use twinsan_fabric::{CloseReason, ConnId, Event, FabricError, Interest};
 
-use super::{Making, Resting, TcpFabric};
+use super::{Making, TcpFabric};
 use crate::address::{Address, Endpoint};
 use crate::connection::Connection;
 use crate::dial::{Attempt, Dial};
 use crate::socket;
 use twinsan_fabric::parts::Resolver;
 use twinsan_fabric::parts::Token;
-
-/// Connections accepted from one listener in one visit.
-const ACCEPTS_PER_VISIT: usize = 16;
-
-/// After the system had no descriptor or memory for another connection, a listener rests this long: a level-triggered
-/// epoll would otherwise report it for ever at full speed.
-const LISTENER_REST: Duration = Duration::from_millis(100);
 
 impl TcpFabric {
     /// Begins to connect. Names go to the resolver's thread: it may take seconds, and this thread has heartbeats to
@@ -113,35 +105,19 @@ impl TcpFabric {
 
     /// Accepts what waits at a listener.
     pub(super) fn accept(&mut self, index: u32, events: &mut Vec<Event>) {
-        for _ in 0..ACCEPTS_PER_VISIT {
-            let Some(listener) = self.listeners.get(index as usize) else { return };
-            match socket::accept(listener.socket.as_fd()) {
-                Ok(socket) => {
-                    let conn = self.new_conn();
-                    match socket::tune(&socket).and_then(|()| self.establish(conn, socket)) {
-                        Ok(()) => events.push(Event::Accepted { conn }),
-                        // It may be gone already; nobody here has heard of it.
-                        Err(error) => tracing::debug!(%error, "an accepted connection could not be set up"),
-                    }
+        let (connections, poller, next_conn) = (&mut self.connections, &self.poller, &mut self.next_conn);
+        self.listeners.accept(poller, index, socket::accept, |socket| {
+            *next_conn += 1;
+            let conn = ConnId(*next_conn);
+            match socket::tune(&socket).and_then(|()| Connection::new(conn, socket, poller)) {
+                Ok(connection) => {
+                    connections.insert(conn, connection);
+                    events.push(Event::Accepted { conn });
                 }
-                Err(e) => match Errno::from_io_error(&e) {
-                    Some(Errno::AGAIN) => return,
-                    // The connection broke while it waited; the next one may be fine (accept(2), "Error handling").
-                    Some(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
-                    _ => return self.rest(index, &e),
-                },
+                // It may be gone already; nobody here has heard of it.
+                Err(error) => tracing::debug!(%error, "an accepted connection could not be set up"),
             }
-        }
-    }
-
-    /// Leaves a listener alone for a while.
-    fn rest(&mut self, index: u32, error: &io::Error) {
-        let listener = &self.listeners[index as usize];
-        tracing::warn!(address = listener.address, %error, "can't accept connections, trying again in a moment");
-        match self.poller.remove(listener.socket.as_fd()) {
-            Ok(()) => self.resting.push(Resting { listener: index, until: Instant::now() + LISTENER_REST }),
-            Err(error) => tracing::error!(%error, "epoll did not know a listener"),
-        }
+        });
     }
 
     /// When something wants to be looked at without an event.
@@ -150,7 +126,7 @@ impl TcpFabric {
             Making::Resolving { deadline } => *deadline,
             Making::Dialling { dial, .. } => dial.wake_at(),
         });
-        making.chain(self.resting.iter().map(|resting| resting.until)).min()
+        making.chain(self.listeners.next_timer()).min()
     }
 
     /// Does what the time has come for.
@@ -177,14 +153,6 @@ impl TcpFabric {
                 }
             }
         }
-        let (over, resting) = std::mem::take(&mut self.resting).into_iter().partition(|r: &Resting| r.until <= now);
-        self.resting = resting;
-        for Resting { listener, .. } in over {
-            let socket = self.listeners[listener as usize].socket.as_fd();
-            if let Err(error) = self.poller.add(socket, Token::Listener(listener), Interest::Readable) {
-                tracing::warn!(%error, "can't watch a listener, trying again in a moment");
-                self.resting.push(Resting { listener, until: now + LISTENER_REST });
-            }
-        }
+        self.listeners.timers(&self.poller, now);
     }
 }

@@ -23,7 +23,7 @@ impl TcpFabric {
         };
         // Without a spin and without timers of our own, the first wait is the whole of it.
         let spin = self.options.wait.spin;
-        let simple = spin.is_zero() && self.making.is_empty() && self.resting.is_empty();
+        let simple = spin.is_zero() && self.next_timer().is_none();
         let start = Instant::now();
         let end = start.checked_add(timeout);
         self.look(events, if simple { Wait::For(timeout) } else { Wait::Not });
@@ -50,7 +50,7 @@ impl TcpFabric {
                 self.dispatch(ready, events);
             }
         }
-        if !self.making.is_empty() || !self.resting.is_empty() {
+        if self.next_timer().is_some() {
             self.timers(Instant::now(), events);
         }
         self.collect(events);
@@ -61,7 +61,7 @@ impl TcpFabric {
             Token::Conn(conn) if self.connections.contains_key(&conn) => self.serve(conn, ready, events),
             Token::Conn(conn) => self.dialled(conn),
             Token::Listener(index) => self.accept(index, events),
-            Token::Watch(fd) => events.extend(self.watched.get(&fd).map(|&token| Event::Ready { token })),
+            Token::Watch(fd) => events.extend(self.watches.ready(fd)),
             Token::Resolver => self.resolved(events),
         }
     }
@@ -71,7 +71,7 @@ impl TcpFabric {
         if ready.writable
             && let Some(connection) = self.connections.get_mut(&conn)
         {
-            connection.room(&self.regions, &self.poller);
+            connection.room(self.regions.as_slice(), &self.poller);
         }
         if ready.readable {
             self.receive(conn, events);
@@ -83,7 +83,8 @@ impl TcpFabric {
     fn receive(&mut self, conn: ConnId, events: &mut Vec<Event>) {
         let max_message = MAX_MESSAGE_BYTES;
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let received = connection.receive(&self.regions, &self.poller, max_message, &mut self.scratch, events);
+        let received =
+            connection.receive(self.regions.as_slice(), &self.poller, max_message, &mut self.scratch, events);
         if let Err(why) = received {
             self.close(conn, why, events);
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use twinsan_fabric::parts::Span;
 use twinsan_fabric::{CloseReason, ConnId, Event, PostError, RemoteAddr, WorkId};
 
 use super::{Connection, SPARE_SENDS};
@@ -10,17 +11,6 @@ use crate::exposure::operation;
 use crate::fabric::MAX_INLINE;
 use crate::message;
 use crate::sys::{Op, Post};
-
-/// Bytes of a registered region, checked against its length.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    /// The region's number.
-    pub(crate) region: usize,
-    /// First byte.
-    pub(crate) offset: usize,
-    /// Number of bytes.
-    pub(crate) len: usize,
-}
 
 /// Where a post's bytes are.
 #[derive(Clone, Copy, Debug)]

@@ -294,7 +294,7 @@ impl VerbsFabric {
 
     /// When something wants to be looked at without an event: for whoever sleeps on behalf of this fabric.
     #[must_use]
-    pub fn next_timer(&self) -> Option<Instant> {
+    pub(super) fn timer(&self) -> Option<Instant> {
         let made = self.connections.values().filter_map(Connection::wake_at);
         self.making.values().map(Dial::wake_at).chain(made).min()
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use twinsan_fabric::conformance::{PATIENCE, Setup};
+use twinsan_fabric::parts::Queues;
 use twinsan_fabric::{ConnId, Event, Fabric, Payload, PostError, RemoteAddr};
 use twinsan_verbs::{RECEIVE_CREDITS, VerbsFabric, VerbsOptions};
 

@@ -27,6 +27,7 @@ const VARIABLE: &str = "TWINSAN_RDMA_ADDRESS";
 /// Tests of what is this fabric's own.
 const OWN: &[(&str, Test)] = &[
     ("a_client_reaches_its_own_lane_and_nothing_else", lanes::a_client_reaches_its_own_lane_and_nothing_else),
+    ("sent_needs_no_receiver", conformance::sent_needs_no_receiver),
     ("a_flood_meets_no_receiver_that_is_not_ready", flood::a_flood_meets_no_receiver_that_is_not_ready),
     ("what_makes_no_event_hides_nothing", flood::what_makes_no_event_hides_nothing),
     ("requests_without_end_are_turned_away", hostile::requests_without_end_are_turned_away),

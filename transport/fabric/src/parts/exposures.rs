@@ -1,7 +1,8 @@
 //! The remote keys of one connection (contract 4).
 
 use rustix::rand::{GetRandomFlags, getrandom};
-use twinsan_fabric::{FabricError, RemoteKey};
+
+use crate::{FabricError, RemoteKey};
 
 /// An open byte range.
 #[derive(Debug)]
@@ -14,14 +15,14 @@ struct Exposure {
 
 /// All that the peer of one connection may write to. A handful, so that a scan is the fastest look-up.
 #[derive(Debug, Default)]
-pub(crate) struct Exposures(Vec<Exposure>);
+pub struct Exposures(Vec<Exposure>);
 
 impl Exposures {
     /// Opens `len` bytes at `offset` of a region, which the caller has checked, under a fresh random key.
     ///
     /// # Errors
     /// If the system has no randomness.
-    pub(crate) fn open(&mut self, region: usize, offset: u64, len: u64) -> Result<RemoteKey, FabricError> {
+    pub fn open(&mut self, region: usize, offset: u64, len: u64) -> Result<RemoteKey, FabricError> {
         let key = loop {
             let key = random().map_err(|e| FabricError::Io { what: "getrandom for a remote key".into(), source: e })?;
             if self.0.iter().all(|open| open.key != key) {
@@ -32,9 +33,8 @@ impl Exposures {
         Ok(RemoteKey(key))
     }
 
-    /// The same, under a key that is known.
-    #[cfg(feature = "fuzz")]
-    pub(crate) fn open_as(&mut self, key: u64, region: usize, offset: u64, len: u64) {
+    /// The same, under a key that is known: for tests.
+    pub fn open_as(&mut self, key: u64, region: usize, offset: u64, len: u64) {
         self.0.push(Exposure { key, region, offset, len });
     }
 
@@ -42,7 +42,7 @@ impl Exposures {
     ///
     /// # Errors
     /// A text that says how the peer broke the protocol. The key itself is not in it: it may be another's.
-    pub(crate) fn find(&self, key: u64, offset: u64, len: u32) -> Result<(usize, usize), String> {
+    pub fn find(&self, key: u64, offset: u64, len: u32) -> Result<(usize, usize), String> {
         let open = self.0.iter().find(|open| open.key == key).ok_or("a write with a key that opens nothing here")?;
         let end = offset.checked_add(u64::from(len)).filter(|&end| end <= open.len);
         if end.is_none() {

@@ -1,0 +1,95 @@
+//! How a fabric with queues in memory waits: it looks at them, for a while over and over again, and then sleeps.
+//!
+//! A poll that finds something in the queues makes no system call; one that finds nothing makes one, epoll_wait(2).
+
+use std::time::{Duration, Instant};
+
+use super::Wait;
+use crate::Event;
+
+/// After so many polls in a row that were content with the queues, the descriptors are looked at.
+const MOST_UNLOOKED: u32 = 16;
+
+/// While spinning, the descriptors are looked at once in so many looks at the queues.
+const LOOK_EVERY: u32 = 8;
+
+/// The first so many looks of a spin don't give way to others: about a microsecond.
+const EAGER_LOOKS: u32 = 4;
+
+/// What there is to look at.
+pub trait Queues {
+    /// How long to look before sleeping.
+    fn spin(&self) -> Duration;
+
+    /// Whether there are queues at all: else only descriptors tell.
+    fn has_queues(&self) -> bool;
+
+    /// Polls in a row that have not looked at the descriptors.
+    fn unlooked(&mut self) -> &mut u32;
+
+    /// Looks at the queues alone, without a system call. Returns the number of events added.
+    fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize;
+
+    /// Waits for the descriptors as long as `wait` says, and looks at them and then at the queues.
+    fn look(&mut self, events: &mut Vec<Event>, wait: Wait);
+
+    /// Sees to it that a descriptor becomes readable with the next event, and takes what has come until then. Returns the
+    /// number of events added: only if there are none may the caller sleep, until [`Queues::next_timer`] at most.
+    fn prepare_to_sleep(&mut self, events: &mut Vec<Event>) -> usize;
+
+    /// When something wants to be looked at without an event.
+    fn next_timer(&self) -> Option<Instant>;
+}
+
+/// [`crate::Fabric::poll`] of such a fabric.
+pub fn poll_until(queues: &mut impl Queues, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
+    let before = events.len();
+    queues.poll_queues(events);
+    if events.len() > before && *queues.unlooked() < MOST_UNLOOKED {
+        *queues.unlooked() += 1;
+        return events.len() - before;
+    }
+    // Who is going to sleep at once looks at the descriptors by that.
+    if events.len() > before || timeout.is_none() || !queues.spin().is_zero() {
+        look(queues, events, Wait::Not);
+    }
+    if let Some(timeout) = timeout {
+        wait(queues, events, before, timeout);
+    }
+    events.len() - before
+}
+
+/// Until there are more events than `before`, or the time is over.
+fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeout: Duration) {
+    let start = Instant::now();
+    let end = start.checked_add(timeout);
+    let mut looks = 0;
+    while events.len() == before {
+        let now = Instant::now();
+        if end.is_some_and(|end| now >= end) {
+            return;
+        }
+        if now.duration_since(start) < queues.spin() {
+            if looks >= EAGER_LOOKS {
+                std::thread::yield_now();
+            }
+            looks += 1;
+            if queues.has_queues() && looks % LOOK_EVERY > 0 {
+                queues.poll_queues(events);
+            } else {
+                look(queues, events, Wait::Not);
+            }
+            continue;
+        }
+        if queues.prepare_to_sleep(events) > 0 {
+            return;
+        }
+        let until = [end, queues.next_timer()].into_iter().flatten().min();
+        look(queues, events, until.map_or(Wait::Forever, |until| Wait::For(until.saturating_duration_since(now))));
+    }
+}
+
+fn look(queues: &mut impl Queues, events: &mut Vec<Event>, wait: Wait) {
+    *queues.unlooked() = 0;
+    queues.look(events, wait);
+}
