@@ -33,18 +33,16 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// For a data ring of `ring_bytes` bytes, the nodes' size.
+    /// For a data ring of `ring_bytes` bytes, the nodes' size. If it is to be `lent`, nodes on this host can be given it to
+    /// read.
     ///
     /// # Errors
     /// If there is not as much memory.
-    pub fn new(volume: &str, ring_bytes: u64, pages: PagePolicy) -> Result<Self, ArenaError> {
+    pub fn new(volume: &str, ring_bytes: u64, pages: PagePolicy, lent: bool) -> Result<Self, ArenaError> {
         let ring = usize::try_from(ring_bytes).unwrap_or(usize::MAX);
-        let arena = Arena::new(&ArenaOptions {
-            name: format!("{volume} lane"),
-            bytes: RING_AT.saturating_add(ring),
-            pages,
-            lock: true,
-        })?;
+        let options =
+            ArenaOptions { name: format!("{volume} lane"), bytes: RING_AT.saturating_add(ring), pages, lock: true };
+        let arena = if lent { Arena::lendable(&options) } else { Arena::new(&options) }?;
         Ok(Self { arena: Arc::new(arena), ring_bytes })
     }
 
@@ -88,7 +86,7 @@ mod tests {
 
     #[test]
     fn regions_do_not_overlap_and_end_with_the_arena() {
-        let memory = Memory::new("test", 4 << 20, PagePolicy::Small).unwrap();
+        let memory = Memory::new("test", 4 << 20, PagePolicy::Small, false).unwrap();
         assert_eq!(Memory::mailboxes(MAILBOX_AREAS - 1) + PAGE, Memory::reads());
         let last = u32::try_from(MAX_OPEN_READS).unwrap() - 1;
         assert_eq!(Memory::read_slot(last) + READ_BYTES, memory.staged(0));

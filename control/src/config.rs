@@ -3,7 +3,7 @@
 //! ```toml
 //! [[node]]                                  # exactly two; the first is node A, the second node B
 //! name = "san1"
-//! listen = ["tcp://127.0.0.1:7401"]         # where others dial; also "rdma://…", "unix:///path"
+//! listen = ["tcp://127.0.0.1:7401"]         # where others dial; also "rdma://…", "unix:///path", "shm:///path"
 //! admin = "/run/twinsan/san1.sock"          # local, mode 0600
 //! metrics = "127.0.0.1:9466"                # optional: http://127.0.0.1:9466/metrics
 //!
@@ -31,7 +31,7 @@
 //! spin_us = 100
 //! ```
 //!
-//! Relative paths, those of `unix:` addresses included, count from the file's own directory.
+//! Relative paths, those of `unix:` and `shm:` addresses included, count from the file's own directory.
 
 mod address;
 mod check;
@@ -238,6 +238,12 @@ impl Config {
             .map(|id| (id, &self.nodes[id.index()]))
             .find(|(_, node)| node.name == name)
             .ok_or_else(|| self.unknown("node", name, self.nodes.iter().map(|node| node.name.as_str())))
+    }
+
+    /// Whether nodes and clients may be reached by shared memory: then that which they send from has to be lendable.
+    #[must_use]
+    pub fn shares_memory(&self) -> bool {
+        self.nodes.iter().flat_map(|node| &node.listen).any(|address| matches!(address, Address::Shm(_)))
     }
 
     /// The volume of that name.

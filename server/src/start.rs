@@ -212,7 +212,8 @@ fn open_volume(
     let geometry = Geometry::for_volume(volume.staging.bytes(), identity.block_bytes)
         .with_context(|| format!("volume \"{name}\""))?;
     let layout = Layout::new(geometry.ring_bytes());
-    let arena = memory::arena(name, &layout).with_context(|| format!("volume \"{name}\": staging memory"))?;
+    let arena = memory::arena(name, &layout, config.shares_memory());
+    let arena = arena.with_context(|| format!("volume \"{name}\": staging memory"))?;
     let region = fabric.register(std::sync::Arc::clone(&arena))?;
     let (its_name, its_arena) = (name.to_owned(), std::sync::Arc::clone(&arena));
     let parts = Parts { name: its_name, node, reader, identity, arena: its_arena, layout, fence };

@@ -65,7 +65,7 @@ impl<F: Fabric> Direct<F> {
         let shape = discover::shape(&mut fabric, &targets, &mut signals, clock)?.context("interrupted")?;
         let geometry = Geometry::for_volume(shape.ring_bytes, shape.block_bytes)
             .with_context(|| format!("volume \"{name}\": what a node says of it"))?;
-        let memory = Memory::new(name, shape.ring_bytes, PagePolicy::Auto)?;
+        let memory = Memory::new(name, shape.ring_bytes, PagePolicy::Auto, config.shares_memory())?;
         let region = fabric.register(memory.arena().clone())?;
         let nodes = Nodes::new(targets, memory.clone(), region, shape, volume.integrity);
         let mut session = SessionConfig::new(geometry, shape.blocks);

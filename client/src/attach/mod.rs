@@ -188,7 +188,7 @@ fn assemble(
         block_bytes: said.block_bytes,
     };
     let door = taken.door(said.uuid, &shape, &export)?;
-    let memory = Memory::new(&options.volume, said.ring_bytes, PagePolicy::Auto)?;
+    let memory = Memory::new(&options.volume, said.ring_bytes, PagePolicy::Auto, config.shares_memory())?;
     tracing::debug!("{}", memory.arena().report());
     let region = fabric.register(memory.arena().clone())?;
     let nodes = Nodes::new(targets, memory.clone(), region, *said, volume.integrity);

@@ -23,7 +23,7 @@ thread_local! {
 /// The client's memory, one for all tests of a thread.
 pub(super) fn memory() -> Memory {
     MEMORY.with_borrow_mut(|memory| {
-        memory.get_or_insert_with(|| Memory::new("test", RING, PagePolicy::Small).expect("memory")).clone()
+        memory.get_or_insert_with(|| Memory::new("test", RING, PagePolicy::Small, false).expect("memory")).clone()
     })
 }
 

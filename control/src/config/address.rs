@@ -19,6 +19,8 @@ pub enum Address {
     },
     /// `unix:///absolute/path`.
     Unix(PathBuf),
+    /// `shm:///absolute/path`: a socket too, by which two processes come to share memory.
+    Shm(PathBuf),
     /// `rdma://host:port`, `rdma://[v6]:port`.
     Rdma {
         /// A name or a literal of an RDMA device; IPv6 without its brackets.
@@ -48,36 +50,48 @@ impl Address {
             return Ok(Self::Rdma { host, port });
         }
         if let Some(rest) = text.strip_prefix("unix://") {
-            return Self::parse_unix(rest, base);
+            return Ok(Self::Unix(parse_path("unix", rest, base)?));
         }
-        Err(AddressError("write \"tcp://host:port\", \"rdma://host:port\" or \"unix:///path\"".to_owned()))
+        if let Some(rest) = text.strip_prefix("shm://") {
+            return Ok(Self::Shm(parse_path("shm", rest, base)?));
+        }
+        let right = "write \"tcp://host:port\", \"rdma://host:port\", \"unix:///path\" or \"shm:///path\"";
+        Err(AddressError(right.to_owned()))
     }
 
-    fn parse_unix(rest: &str, base: &Path) -> Result<Self, AddressError> {
-        if rest.is_empty() {
-            return Err(AddressError("write \"unix:///path\"".to_owned()));
+    /// The socket's file, if it has one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(path) | Self::Shm(path) => Some(path),
+            Self::Tcp { .. } | Self::Rdma { .. } => None,
         }
-        let path = base.join(rest);
-        let len = path.as_os_str().len();
-        if len > MAX_UNIX_PATH {
-            return Err(AddressError(format!(
-                "{} has {len} bytes, a socket's path has at most {MAX_UNIX_PATH}",
-                path.display()
-            )));
-        }
-        Ok(Self::Unix(path))
     }
 
     /// Whether only this host can reach it. What a name stands for is not known here, so `localhost` does not count.
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {
-            Self::Unix(_) => true,
+            Self::Unix(_) | Self::Shm(_) => true,
             Self::Tcp { host, .. } => host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback()),
             // The connection manager binds a loopback address to the first real device.
             Self::Rdma { .. } => false,
         }
     }
+}
+
+/// The path of an address with `scheme`.
+fn parse_path(scheme: &str, rest: &str, base: &Path) -> Result<PathBuf, AddressError> {
+    if rest.is_empty() {
+        return Err(AddressError(format!("write \"{scheme}:///path\"")));
+    }
+    let path = base.join(rest);
+    let len = path.as_os_str().len();
+    if len > MAX_UNIX_PATH {
+        let path = path.display();
+        return Err(AddressError(format!("{path} has {len} bytes, a socket's path has at most {MAX_UNIX_PATH}")));
+    }
+    Ok(path)
 }
 
 /// `host:port` of an address with `scheme`.
@@ -110,6 +124,7 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } => ("tcp", host, port),
             Self::Rdma { host, port } => ("rdma", host, port),
             Self::Unix(path) => return write!(f, "unix://{}", path.display()),
+            Self::Shm(path) => return write!(f, "shm://{}", path.display()),
         };
         if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
     }

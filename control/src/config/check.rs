@@ -63,7 +63,10 @@ impl Checker<'_> {
         let mut seen: Vec<&Address> = admins.iter().collect();
         for node in [&a, &b] {
             for address in &node.listen {
-                if seen.contains(&address) {
+                let same = |other: &&Address| {
+                    *other == address || (address.path().is_some() && other.path() == address.path())
+                };
+                if seen.iter().any(same) {
                     return Err(self.node_error(node, "listen", address, "this address stands here twice"));
                 }
                 seen.push(address);
@@ -155,7 +158,7 @@ impl Checker<'_> {
             if let Some(address) = node.listen.iter().find(|address| !address.is_local()) {
                 let why = format!(
                     "may reach beyond this host, and volume \"{}\" has no key_file: give every volume one, or listen \
-                     on loopback (127.0.0.1, [::1]) or unix: only",
+                     on loopback (127.0.0.1, [::1]), unix: or shm: only",
                     open.name.as_str()
                 );
                 return Err(self.node_error(node, "listen", address, why));

@@ -215,14 +215,18 @@ fn nodes_are_told_apart() {
         &with("tcp://[::1]:7402", "unix://san2.sock"),
         "node \"san2\": listen = \"unix:///etc/twinsan/san2.sock\": this address stands here twice",
     );
+    refused(
+        &with("tcp://[::1]:7402", "shm:///run/twinsan/san1.fabric"),
+        "node \"san2\": listen = \"shm:///run/twinsan/san1.fabric\": this address stands here twice",
+    );
     refused(&with("\"san2\"", "\"san 2\""), "node \"san 2\": name = \"san 2\": write 1 to 63 of a-z A-Z 0-9 . _ -");
 }
 
 #[test]
 fn addresses_are_checked() {
     let cases = [
-        ("127.0.0.1:7402", "write \"tcp://host:port\", \"rdma://host:port\" or \"unix:///path\""),
-        ("ib://10.4.0.1:7402", "write \"tcp://host:port\", \"rdma://host:port\" or \"unix:///path\""),
+        ("127.0.0.1:7402", "write \"tcp://host:port\", \"rdma://host:port\", \"unix:///path\" or \"shm:///path\""),
+        ("ib://10.4.0.1:7402", "write \"tcp://host:port\", \"rdma://host:port\", \"unix:///path\" or \"shm:///path\""),
         ("rdma://10.4.0.1", "write \"rdma://host:port\", an IPv6 address in brackets"),
         ("rdma://fd00::1:7402", "write \"rdma://host:port\", an IPv6 address in brackets"),
         ("rdma://10.4.0.1:0", "\"0\" is no port: write 1 to 65535"),
@@ -233,6 +237,7 @@ fn addresses_are_checked() {
         ("tcp://localhost:0", "\"0\" is no port: write 1 to 65535"),
         ("tcp://localhost:http", "\"http\" is no port: write 1 to 65535"),
         ("unix://", "write \"unix:///path\""),
+        ("shm://", "write \"shm:///path\""),
         (
             "tcp://0.0.0.0:7402",
             "0.0.0.0 is every address of this host; name the one that the other node and the clients dial",
@@ -259,7 +264,7 @@ fn addresses_are_checked() {
 #[test]
 fn beyond_this_host_every_volume_needs_a_key() {
     let why = "may reach beyond this host, and volume \"db\" has no key_file: give every volume one, or listen on \
-               loopback (127.0.0.1, [::1]) or unix: only";
+               loopback (127.0.0.1, [::1]), unix: or shm: only";
     let beyond = [
         "tcp://192.0.2.7:7402",
         "tcp://san2.example:7402",
@@ -278,7 +283,8 @@ fn beyond_this_host_every_volume_needs_a_key() {
         let message = refusal(&format!("{text}key_file = \"db.key\"\n{open}"));
         assert!(message.contains("volume \"web\" has no key_file"), "{message}");
     }
-    for address in ["tcp://127.8.9.10:7402", "tcp://[::ffff:127.0.0.1]:7402", "unix://san2.fabric"] {
+    for address in ["tcp://127.8.9.10:7402", "tcp://[::ffff:127.0.0.1]:7402", "unix://san2.fabric", "shm://san2.fabric"]
+    {
         parse(&with("tcp://[::1]:7402", address)).expect("this host only");
     }
 }

@@ -1,13 +1,14 @@
-//! All fabrics as one: `tcp://host:port`, `unix:///path` and `rdma://host:port`, side by side in one loop.
+//! All fabrics as one: `tcp://host:port`, `unix:///path`, `rdma://host:port` and `shm:///path`, side by side in one loop.
 //!
-//! The scheme of an address says which fabric a listener or a connection belongs to. RDMA is opened when the first
-//! `rdma://` address is used, and not before: where there is none, that address is an error that says so
+//! The scheme of an address says which fabric a listener or a connection belongs to. RDMA and shared memory are opened when
+//! their first address is used, and not before: where there is no RDMA, that address is an error that says so
 //! ([`FabricError::NoTransport`]), and everything else goes on.
 //!
-//! - The RDMA fabric numbers its connections from [`RDMA_CONNECTIONS`] on, so a [`ConnId`] says whose it is.
-//! - Regions are registered with both, in the same order, and so have the same [`RegionId`] in both.
+//! - The others number their connections from [`RDMA_CONNECTIONS`] and [`SHM_CONNECTIONS`] on, so a [`ConnId`] says whose
+//!   it is.
+//! - Regions are registered with all, in the same order, and so have the same [`RegionId`] everywhere.
 //! - The limits are those of the tightest, whether it is open or not.
-//! - There is one spin, which looks at both, and one sleep: the RDMA fabric's descriptor is watched by the other's epoll.
+//! - There is one spin, which looks at all, and one sleep: the others' descriptors are watched by the sockets' epoll.
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,24 +16,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use twinsan_arena::Arena;
+use twinsan_fabric::parts::{Queues, Wait, poll_until};
 use twinsan_fabric::{
     ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr, RemoteKey,
     WaitPolicy, WorkId,
 };
+use twinsan_shm::{ShmFabric, ShmOptions};
 use twinsan_tcp::{TcpFabric, TcpOptions};
 use twinsan_verbs::{VerbsFabric, VerbsOptions};
 
 /// Numbers of RDMA connections are above this, those of sockets below.
 pub const RDMA_CONNECTIONS: u64 = 1 << 48;
 
-/// What the RDMA fabric's descriptor is watched with. Callers' tokens are below it.
+/// Numbers of connections over shared memory are above this.
+pub const SHM_CONNECTIONS: u64 = 1 << 49;
+
+/// The others' descriptors are watched with these. Callers' tokens are below them.
 const RDMA_TOKEN: u64 = u64::MAX;
-
-/// After so many polls in a row that were content with RDMA's completion queues, the descriptors are looked at.
-const MOST_UNLOOKED: u32 = 16;
-
-/// While spinning, the descriptors are looked at once in so many looks at RDMA's completion queues.
-const LOOK_EVERY: u32 = 4;
+const SHM_TOKEN: u64 = u64::MAX - 1;
 
 /// How a [`Network`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -54,138 +55,168 @@ impl Default for NetworkOptions {
 pub struct Network {
     sockets: TcpFabric,
     rdma: Option<VerbsFabric>,
+    shm: Option<ShmFabric>,
     options: NetworkOptions,
     regions: Vec<Arc<Arena>>,
     unlooked: u32,
 }
 
+/// A fabric with queues in memory, beside the sockets.
+trait Side: Fabric + Queues + AsFd {}
+
+impl Side for VerbsFabric {}
+impl Side for ShmFabric {}
+
 /// Which fabric an address belongs to.
 enum Scheme {
     Socket,
     Rdma,
+    Shm,
 }
 
 impl Network {
-    /// Without regions, connections and listeners; RDMA is not opened yet.
+    /// Without regions, connections and listeners; nothing but the sockets is open.
     ///
     /// # Errors
     /// If the system gives no epoll.
     pub fn new(options: NetworkOptions) -> Result<Self, FabricError> {
-        // No spin of its own: that would be blind to RDMA.
+        // No spin of its own: that would be blind to the others.
         let sockets = TcpOptions {
             wait: WaitPolicy { spin: Duration::ZERO },
             connect_timeout: options.connect_timeout,
             ..TcpOptions::default()
         };
-        Ok(Self { sockets: TcpFabric::new(sockets)?, rdma: None, options, regions: Vec::new(), unlooked: 0 })
+        let sockets = TcpFabric::new(sockets)?;
+        Ok(Self { sockets, rdma: None, shm: None, options, regions: Vec::new(), unlooked: 0 })
     }
 
-    /// The RDMA fabric, opened if it is not, for the use of `address`.
-    fn open_rdma(&mut self, address: &str) -> Result<&mut VerbsFabric, FabricError> {
-        if self.rdma.is_none() {
-            let options = VerbsOptions {
-                connect_timeout: self.options.connect_timeout,
-                first_conn: RDMA_CONNECTIONS,
-                ..VerbsOptions::default()
-            };
-            let opened = VerbsFabric::new(options);
-            let mut rdma =
-                opened.map_err(|e| FabricError::NoTransport { address: address.to_owned(), why: e.to_string() })?;
-            for arena in &self.regions {
-                rdma.register(Arc::clone(arena))?;
+    /// The fabric for the use of `address`, opened if it is not.
+    fn open(&mut self, address: &str) -> Result<&mut dyn Fabric, FabricError> {
+        Ok(match scheme(address)? {
+            Scheme::Socket => &mut self.sockets,
+            Scheme::Rdma => {
+                let opened = match self.rdma.take() {
+                    Some(rdma) => rdma,
+                    None => self.join(self.new_rdma(address)?, RDMA_TOKEN)?,
+                };
+                self.rdma.insert(opened)
             }
-            self.sockets.watch(rdma.as_fd(), RDMA_TOKEN, Interest::Readable)?;
-            tracing::debug!("RDMA is open");
-            self.rdma = Some(rdma);
-        }
-        self.rdma.as_mut().ok_or(FabricError::Invalid("no RDMA"))
+            Scheme::Shm => {
+                let opened = match self.shm.take() {
+                    Some(shm) => shm,
+                    None => self.join(self.new_shm()?, SHM_TOKEN)?,
+                };
+                self.shm.insert(opened)
+            }
+        })
     }
 
-    /// The fabric that a connection belongs to. A connection of RDMA's without RDMA is unknown to sockets too.
+    fn new_rdma(&self, address: &str) -> Result<VerbsFabric, FabricError> {
+        let options = VerbsOptions {
+            connect_timeout: self.options.connect_timeout,
+            first_conn: RDMA_CONNECTIONS,
+            ..VerbsOptions::default()
+        };
+        let opened = VerbsFabric::new(options);
+        opened.map_err(|e| FabricError::NoTransport { address: address.to_owned(), why: e.to_string() })
+    }
+
+    fn new_shm(&self) -> Result<ShmFabric, FabricError> {
+        let connect_timeout = self.options.connect_timeout;
+        ShmFabric::new(ShmOptions { connect_timeout, first_conn: SHM_CONNECTIONS, ..ShmOptions::default() })
+    }
+
+    /// Registers all regions with one that has just been opened, and watches it.
+    fn join<S: Side>(&mut self, mut side: S, token: u64) -> Result<S, FabricError> {
+        for arena in &self.regions {
+            side.register(Arc::clone(arena))?;
+        }
+        self.sockets.watch(side.as_fd(), token, Interest::Readable)?;
+        tracing::debug!(kind = std::any::type_name::<S>(), "a fabric is open");
+        Ok(side)
+    }
+
+    /// Those that are open beside the sockets.
+    fn sides(&mut self) -> impl Iterator<Item = (u64, &mut dyn Side)> {
+        let rdma = self.rdma.as_mut().map(|rdma| (RDMA_TOKEN, rdma as &mut dyn Side));
+        let shm = self.shm.as_mut().map(|shm| (SHM_TOKEN, shm as &mut dyn Side));
+        rdma.into_iter().chain(shm)
+    }
+
+    /// The fabric that a connection belongs to. One of a fabric that is not open is unknown to the sockets too.
     fn of(&mut self, conn: ConnId) -> &mut dyn Fabric {
-        match &mut self.rdma {
-            Some(rdma) if conn.0 > RDMA_CONNECTIONS => rdma,
+        match (&mut self.rdma, &mut self.shm) {
+            (_, Some(shm)) if conn.0 > SHM_CONNECTIONS => shm,
+            (Some(rdma), _) if (RDMA_CONNECTIONS..SHM_CONNECTIONS).contains(&conn.0) => rdma,
             _ => &mut self.sockets,
         }
     }
+}
 
-    fn look_at_descriptors(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) {
-        self.unlooked = 0;
+impl Queues for Network {
+    fn spin(&self) -> Duration {
+        self.options.wait.spin
+    }
+
+    fn has_queues(&self) -> bool {
+        self.rdma.is_some() || self.shm.is_some()
+    }
+
+    fn unlooked(&mut self) -> &mut u32 {
+        &mut self.unlooked
+    }
+
+    fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize {
+        self.sides().map(|(_, side)| side.poll_queues(events)).sum()
+    }
+
+    /// Sleeps in the sockets' epoll, which hears of the others' events too.
+    fn look(&mut self, events: &mut Vec<Event>, wait: Wait) {
         let first = events.len();
+        let timeout = match wait {
+            Wait::Not => None,
+            Wait::For(time) => Some(time),
+            Wait::Forever => Some(Duration::MAX),
+        };
         self.sockets.poll(events, timeout);
-        let Some(rdma) = &mut self.rdma else { return };
-        let own = |event: &Event| matches!(event, Event::Ready { token: RDMA_TOKEN });
-        let ready = (first..events.len()).find(|&at| own(&events[at])).map(|at| events.remove(at)).is_some();
-        if ready || rdma.next_timer().is_some_and(|at| at <= Instant::now()) {
-            rdma.poll_descriptors(events);
-        }
-    }
-
-    fn poll_until(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) {
-        let before = events.len();
-        if let Some(rdma) = &mut self.rdma
-            && rdma.poll_queues(events) > 0
-            && self.unlooked < MOST_UNLOOKED
-        {
-            self.unlooked += 1;
-            return;
-        }
-        // Who is going to sleep at once looks at the descriptors by that.
-        if events.len() > before || timeout.is_none() || !self.options.wait.spin.is_zero() {
-            self.look_at_descriptors(events, None);
-        }
-        let Some(timeout) = timeout.filter(|_| events.len() == before) else { return };
-        let start = Instant::now();
-        let end = start.checked_add(timeout);
-        let mut looks = 0_u32;
-        while events.len() == before {
-            let now = Instant::now();
-            if end.is_some_and(|end| now >= end) {
-                return;
-            }
-            if now.duration_since(start) < self.options.wait.spin {
-                std::thread::yield_now();
-                looks += 1;
-                match &mut self.rdma {
-                    Some(rdma) if !looks.is_multiple_of(LOOK_EVERY) => drop(rdma.poll_queues(events)),
-                    _ => self.look_at_descriptors(events, None),
-                }
-            } else {
-                self.sleep(events, now, end);
+        let now = Instant::now();
+        for (token, side) in self.sides() {
+            let own = |event: &Event| matches!(event, Event::Ready { token: ready } if *ready == token);
+            let ready = (first..events.len()).find(|&at| own(&events[at])).map(|at| events.remove(at)).is_some();
+            if ready || wait != Wait::Not || side.next_timer().is_some_and(|at| at <= now) {
+                side.look(events, Wait::Not);
             }
         }
     }
 
-    /// Sleeps in the sockets' epoll, which hears of RDMA's events too.
-    fn sleep(&mut self, events: &mut Vec<Event>, now: Instant, end: Option<Instant>) {
-        let mut timer = None;
-        if let Some(rdma) = &mut self.rdma {
-            if rdma.prepare_to_sleep(events) > 0 {
-                return;
-            }
-            timer = rdma.next_timer();
+    fn prepare_to_sleep(&mut self, events: &mut Vec<Event>) -> usize {
+        let mut found = 0;
+        for (_, side) in self.sides() {
+            found += side.prepare_to_sleep(events);
         }
-        let until = [end, timer].into_iter().flatten().min();
-        let wait = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
-        self.look_at_descriptors(events, Some(wait));
+        found
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let rdma = self.rdma.as_ref().and_then(Queues::next_timer);
+        rdma.into_iter().chain(self.shm.as_ref().and_then(Queues::next_timer)).min()
     }
 }
 
 impl Fabric for Network {
     fn limits(&self) -> Limits {
-        let (sockets, rdma) = (self.sockets.limits(), twinsan_verbs::LIMITS);
-        Limits {
-            max_inline: sockets.max_inline.min(rdma.max_inline),
-            max_message: sockets.max_message.min(rdma.max_message),
-            send_depth: sockets.send_depth.min(rdma.send_depth),
-        }
+        [twinsan_verbs::LIMITS, twinsan_shm::LIMITS].into_iter().fold(self.sockets.limits(), |a, b| Limits {
+            max_inline: a.max_inline.min(b.max_inline),
+            max_message: a.max_message.min(b.max_message),
+            send_depth: a.send_depth.min(b.send_depth),
+        })
     }
 
     fn register(&mut self, arena: Arc<Arena>) -> Result<RegionId, FabricError> {
         let id = self.sockets.register(Arc::clone(&arena))?;
-        if let Some(rdma) = &mut self.rdma {
-            let same = rdma.register(Arc::clone(&arena))?;
-            assert_eq!(id, same, "both number regions from zero");
+        for (_, side) in self.sides() {
+            let same = side.register(Arc::clone(&arena))?;
+            assert_eq!(id, same, "all number regions from zero");
         }
         self.regions.push(arena);
         Ok(id)
@@ -196,17 +227,11 @@ impl Fabric for Network {
     }
 
     fn listen(&mut self, address: &str) -> Result<String, FabricError> {
-        match scheme(address)? {
-            Scheme::Socket => self.sockets.listen(address),
-            Scheme::Rdma => self.open_rdma(address)?.listen(address),
-        }
+        self.open(address)?.listen(address)
     }
 
     fn connect(&mut self, address: &str) -> Result<ConnId, FabricError> {
-        match scheme(address)? {
-            Scheme::Socket => self.sockets.connect(address),
-            Scheme::Rdma => self.open_rdma(address)?.connect(address),
-        }
+        self.open(address)?.connect(address)
     }
 
     fn write(
@@ -243,7 +268,7 @@ impl Fabric for Network {
     }
 
     fn watch(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), FabricError> {
-        assert!(token != RDMA_TOKEN, "the token {RDMA_TOKEN:#x} is taken");
+        assert!(token < SHM_TOKEN, "the token {token:#x} is taken");
         self.sockets.watch(fd, token, interest)
     }
 
@@ -252,19 +277,18 @@ impl Fabric for Network {
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
-        let before = events.len();
-        self.poll_until(events, timeout);
-        events.len() - before
+        poll_until(self, events, timeout)
     }
 }
 
 fn scheme(address: &str) -> Result<Scheme, FabricError> {
-    if address.starts_with("tcp://") || address.starts_with("unix://") {
-        return Ok(Scheme::Socket);
+    match address.split_once("://").map(|(scheme, _)| scheme) {
+        Some("tcp" | "unix") => Ok(Scheme::Socket),
+        Some("rdma") => Ok(Scheme::Rdma),
+        Some("shm") => Ok(Scheme::Shm),
+        _ => {
+            let why = "it begins with tcp://, unix://, rdma:// or shm://".to_owned();
+            Err(FabricError::Address { address: address.to_owned(), why })
+        }
     }
-    if address.starts_with("rdma://") {
-        return Ok(Scheme::Rdma);
-    }
-    let why = "it begins with tcp://, unix:// or rdma://".to_owned();
-    Err(FabricError::Address { address: address.to_owned(), why })
 }

@@ -1,4 +1,4 @@
-//! The suite over sockets, through the composite. Over RDMA it is `rdma-conformance`, in the lab.
+//! The suite over sockets and shared memory, through the composite. Over RDMA it is `rdma-conformance`, in the lab.
 
 use std::os::fd::OwnedFd;
 
@@ -8,6 +8,7 @@ use twinsan_network::{Network, NetworkOptions};
 
 conformance_tests!(over_tcp, tcp);
 conformance_tests!(over_unix, unix);
+conformance_tests!(over_shm, shm);
 
 fn network() -> Box<dyn Fabric> {
     Box::new(Network::new(NetworkOptions::default()).expect("an epoll"))
@@ -20,8 +21,16 @@ fn tcp() -> Setup {
 }
 
 fn unix() -> Setup {
+    by_path("unix")
+}
+
+fn shm() -> Setup {
+    by_path("shm")
+}
+
+fn by_path(scheme: &str) -> Setup {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = |name: &str| format!("unix://{}", folder.path().join(name).display());
+    let path = |name: &str| format!("{scheme}://{}", folder.path().join(name).display());
     let (address, nobody) = (path("fabric.sock"), path("nobody.sock"));
     Setup { left: network(), right: network(), address, nobody, keep: Box::new(folder) }
 }

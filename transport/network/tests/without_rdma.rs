@@ -56,5 +56,5 @@ fn no_rdma_here() {
 fn an_unknown_scheme_is_told_the_known_ones() {
     let mut network = Network::new(NetworkOptions::default()).expect("an epoll");
     let told = network.connect("iwarp://127.0.0.1:1").expect_err("no such scheme").to_string();
-    assert!(told.contains("tcp://, unix:// or rdma://"), "{told}");
+    assert!(told.contains("tcp://, unix://, rdma:// or shm://"), "{told}");
 }
