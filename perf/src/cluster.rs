@@ -113,22 +113,33 @@ impl Folder {
 }
 
 impl Cluster {
-    /// Makes the folders, the key, the configuration and the volume. Starts nothing.
+    /// Makes the folders, the key, the configuration and the volume. Starts nothing. All talk by shared memory.
     ///
     /// # Errors
     /// If a file can't be made, or `twinsan format` fails.
     pub fn create(programs: Programs, options: &Options) -> Result<Self> {
-        let cluster = Self::folders(programs, options)?;
-        let listen = NODES.map(|name| vec![format!("unix://{}", cluster.run(&format!("{name}.fabric")).display())]);
-        cluster.set_up(options, &listen)
+        Self::create_at(programs, options, |cluster, name| Ok(vec![cluster.socket("shm", name)]))
     }
 
     /// The same with nodes that listen at addresses of one's own choice, best first.
     ///
     /// # Errors
-    /// The same.
-    pub fn create_at(programs: Programs, options: &Options, listen: &[Vec<String>; 2]) -> Result<Self> {
-        Self::folders(programs, options)?.set_up(options, listen)
+    /// The same, and those of the choice.
+    pub fn create_at(
+        programs: Programs,
+        options: &Options,
+        listen: impl Fn(&Self, &str) -> Result<Vec<String>>,
+    ) -> Result<Self> {
+        let cluster = Self::folders(programs, options)?;
+        let [a, b] = NODES.map(|name| listen(&cluster, name));
+        let listen = [a?, b?];
+        cluster.set_up(options, &listen)
+    }
+
+    /// The address of a socket file in the cluster's folder.
+    #[must_use]
+    pub fn socket(&self, scheme: &str, name: &str) -> String {
+        format!("{scheme}://{}", self.run(&format!("{name}.fabric")).display())
     }
 
     fn folders(programs: Programs, options: &Options) -> Result<Self> {

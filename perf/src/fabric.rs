@@ -18,11 +18,17 @@ pub fn open(wait: WaitPolicy) -> Result<Product> {
     Ok(Network::new(NetworkOptions { wait, ..NetworkOptions::default() })?)
 }
 
+/// Whether what is sent by `url` has to lie in memory that can be lent.
+#[must_use]
+pub fn shares_memory(url: &str) -> bool {
+    url.starts_with("shm://")
+}
+
 /// Whether both ends of a connection to `url` are on this host.
 #[must_use]
 pub fn is_local(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
-    if scheme == "unix" {
+    if matches!(scheme, "unix" | "shm") {
         return true;
     }
     let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
@@ -36,7 +42,14 @@ mod tests {
 
     #[test]
     fn loopback_and_unix_are_here() {
-        for url in ["unix:///tmp/x", "tcp://127.0.0.1:0", "tcp://[::1]:7", "tcp://localhost:1", "rdma://127.0.0.1:9"] {
+        for url in [
+            "unix:///tmp/x",
+            "shm:///tmp/x",
+            "tcp://127.0.0.1:0",
+            "tcp://[::1]:7",
+            "tcp://localhost:1",
+            "rdma://127.0.0.1:9",
+        ] {
             assert!(is_local(url), "{url}");
         }
         for url in ["tcp://10.0.0.1:7", "tcp://san1:7", "tcp://[2001:db8::1]:7", "rdma://10.0.0.1:9", "nonsense"] {

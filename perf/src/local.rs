@@ -14,7 +14,7 @@ use anyhow::{Result, anyhow};
 use twinsan_control::Config;
 
 use crate::cluster::{Cluster, NODES, Options, Programs};
-use crate::fabric::open;
+use crate::fabric::{open, shares_memory};
 use crate::hops::Way;
 use crate::wire::Listener;
 
@@ -26,8 +26,8 @@ const BLOCK_BYTES: u32 = 512;
 /// What the pair's nodes and clients talk by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Unix stream sockets.
-    Unix,
+    /// A scheme of socket files: `shm`, `unix`.
+    File(&'static str),
     /// A scheme (`tcp`, `rdma`) and one of this host's addresses, IPv6 in brackets.
     At(String, String),
 }
@@ -45,12 +45,16 @@ impl FromStr for Kind {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
-            None if text == "unix" => Ok(Self::Unix),
+            None if text == "shm" => Ok(Self::File("shm")),
+            None if text == "unix" => Ok(Self::File("unix")),
             None if text == "tcp" => Ok(Self::tcp()),
             Some((scheme @ ("tcp" | "rdma"), host)) if !host.is_empty() && !host.contains('/') => {
                 Ok(Self::At(scheme.into(), host.into()))
             }
-            _ => Err("write unix, tcp, or a scheme and an address of this host without a port: rdma://10.0.0.1".into()),
+            _ => {
+                Err("write shm, unix, tcp, or a scheme and an address of this host without a port: rdma://10.0.0.1"
+                    .into())
+            }
         }
     }
 }
@@ -58,7 +62,7 @@ impl FromStr for Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix => f.write_str("unix"),
+            Self::File(scheme) => f.write_str(scheme),
             Self::At(scheme, host) => write!(f, "{scheme}://{host}"),
         }
     }
@@ -92,17 +96,14 @@ impl Setup {
             disk_folder: folder.to_owned(),
             keep: false,
         };
-        let cluster = Cluster::create(programs, &options)?;
+        let listen = |cluster: &Cluster, name: &str| Ok(vec![self.address(cluster, name)?]);
+        let cluster = Cluster::create_at(programs, &options, listen)?;
         let text = std::fs::read_to_string(cluster.config())?;
-        std::fs::write(cluster.config(), self.configure(&cluster, text)?)?;
+        std::fs::write(cluster.config(), self.configure(text))?;
         Ok(cluster)
     }
 
-    fn configure(&self, cluster: &Cluster, mut text: String) -> Result<String> {
-        for name in NODES {
-            let unix = format!("unix://{}", cluster.run(&format!("{name}.fabric")).display());
-            text = text.replace(&unix, &self.address(cluster, name)?);
-        }
+    fn configure(&self, mut text: String) -> String {
         // The volume's table is the last one.
         text.push_str(&format!("integrity = {}\n\n[timing]\nspin_us = {}\n", self.integrity, self.spin_us));
         if self.patient {
@@ -110,13 +111,13 @@ impl Setup {
                 "heartbeat_ms = 200\ntakeover_ms = 10000\ndrop_ms = 10000\njoin_ms = 20000\nflush_rest_ms = 0\n",
             );
         }
-        Ok(text)
+        text
     }
 
-    /// An address that nobody has; `name` makes it unique among unix sockets.
+    /// An address that nobody has; `name` makes it unique among socket files.
     fn address(&self, cluster: &Cluster, name: &str) -> Result<String> {
         Ok(match &self.kind {
-            Kind::Unix => format!("unix://{}", cluster.run(&format!("{name}.fabric")).display()),
+            Kind::File(scheme) => cluster.socket(scheme, name),
             // The port may be taken between here and its use; then a node says so.
             Kind::At(scheme, host) => {
                 let port = TcpListener::bind(format!("{host}:0"))?.local_addr()?.port();
@@ -172,7 +173,7 @@ impl Local {
         let over = Arc::clone(&self.over);
         let (tell, told) = channel();
         self.listeners.push(thread::Builder::new().name("listener".into()).spawn(move || {
-            let listening = Listener::new(&open, spin).and_then(|mut listener| {
+            let listening = Listener::new(&open, spin, shares_memory(&url)).and_then(|mut listener| {
                 let bound = listener.listen(&url)?;
                 Ok((listener, bound))
             });
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn kinds_are_read_as_they_are_shown() {
-        for text in ["unix", "tcp://127.0.0.1", "tcp://[::1]", "rdma://10.0.0.1"] {
+        for text in ["shm", "unix", "tcp://127.0.0.1", "tcp://[::1]", "rdma://10.0.0.1"] {
             assert_eq!(text.parse::<Kind>().unwrap().to_string(), text);
         }
         assert_eq!("tcp".parse(), Ok(Kind::tcp()));

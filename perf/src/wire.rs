@@ -41,7 +41,7 @@ use self::figures::{Raw, RowFigures, Times, Wire};
 pub use self::listen::Listener;
 pub use self::ping::{Budget, Pinger};
 use self::raw::RawPinger;
-use crate::fabric::{Maker, open};
+use crate::fabric::{Maker, open, shares_memory};
 
 /// Where there are bare verbs to compare with.
 const RDMA: &str = "rdma://";
@@ -144,7 +144,7 @@ pub fn both_ends(settings: &Settings) -> Result<Wire> {
     let (tell, told) = channel();
     let (url, spin, stop) = (settings.url.clone(), settings.spin, Arc::clone(&over));
     let listener = thread::Builder::new().name("listener".into()).spawn(move || -> Result<()> {
-        let mut listener = Listener::new(&open, spin)?;
+        let mut listener = Listener::new(&open, spin, shares_memory(&url))?;
         let bound = listener.listen(&url)?;
         // Whoever asked may have failed meanwhile.
         let _ = tell.send(bound);

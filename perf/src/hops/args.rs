@@ -33,7 +33,7 @@ pub struct HopsArgs {
     /// Say that you know: the first 64 MiB of the volume are written over
     #[arg(long, requires = "volume")]
     pub overwrite: bool,
-    /// What a pair of our own talks by: unix, tcp, or a scheme and an address of this host, like rdma://10.0.0.1
+    /// What a pair of our own talks by: shm, unix, tcp, or a scheme and an address of this host, like rdma://10.0.0.1
     #[arg(long, value_name = "FABRIC", default_value = "unix", conflicts_with = "volume")]
     pub fabric: Kind,
     /// A pair of our own goes without payload CRCs

@@ -14,7 +14,7 @@ use crate::local::{Kind, Setup};
 /// A pair of our own under valgrind.
 #[derive(Clone, Debug, Args)]
 pub struct InstructionsArgs {
-    /// What the pair talks by: unix, tcp, or a scheme and an address of this host, like rdma://10.0.0.1
+    /// What the pair talks by: shm, unix, tcp, or a scheme and an address of this host, like rdma://10.0.0.1
     #[arg(long, value_name = "FABRIC", default_value = "unix")]
     pub fabric: Kind,
     /// Blobs in a slice

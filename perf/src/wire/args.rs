@@ -11,12 +11,12 @@ use twinsan_control::Size;
 
 use super::figures::Wire;
 use super::{Budget, Listener, MAX_BYTES, MIN_BYTES, Polling, SIZES, Settings, both_ends, measure};
-use crate::fabric::{is_local, open};
+use crate::fabric::{is_local, open, shares_memory};
 
 /// One end, or both.
 #[derive(Clone, Debug, Args)]
 pub struct WireArgs {
-    /// Where the end that answers listens: tcp://host:port, rdma://host:port or unix:///path; with --listen several,
+    /// Where the end that answers listens: tcp://host:port, rdma://host:port, unix:///path or shm:///path; with --listen several,
     /// with commas between
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub fabric: Vec<String>,
@@ -26,7 +26,7 @@ pub struct WireArgs {
     /// Be the end that asks [default, where the address is another host's]
     #[arg(long, group = "ends")]
     pub connect: bool,
-    /// Be both ends, on two threads [default, where the address is unix:// or loopback]
+    /// Be both ends, on two threads [default, where the address is shm://, unix:// or loopback]
     #[arg(long = "self", group = "ends")]
     pub both: bool,
     /// Payload sizes, like 64,4KiB,1MiB
@@ -100,7 +100,8 @@ fn listen(args: &WireArgs) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&over))?;
     }
-    let mut listener = Listener::new(&open, Duration::from_micros(args.spin_us))?;
+    let mut listener =
+        Listener::new(&open, Duration::from_micros(args.spin_us), args.fabric.iter().any(|url| shares_memory(url)))?;
     let mut out = std::io::stdout();
     for url in &args.fabric {
         writeln!(out, "listening at {}", listener.listen(url)?)?;

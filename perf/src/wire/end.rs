@@ -107,8 +107,14 @@ pub(crate) struct Peer {
 }
 
 impl<F: Fabric> End<F> {
-    /// With memory for so many connections.
-    pub(crate) fn new(maker: Maker<'_, F>, polling: Polling, spin: Duration, places: usize) -> Result<Self> {
+    /// With memory for so many connections, which can be `lent` where the fabric wants that.
+    pub(crate) fn new(
+        maker: Maker<'_, F>,
+        polling: Polling,
+        spin: Duration,
+        places: usize,
+        lent: bool,
+    ) -> Result<Self> {
         // A client's fabric does not spin by itself; its loop does.
         let wait = match polling {
             Polling::Node => WaitPolicy { spin },
@@ -116,7 +122,7 @@ impl<F: Fabric> End<F> {
         };
         let mut fabric = maker(wait)?;
         let options = ArenaOptions { name: "wire".into(), bytes: places * PLACE, pages: PagePolicy::Auto, lock: true };
-        let arena = Arc::new(Arena::new(&options)?);
+        let arena = Arc::new(if lent { Arena::lendable(&options)? } else { Arena::new(&options)? });
         let region = fabric.register(Arc::clone(&arena))?;
         let (events, ready) = (Vec::new(), VecDeque::new());
         let spin_us = u64::try_from(spin.as_micros())?;

@@ -30,12 +30,12 @@ pub struct Listener<'a, F: Fabric> {
 }
 
 impl<'a, F: Fabric> Listener<'a, F> {
-    /// Nobody can connect yet.
+    /// Nobody can connect yet. Its memory can be `lent`, which shared memory wants.
     ///
     /// # Errors
     /// If the fabric or the memory can't be had.
-    pub fn new(maker: Maker<'a, F>, spin: Duration) -> Result<Self> {
-        let end = End::new(maker, Polling::Node, spin, PLACES)?;
+    pub fn new(maker: Maker<'a, F>, spin: Duration, lent: bool) -> Result<Self> {
+        let end = End::new(maker, Polling::Node, spin, PLACES, lent)?;
         Ok(Self { maker, end, peers: BTreeMap::new(), free: (0..PLACES).rev().collect(), asked: None })
     }
 

@@ -8,7 +8,7 @@ use twinsan_fabric::{Event, Fabric, PostError};
 use super::Row;
 use super::end::{Broken, End, MAX_TIMES, PATIENCE, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
 use super::note::{self, From, Note, Seen};
-use crate::fabric::Maker;
+use crate::fabric::{Maker, shares_memory};
 
 /// One round in so many is not counted, and looked at in full.
 const CHECK_EVERY: u64 = 64;
@@ -49,7 +49,7 @@ impl<F: Fabric> Pinger<F> {
     /// # Errors
     /// If it is not there, or is something else.
     pub fn connect(maker: Maker<'_, F>, url: &str, polling: Polling, spin: Duration) -> Result<Self> {
-        let mut end = End::new(maker, polling, spin, HERE + 1)?;
+        let mut end = End::new(maker, polling, spin, HERE + 1, shares_memory(url))?;
         let conn = end.fabric.connect(url)?;
         let connected = end.awaited("connection").with_context(|| format!("connecting to {url}"))?;
         ensure!(matches!(connected, Event::Connected { .. }), "{connected:?} instead of a connection to {url}");

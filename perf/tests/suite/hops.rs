@@ -26,7 +26,7 @@ fn measured<F: Fabric>(kind: Kind, integrity: bool, maker: impl Fn(WaitPolicy) -
 
 #[test]
 fn a_durable_write_and_its_three_hops() {
-    for (kind, integrity) in [(Kind::Unix, true), (Kind::tcp(), false)] {
+    for (kind, integrity) in [(Kind::File("shm"), true), (Kind::File("unix"), true), (Kind::tcp(), false)] {
         let hops = measured(kind, integrity, open).unwrap();
         assert_eq!((hops.integrity, hops.spin_us), (integrity, 20));
         assert_ne!(hops.primary, hops.secondary);
@@ -58,13 +58,13 @@ fn a_completed_write_that_is_not_there_is_no_fast_write() {
         made.set(made.get() + 1);
         Lying::open(wait, if made.get() == 3 { Lie::OldPayload } else { Lie::None })
     };
-    let error = format!("{:#}", measured(Kind::Unix, false, maker).unwrap_err());
+    let error = format!("{:#}", measured(Kind::File("unix"), false, maker).unwrap_err());
     assert!(error.contains("completed writes do not read back"), "{error}");
 }
 
 #[test]
 fn a_listener_that_waits_otherwise_is_no_measure() {
-    let setup = Setup { kind: Kind::Unix, integrity: true, spin_us: 20, patient: false };
+    let setup = Setup { kind: Kind::File("unix"), integrity: true, spin_us: 20, patient: false };
     let local = Local::start(&setup, Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
     let mut config = local.config().unwrap();
     config.timing.spin_us = 70;

@@ -62,7 +62,7 @@ where
     let (tell, told) = channel();
     let stop = Arc::clone(&over);
     let served = thread::spawn(move || {
-        let mut listener = Listener::new(&maker, SPIN).unwrap();
+        let mut listener = Listener::new(&maker, SPIN, true).unwrap();
         tell.send(listener.listen("tcp://127.0.0.1:0").unwrap()).unwrap();
         listener.serve(&stop);
     });

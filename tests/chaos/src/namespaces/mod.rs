@@ -87,7 +87,8 @@ impl Namespaces {
             keep: false,
         };
         let listen = LISTEN.map(|addresses| addresses.map(str::to_owned).to_vec());
-        let cluster = Cluster::create_at(programs, &options, &listen)?;
+        let cluster =
+            Cluster::create_at(programs, &options, |_, name| Ok(listen[usize::from(name != NODES[0])].clone()))?;
         Ok(Self { cluster, switchovers: Vec::new(), cables, nodes, client, disk, log_before: 0 })
     }
 
