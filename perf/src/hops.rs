@@ -32,7 +32,7 @@ use self::report::{Hop, Hops, Size};
 use crate::fabric::Maker;
 use crate::peers::Ratio;
 use crate::wire::figures::Times;
-use crate::wire::{Broken, Budget, Pinger, Polling, Row, progress};
+use crate::wire::{Broken, Budget, Pinger, Row, progress};
 use twinsan_witness::pattern::{BLOCK, Model, Random, fill};
 
 /// Durable writes go to the volume's first so many bytes.
@@ -147,8 +147,8 @@ pub fn hops<F: Fabric>(maker: Maker<'_, F>, config: &Config, settings: &Settings
 impl<'a, F: Fabric> Bench<'a, F> {
     fn open(maker: Maker<'a, F>, config: &Config, settings: &'a Settings, spin: Duration) -> Result<Self> {
         let pingers = [connect(maker, &settings.wire[0], spin)?, connect(maker, &settings.wire[1], spin)?];
-        let fabric = maker(WaitPolicy::default())?;
-        let mut direct = Direct::open(config, &settings.volume, fabric, spin)?;
+        let fabric = maker(WaitPolicy { spin })?;
+        let mut direct = Direct::open(config, &settings.volume, fabric)?;
         direct.settle().context("the pair before the first write")?;
         let shape = direct.shape();
         for &bytes in &settings.sizes {
@@ -260,7 +260,7 @@ impl<'a, F: Fabric> Bench<'a, F> {
 /// To a node's listener, which has to wait as the node does.
 fn connect<F: Fabric>(maker: Maker<'_, F>, way: &Way, spin: Duration) -> Result<Pinger<F>> {
     let url = &way.client;
-    let pinger = Pinger::connect(maker, url, Polling::Client, spin)?;
+    let pinger = Pinger::connect(maker, url, spin)?;
     ensure!(
         pinger.peer_spin() == spin,
         "the listener at {url} polls {} µs before it sleeps, the node {} (spin_us): start it with --spin-us {}",

@@ -131,7 +131,7 @@ impl<'a, F: Fabric> Bench<'a, F> {
         let counted = Counted::start(&mut cluster, settings.shim.as_deref(), settings.keep.as_deref())?;
         cluster.wait_until("the pair is dual under valgrind", PATIENCE, Cluster::is_dual)?;
         let config = twinsan_control::Config::load(&cluster.config())?;
-        let mut direct = Direct::open(&config, VOLUME, maker(WaitPolicy::default())?, Duration::ZERO)?;
+        let mut direct = Direct::open(&config, VOLUME, maker(WaitPolicy::default())?)?;
         direct.settle()?;
         Ok(Self { settings, direct, cluster, counted, payload: vec![0x5a; SIZES[1]], next: 0 })
     }

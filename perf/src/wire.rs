@@ -1,7 +1,7 @@
 //! Round trips over our own fabric code: what a link costs before the protocol adds anything.
 //!
 //! Two ends, each with a fabric of its own; one asks ([`Pinger`]), the other answers ([`Listener`]). What is posted is
-//! what the product posts ([`Row`]), and both ends poll as the product polls ([`Polling`]). Payloads are stamped and
+//! what the product posts ([`Row`]), and both ends poll as the product polls. Payloads are stamped and
 //! looked at by the end that received them, so that a fabric that moves nothing is no fast fabric: see [`note`].
 //!
 //! ```text
@@ -36,7 +36,7 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use twinsan_fabric::Fabric;
 
-pub use self::end::{Broken, Polling};
+pub use self::end::Broken;
 use self::figures::{Raw, RowFigures, Times, Wire};
 pub use self::listen::Listener;
 pub use self::ping::{Budget, Pinger};
@@ -129,8 +129,6 @@ pub struct Settings {
     pub budget: Budget,
     /// How long both ends poll before they sleep.
     pub spin: Duration,
-    /// As whom we wait. The end that answers waits as a node.
-    pub polling: Polling,
     /// No progress bar.
     pub quiet: bool,
 }
@@ -169,7 +167,7 @@ pub fn both_ends(settings: &Settings) -> Result<Wire> {
 pub fn measure<F: Fabric>(maker: Maker<'_, F>, settings: &Settings) -> Result<Wire> {
     check_sizes(&settings.sizes)?;
     let begin = Instant::now();
-    let mut pinger = Pinger::connect(maker, &settings.url, settings.polling, settings.spin)?;
+    let mut pinger = Pinger::connect(maker, &settings.url, settings.spin)?;
     // Bare verbs take turns with our fabric, line by line.
     let mut raw = settings.url.starts_with(RDMA).then(|| raw_beside(&mut pinger, settings)).transpose()?;
     let lines = lines(&settings.sizes);
@@ -190,7 +188,6 @@ pub fn measure<F: Fabric>(maker: Maker<'_, F>, settings: &Settings) -> Result<Wi
     Ok(Wire {
         fabric: settings.url.clone(),
         both_ends_here: false,
-        polling: settings.polling,
         spin_us: u64::try_from(settings.spin.as_micros()).unwrap_or(u64::MAX),
         rows,
         seconds: begin.elapsed().as_secs_f64(),

@@ -27,11 +27,11 @@ mod traffic;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::Receiver;
 use twinsan_auth::Keyring;
+use twinsan_fabric::parts::Ticks;
 use twinsan_fabric::{CloseReason, ConnId, Event as FabricEvent, Fabric, Interest};
 use twinsan_replica::{Action, Event, LinkId, RelayId};
 use twinsan_wire::NodeId;
@@ -89,7 +89,7 @@ pub(crate) struct Reactor<F: Fabric> {
     ears: Ears,
     clock: Clock,
     now: u64,
-    next_tick: u64,
+    ticks: Ticks,
     /// Events that came up while actions were carried out: fed next, in order.
     inbox: VecDeque<(usize, Event)>,
     /// Kept for its memory.
@@ -112,6 +112,7 @@ impl<F: Fabric> Reactor<F> {
         identity: Identity,
         ears: Ears,
         clock: Clock,
+        heartbeat_ms: u64,
     ) -> anyhow::Result<Self> {
         fabric.watch(ears.bell.as_fd(), BELL, Interest::Readable).context("watching the doorbell")?;
         fabric.watch(ears.signals.as_fd(), SIGNALS, Interest::Readable).context("watching for signals")?;
@@ -123,7 +124,7 @@ impl<F: Fabric> Reactor<F> {
             ears,
             clock,
             now: 0,
-            next_tick: 0,
+            ticks: Ticks::new(TICK_MS, heartbeat_ms, clock.now_ms()),
             inbox: VecDeque::new(),
             actions: Vec::new(),
             dirty: Vec::new(),
@@ -138,7 +139,7 @@ impl<F: Fabric> Reactor<F> {
         self.ears.watchdog.ready();
         let mut events = Vec::new();
         loop {
-            let wait = Duration::from_millis(self.next_tick.saturating_sub(self.now));
+            let wait = self.ticks.left(self.now);
             self.fabric.poll(&mut events, Some(wait));
             self.turn(&mut events);
             if self.signals_seen > 1 {
@@ -167,14 +168,19 @@ impl<F: Fabric> Reactor<F> {
         for event in events.drain(..) {
             self.fabric_event(event);
         }
-        if self.now >= self.next_tick {
-            self.next_tick = self.now + TICK_MS;
+        if self.ticks.take(self.now) {
             self.tick();
         }
         self.flush_outboxes();
     }
 
     fn fabric_event(&mut self, event: FabricEvent) {
+        // At rest there are heartbeats, by message and by mailbox, and the disk's heartbeat, which rings the bell.
+        let comes_or_goes =
+            matches!(event, FabricEvent::Accepted { .. } | FabricEvent::Connected { .. } | FabricEvent::Closed { .. });
+        if comes_or_goes {
+            self.ticks.stir(self.now);
+        }
         match event {
             FabricEvent::Accepted { conn } => self.accepted(conn),
             FabricEvent::Connected { conn } => self.connected(conn),

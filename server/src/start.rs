@@ -124,7 +124,7 @@ pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Reactor<Network
     let watchdog = Watchdog::from_environment();
     let identity = Identity { node, name: own.name.clone(), keyring };
     let ears = Ears { bell, signals, requests, watchdog };
-    Reactor::new(fabric, volumes, identity, ears, clock)
+    Reactor::new(fabric, volumes, identity, ears, clock, config.timing.heartbeat_ms)
 }
 
 fn keyring(config: &Config) -> anyhow::Result<Keyring> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use twinsan_arena::PagePolicy;
 use twinsan_control::Config;
+use twinsan_fabric::parts::Ticks;
 use twinsan_fabric::{Event as FabricEvent, Fabric, Interest};
 use twinsan_session::{Action, Ended, Event, Session, SessionConfig, Status};
 use twinsan_staging::Geometry;
@@ -18,7 +19,6 @@ use super::clock::Clock;
 use super::driver::SIGNALS;
 use super::nodes::Nodes;
 use super::signals::Signals;
-use super::spin::Spin;
 use super::volume::Volume;
 use super::{discover, notice, targets, timing};
 use crate::memory::Memory;
@@ -40,10 +40,9 @@ pub struct Direct<F: Fabric> {
     memory: Memory,
     shape: VolumeShape,
     clock: Clock,
-    spin: Spin,
     signals: Signals,
     events: Vec<FabricEvent>,
-    next_tick_ms: u64,
+    ticks: Ticks,
     completed: Seq,
     read_done: bool,
     ended: Option<Ended>,
@@ -51,12 +50,11 @@ pub struct Direct<F: Fabric> {
 }
 
 impl<F: Fabric> Direct<F> {
-    /// Attaches to the volume, and returns when it is open. `fabric` is one that does not spin by itself; the loop does,
-    /// for up to `spin`.
+    /// Attaches to the volume, and returns when it is open.
     ///
     /// # Errors
     /// If the configuration, the nodes or the volume do not allow it, or not in time.
-    pub fn open(config: &Config, name: &str, mut fabric: F, spin: Duration) -> anyhow::Result<Self> {
+    pub fn open(config: &Config, name: &str, mut fabric: F) -> anyhow::Result<Self> {
         let volume = config.volume(name)?;
         let targets = targets(config, volume)?;
         let clock = Clock::start();
@@ -79,10 +77,9 @@ impl<F: Fabric> Direct<F> {
             memory,
             shape,
             clock,
-            spin: Spin::new(spin),
             signals,
             events: Vec::with_capacity(256),
-            next_tick_ms: clock.now_ms(),
+            ticks: Ticks::new(TICK_MS, config.timing.heartbeat_ms, clock.now_ms()),
             completed: Seq::ZERO,
             read_done: false,
             ended: None,
@@ -229,6 +226,9 @@ impl<F: Fabric> Direct<F> {
         self.volume.now_ms = self.clock.now_ms();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
+            if !matches!(event, FabricEvent::Message { .. }) {
+                self.ticks.stir(self.volume.now_ms);
+            }
             if matches!(event, FabricEvent::Ready { token: SIGNALS }) {
                 self.interrupted |= self.signals.take();
             } else if let Some(event) = self.nodes.handle(event, &mut self.fabric, self.volume.now_ms) {
@@ -243,24 +243,15 @@ impl<F: Fabric> Direct<F> {
 
     /// As `Driver::wait`.
     fn wait(&mut self) {
-        let begin = Instant::now();
-        while begin.elapsed() < self.spin.window() {
-            if self.fabric.poll(&mut self.events, None) > 0 {
-                return self.spin.waited(begin.elapsed());
-            }
-            std::thread::yield_now();
-        }
-        let left = self.next_tick_ms.saturating_sub(self.clock.now_ms());
-        self.fabric.poll(&mut self.events, Some(Duration::from_millis(left)));
-        self.spin.waited(begin.elapsed());
+        let left = self.ticks.left(self.clock.now_ms());
+        self.fabric.poll(&mut self.events, Some(left));
     }
 
     fn tick(&mut self) {
         let now = self.volume.now_ms;
-        if now < self.next_tick_ms {
+        if !self.ticks.take(now) {
             return;
         }
-        self.next_tick_ms = now + TICK_MS;
         for node in NodeId::BOTH {
             if let Some(event) = self.nodes.tick(node, &mut self.fabric, now) {
                 self.volume.handle(event);

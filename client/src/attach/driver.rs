@@ -19,6 +19,7 @@
 
 use std::time::{Duration, Instant};
 
+use twinsan_fabric::parts::Ticks;
 use twinsan_fabric::{Event as FabricEvent, Fabric};
 use twinsan_session::{Action, Ended, Event};
 use twinsan_wire::NodeId;
@@ -28,7 +29,6 @@ use super::door::{Door, News, Sockets};
 use super::nodes::Nodes;
 use super::notice;
 use super::signals::Signals;
-use super::spin::Spin;
 use super::volume::Volume;
 use crate::front::FrontEnd;
 
@@ -82,13 +82,12 @@ pub(crate) struct Driver<F: Fabric> {
     pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,
-    pub(crate) spin: Spin,
     /// Called once, when the volume is open and requests may come.
     pub(crate) on_ready: Box<dyn FnMut(&Door)>,
     state: State,
     /// Why no request can come in.
     shut: Option<String>,
-    next_tick_ms: u64,
+    ticks: Ticks,
 }
 
 /// What a driver is made of.
@@ -100,28 +99,16 @@ pub(crate) struct Parts<F: Fabric> {
     pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) clock: Clock,
-    pub(crate) spin: Spin,
+    /// The pair's.
+    pub(crate) heartbeat_ms: u64,
     pub(crate) on_ready: Box<dyn FnMut(&Door)>,
 }
 
 impl<F: Fabric> Driver<F> {
     pub(crate) fn new(parts: Parts<F>) -> Self {
-        let Parts { fabric, nodes, volume, front, door, signals, clock, spin, on_ready } = parts;
-        let next_tick_ms = clock.now_ms();
-        Self {
-            fabric,
-            nodes,
-            volume,
-            front,
-            door,
-            signals,
-            clock,
-            spin,
-            on_ready,
-            state: State::Opening,
-            shut: None,
-            next_tick_ms,
-        }
+        let Parts { fabric, nodes, volume, front, door, signals, clock, heartbeat_ms, on_ready } = parts;
+        let ticks = Ticks::new(TICK_MS, heartbeat_ms, clock.now_ms());
+        Self { fabric, nodes, volume, front, door, signals, clock, on_ready, state: State::Opening, shut: None, ticks }
     }
 
     /// Until the session ends or a signal ends it.
@@ -150,25 +137,17 @@ impl<F: Fabric> Driver<F> {
         }
     }
 
-    /// Polls; spins for a while before it sleeps, if that pays. Without a spin, the poll that sleeps is the only one.
+    /// Polls; the fabric spins for a while before it sleeps, if that pays.
     fn wait(&mut self, events: &mut Vec<FabricEvent>) {
-        if self.front.has_work() {
-            self.fabric.poll(events, None);
-            return;
-        }
-        let begin = Instant::now();
-        while begin.elapsed() < self.spin.window() {
-            if self.fabric.poll(events, None) > 0 {
-                return self.spin.waited(begin.elapsed());
-            }
-            std::thread::yield_now();
-        }
-        let left = self.next_tick_ms.saturating_sub(self.clock.now_ms());
-        self.fabric.poll(events, Some(Duration::from_millis(left)));
-        self.spin.waited(begin.elapsed());
+        let wait = (!self.front.has_work()).then(|| self.ticks.left(self.clock.now_ms()));
+        self.fabric.poll(events, wait);
     }
 
     fn dispatch(&mut self, event: FabricEvent) {
+        // Nodes' heartbeats are messages.
+        if !matches!(event, FabricEvent::Message { .. }) {
+            self.ticks.stir(self.volume.now_ms);
+        }
         match event {
             FabricEvent::Ready { token: SIGNALS } => {
                 if self.signals.take() {
@@ -191,10 +170,9 @@ impl<F: Fabric> Driver<F> {
 
     fn tick(&mut self) {
         let now = self.volume.now_ms;
-        if now < self.next_tick_ms {
+        if !self.ticks.take(now) {
             return;
         }
-        self.next_tick_ms = now + TICK_MS;
         for node in NodeId::BOTH {
             if let Some(event) = self.nodes.tick(node, &mut self.fabric, now) {
                 self.volume.handle(event);

@@ -10,7 +10,6 @@ mod nodes;
 mod notice;
 mod outbox;
 mod signals;
-mod spin;
 mod volume;
 
 use std::os::fd::AsFd;
@@ -21,7 +20,7 @@ use twinsan_arena::PagePolicy;
 use twinsan_auth::Key;
 use twinsan_control::Config;
 use twinsan_control::config::Volume as VolumeConfig;
-use twinsan_fabric::{Fabric, Interest};
+use twinsan_fabric::{Fabric, Interest, WaitPolicy};
 use twinsan_nbd::Export;
 use twinsan_network::{Network, NetworkOptions};
 use twinsan_session::{Ended, Session, SessionConfig, Timing};
@@ -36,7 +35,6 @@ use self::door::Door;
 use self::driver::{Driver, FIRST_CONNECTION, Outcome, Parts, SIGNALS};
 use self::nodes::Nodes;
 use self::signals::Signals;
-pub use self::spin::Spin;
 use self::volume::Volume;
 use crate::device::ublk::UblkDevice;
 use crate::device::{self, ClaimedNbd, NbdDeviceName};
@@ -100,7 +98,8 @@ pub fn attach(config: &Config, options: &Attach) -> anyhow::Result<()> {
     let mut signals = Signals::catch().context("catching SIGTERM and SIGINT")?;
     // The place is taken before anything else, so that a mistake in it shows at once.
     let taken = Taken::take(&options.place)?;
-    let mut fabric = Network::new(NetworkOptions::default())?;
+    let spin = options.spin.unwrap_or(Duration::from_micros(config.timing.spin_us));
+    let mut fabric = Network::new(NetworkOptions { wait: WaitPolicy { spin }, ..NetworkOptions::default() })?;
     fabric.watch(signals.as_fd(), SIGNALS, Interest::Readable)?;
     let Some(said) = discover::shape(&mut fabric, &targets, &mut signals, clock)? else { return Ok(()) };
     let parts = assemble(config, options, volume, targets, &said, (fabric, signals, clock, taken))?;
@@ -205,10 +204,9 @@ fn assemble(
         let options = NbdOptions { export, shape, io_timeout_ms, first_token: FIRST_CONNECTION };
         FrontEnd::Nbd(Box::new(NbdFront::new(options, memory)))
     };
-    let spin = options.spin.unwrap_or(Duration::from_micros(config.timing.spin_us));
     let on_ready = Box::new(ready(options.volume.clone(), shape));
     let volume = Volume { session, actions: Vec::with_capacity(256), now_ms: 0 };
-    Ok(Parts { fabric, nodes, volume, front, door, signals, clock, spin: Spin::new(spin), on_ready })
+    Ok(Parts { fabric, nodes, volume, front, door, signals, clock, heartbeat_ms: config.timing.heartbeat_ms, on_ready })
 }
 
 /// Tells people and the service manager that requests may come.

@@ -10,7 +10,7 @@ use clap::Args;
 use twinsan_control::Size;
 
 use super::figures::Wire;
-use super::{Budget, Listener, MAX_BYTES, MIN_BYTES, Polling, SIZES, Settings, both_ends, measure};
+use super::{Budget, Listener, MAX_BYTES, MIN_BYTES, SIZES, Settings, both_ends, measure};
 use crate::fabric::{is_local, open, shares_memory};
 
 /// One end, or both.
@@ -21,7 +21,7 @@ pub struct WireArgs {
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub fabric: Vec<String>,
     /// Be the end that answers, until SIGTERM or SIGINT; prints its addresses on standard output, a line each
-    #[arg(long, group = "ends", conflicts_with_all = ["sizes", "rounds", "row_ms", "polling", "json"])]
+    #[arg(long, group = "ends", conflicts_with_all = ["sizes", "rounds", "row_ms", "json"])]
     pub listen: bool,
     /// Be the end that asks [default, where the address is another host's]
     #[arg(long, group = "ends")]
@@ -41,9 +41,6 @@ pub struct WireArgs {
     /// Poll up to so many microseconds before sleeping, at both ends; each end is told its own
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     pub spin_us: u64,
-    /// Wait as a client or as a node waits, at the end that asks
-    #[arg(long, value_enum, default_value_t = Polling::Client)]
-    pub polling: Polling,
     /// Print one JSON object instead of the table
     #[arg(long)]
     pub json: bool,
@@ -77,7 +74,6 @@ impl WireArgs {
             sizes: if self.sizes.is_empty() { SIZES.to_vec() } else { self.sizes.clone() },
             budget: Budget { count: self.rounds, time: Duration::from_millis(self.row_ms) },
             spin: Duration::from_micros(self.spin_us),
-            polling: self.polling,
             quiet: self.json,
         })
     }

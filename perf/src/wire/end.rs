@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use twinsan::attach::Spin;
 use twinsan_arena::{Arena, ArenaOptions, PagePolicy};
 use twinsan_fabric::{
     ConnId, Event, Fabric, LocalSlice, Payload, PostError, RegionId, RemoteAddr, RemoteKey, WaitPolicy, WorkId,
@@ -52,16 +50,6 @@ const SIGNAL_EVERY: u64 = 32;
 /// Version of what the ends say to each other.
 const VERSION: u32 = 1;
 
-/// Whose waiting is copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Polling {
-    /// The fabric polls before it sleeps, each time.
-    Node,
-    /// Polls with yields in between, for longer when it pays and shorter when it does not, before it sleeps.
-    Client,
-}
-
 /// What the ends say to each other outside of rounds, as JSON: a message that does not begin with a note's magic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -92,8 +80,6 @@ pub(crate) struct End<F: Fabric> {
     region: RegionId,
     events: Vec<Event>,
     ready: VecDeque<Event>,
-    polling: Polling,
-    spin: Spin,
     spin_us: u64,
     posts: u64,
 }
@@ -108,51 +94,24 @@ pub(crate) struct Peer {
 
 impl<F: Fabric> End<F> {
     /// With memory for so many connections, which can be `lent` where the fabric wants that.
-    pub(crate) fn new(
-        maker: Maker<'_, F>,
-        polling: Polling,
-        spin: Duration,
-        places: usize,
-        lent: bool,
-    ) -> Result<Self> {
-        // A client's fabric does not spin by itself; its loop does.
-        let wait = match polling {
-            Polling::Node => WaitPolicy { spin },
-            Polling::Client => WaitPolicy::default(),
-        };
-        let mut fabric = maker(wait)?;
+    pub(crate) fn new(maker: Maker<'_, F>, spin: Duration, places: usize, lent: bool) -> Result<Self> {
+        let mut fabric = maker(WaitPolicy { spin })?;
         let options = ArenaOptions { name: "wire".into(), bytes: places * PLACE, pages: PagePolicy::Auto, lock: true };
         let arena = Arc::new(if lent { Arena::lendable(&options)? } else { Arena::new(&options)? });
         let region = fabric.register(Arc::clone(&arena))?;
         let (events, ready) = (Vec::new(), VecDeque::new());
         let spin_us = u64::try_from(spin.as_micros())?;
-        Ok(Self { fabric, arena, region, events, ready, polling, spin: Spin::new(spin), spin_us, posts: 0 })
+        Ok(Self { fabric, arena, region, events, ready, spin_us, posts: 0 })
     }
 
     /// The next event, if one comes before the loop's next tick.
     pub(crate) fn next(&mut self) -> Option<Event> {
         if self.ready.is_empty() {
-            self.wait();
+            // As `server/src/reactor.rs` and `client/src/attach/driver.rs` wait.
+            self.fabric.poll(&mut self.events, Some(TICK));
             self.ready.extend(self.events.drain(..));
         }
         self.ready.pop_front()
-    }
-
-    /// As `server/src/reactor.rs` and `client/src/attach/driver.rs` wait.
-    fn wait(&mut self) {
-        if self.polling == Polling::Node {
-            self.fabric.poll(&mut self.events, Some(TICK));
-            return;
-        }
-        let begin = Instant::now();
-        while begin.elapsed() < self.spin.window() {
-            if self.fabric.poll(&mut self.events, None) > 0 {
-                return self.spin.waited(begin.elapsed());
-            }
-            std::thread::yield_now();
-        }
-        self.fabric.poll(&mut self.events, Some(TICK));
-        self.spin.waited(begin.elapsed());
     }
 
     /// The next event that is more than a post's end; `what` is awaited.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::Row;
 use super::ping::Run;
-use super::{Polling, Row};
 
 /// Microseconds, of the shortest to the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -98,8 +98,6 @@ pub struct Wire {
     pub fabric: String,
     /// Both ends were threads of this process.
     pub both_ends_here: bool,
-    /// How the end that asks waits.
-    pub polling: Polling,
     /// How long both ends poll before they sleep.
     pub spin_us: u64,
     /// Line by line.
@@ -114,12 +112,8 @@ impl Wire {
     pub fn table(&self) -> String {
         let mut t = String::new();
         let here = if self.both_ends_here { ", both ends in this process" } else { "" };
-        let who = match self.polling {
-            Polling::Node => "node",
-            Polling::Client => "client",
-        };
         let _ = writeln!(t, "\n  Round trips over {}{here}", self.fabric);
-        let _ = writeln!(t, "  waiting as a {who}, {} µs of polling before sleeping; microseconds\n", self.spin_us);
+        let _ = writeln!(t, "  {} µs of polling before sleeping; microseconds\n", self.spin_us);
         let _ = writeln!(t, "  {}", header());
         let line = "─".repeat(106);
         let mut before = "";
@@ -203,7 +197,6 @@ mod tests {
         let wire = Wire {
             fabric: "tcp://san1:7".into(),
             both_ends_here: false,
-            polling: Polling::Client,
             spin_us: 100,
             rows: vec![row(Row::Ack, 0), row(Row::Read, 64), with_raw],
             seconds: 1.0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use twinsan_fabric::{ConnId, Event, Fabric, PostError};
 
-use super::end::{Broken, End, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
+use super::end::{Broken, End, Peer, Talk, incoming, key, listen_to, outgoing};
 use super::note::{self, From, Note};
 use super::ping::{Budget, Pinger, Run};
 use super::{Row, raw};
@@ -35,7 +35,7 @@ impl<'a, F: Fabric> Listener<'a, F> {
     /// # Errors
     /// If the fabric or the memory can't be had.
     pub fn new(maker: Maker<'a, F>, spin: Duration, lent: bool) -> Result<Self> {
-        let end = End::new(maker, Polling::Node, spin, PLACES, lent)?;
+        let end = End::new(maker, spin, PLACES, lent)?;
         Ok(Self { maker, end, peers: BTreeMap::new(), free: (0..PLACES).rev().collect(), asked: None })
     }
 
@@ -164,7 +164,7 @@ impl<'a, F: Fabric> Listener<'a, F> {
     fn measure(&mut self, url: &str, row: &str, bytes: u32, budget: Budget, spin: Duration) -> Result<Run> {
         let row = Row::ALL.into_iter().find(|r| r.name() == row).with_context(|| format!("no row \"{row}\""))?;
         if self.asked.as_ref().is_none_or(|(known, spun, _)| (known.as_str(), *spun) != (url, spin)) {
-            let pinger = Pinger::connect(self.maker, url, Polling::Node, spin)?;
+            let pinger = Pinger::connect(self.maker, url, spin)?;
             self.asked = Some((url.to_owned(), spin, pinger));
         }
         let (.., pinger) = self.asked.as_mut().expect("connected");

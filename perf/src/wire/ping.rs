@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use twinsan_fabric::{Event, Fabric, PostError};
 
 use super::Row;
-use super::end::{Broken, End, MAX_TIMES, PATIENCE, Peer, Polling, Talk, incoming, key, listen_to, outgoing};
+use super::end::{Broken, End, MAX_TIMES, PATIENCE, Peer, Talk, incoming, key, listen_to, outgoing};
 use super::note::{self, From, Note, Seen};
 use crate::fabric::{Maker, shares_memory};
 
@@ -48,8 +48,8 @@ impl<F: Fabric> Pinger<F> {
     ///
     /// # Errors
     /// If it is not there, or is something else.
-    pub fn connect(maker: Maker<'_, F>, url: &str, polling: Polling, spin: Duration) -> Result<Self> {
-        let mut end = End::new(maker, polling, spin, HERE + 1, shares_memory(url))?;
+    pub fn connect(maker: Maker<'_, F>, url: &str, spin: Duration) -> Result<Self> {
+        let mut end = End::new(maker, spin, HERE + 1, shares_memory(url))?;
         let conn = end.fabric.connect(url)?;
         let connected = end.awaited("connection").with_context(|| format!("connecting to {url}"))?;
         ensure!(matches!(connected, Event::Connected { .. }), "{connected:?} instead of a connection to {url}");

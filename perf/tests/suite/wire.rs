@@ -12,16 +12,16 @@ use twinsan_fabric::faulty::{Faults, FaultyFabric};
 use twinsan_fabric::{Fabric, WaitPolicy};
 use twinsan_perf::fabric::open;
 use twinsan_perf::wire::figures::{Times, Wire};
-use twinsan_perf::wire::{Budget, Listener, Pinger, Polling, Row, Settings, both_ends, measure};
+use twinsan_perf::wire::{Budget, Listener, Pinger, Row, Settings, both_ends, measure};
 
 const SPIN: Duration = Duration::from_micros(20);
 const SIZES: [u32; 4] = [64, 100, 4096, 1 << 20];
 const ROUNDS: u64 = 70;
 const BUDGET: Budget = Budget { count: ROUNDS, time: Duration::from_secs(4) };
 
-fn settings(url: &str, polling: Polling) -> Settings {
+fn settings(url: &str) -> Settings {
     let budget = Budget { count: ROUNDS, time: Duration::from_secs(60) };
-    Settings { url: url.into(), sizes: SIZES.into(), budget, spin: SPIN, polling, quiet: true }
+    Settings { url: url.into(), sizes: SIZES.into(), budget, spin: SPIN, quiet: true }
 }
 
 fn in_order(times: &Times) -> bool {
@@ -46,8 +46,8 @@ fn whole(wire: &Wire) {
 fn both_ends_over_every_socket() {
     let folder = tempfile::tempdir().unwrap();
     let unix = format!("unix://{}", folder.path().join("wire").display());
-    for (url, polling) in [(unix.as_str(), Polling::Client), ("tcp://127.0.0.1:0", Polling::Node)] {
-        let wire = both_ends(&settings(url, polling)).unwrap();
+    for url in [unix.as_str(), "tcp://127.0.0.1:0"] {
+        let wire = both_ends(&settings(url)).unwrap();
         assert!(wire.both_ends_here && !wire.fabric.ends_with(":0"));
         whole(&wire);
     }
@@ -73,7 +73,7 @@ where
 }
 
 fn run(url: &str, maker: fn(WaitPolicy) -> Result<Lying>, row: Row) -> Result<()> {
-    let mut pinger = Pinger::connect(&maker, url, Polling::Node, SPIN)?;
+    let mut pinger = Pinger::connect(&maker, url, SPIN)?;
     pinger.run(row, 4096, Budget { count: ROUNDS, time: Duration::from_secs(60) }).map(drop)
 }
 
@@ -102,14 +102,14 @@ fn the_worst_fabric_that_is_right_passes() {
     // A payload that was answered has left, whatever its post's completion says: as with the product's (its outbox).
     let faults = Faults { guard_memory: false, ..Faults::with_seed(7) };
     let maker = |wait| -> Result<_> { Ok(FaultyFabric::new(open(wait)?, faults)) };
-    whole(&against(open, |url| measure(&maker, &settings(url, Polling::Node))).unwrap());
+    whole(&against(open, |url| measure(&maker, &settings(url))).unwrap());
 }
 
 #[test]
 fn one_end_learns_what_lies_between_two_others() {
     against(open, |far| {
         against(open, |near| {
-            let mut pinger = Pinger::connect(&open, near, Polling::Client, SPIN).unwrap();
+            let mut pinger = Pinger::connect(&open, near, SPIN).unwrap();
             for row in [Row::Ack, Row::BlobBothWays] {
                 let bytes = if row.has_payload() { 4096 } else { 0 };
                 let run = pinger.ask(far, row, bytes, BUDGET, SPIN).unwrap();
@@ -138,7 +138,7 @@ fn a_stranger_is_cut_off_and_the_next_one_served() {
         while !events.iter().any(|event| matches!(event, twinsan_fabric::Event::Closed { .. })) {
             stranger.poll(&mut events, Some(Duration::from_secs(10)));
         }
-        let mut pinger = Pinger::connect(&open, url, Polling::Node, SPIN).unwrap();
+        let mut pinger = Pinger::connect(&open, url, SPIN).unwrap();
         pinger.run(Row::Ack, 0, Budget { count: 3, time: Duration::from_secs(60) }).unwrap();
     });
 }

@@ -7,7 +7,7 @@ use crate::ids::{ConnId, LinkId, ReadToken, RelayId};
 /// One thing that happened. Each event that answers an action comes exactly once per action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Time has passed. At least every [`crate::Timing::tick_ms`].
+    /// Time has passed. Every [`crate::Timing::tick_ms`] while there is traffic; at rest, with every heartbeat.
     Tick,
     /// SIGTERM: end in order.
     Shutdown,

@@ -26,7 +26,7 @@ impl Rig {
         let ears = Ears { bell, signals, requests, watchdog: Watchdog::from_environment() };
         let keyring = Keyring::from_iter([(volume.facts.name, key)]);
         let identity = Identity { node, name: "san1".to_owned(), keyring };
-        let reactor = Reactor::new(Fake::new(), vec![volume], identity, ears, Clock::start()).unwrap();
+        let reactor = Reactor::new(Fake::new(), vec![volume], identity, ears, Clock::start(), 50).unwrap();
         Self { _bed: bed, reactor }
     }
 

@@ -41,6 +41,7 @@ impl<F: Fabric> Reactor<F> {
     }
 
     fn blob(&mut self, index: usize, id: ConnId, slot: u32) {
+        self.ticks.stir(self.now);
         let volume = &mut self.volumes[index];
         let facts = &volume.facts;
         match take_blob(&volume.arena, &volume.layout, &facts.shape, facts.integrity, slot) {

@@ -215,7 +215,7 @@ pub enum FabricError {
 /// How the fabric waits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WaitPolicy {
-    /// Spin this long before sleeping.
+    /// Spin at most this long before sleeping; [`parts::Spin`] closes and opens it.
     pub spin: Duration,
 }
 

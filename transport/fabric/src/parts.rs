@@ -7,6 +7,8 @@ mod poller;
 mod regions;
 mod resolver;
 mod socket_file;
+mod spin;
+mod ticks;
 mod waiting;
 mod watches;
 
@@ -16,5 +18,7 @@ pub use poller::{Poller, Readiness, Token, Wait};
 pub use regions::{Regions, Span, within};
 pub use resolver::{Answer, Resolver};
 pub use socket_file::{SocketFile, socket_path};
+pub use spin::Spin;
+pub use ticks::Ticks;
 pub use waiting::{Queues, poll_until};
 pub use watches::Watches;

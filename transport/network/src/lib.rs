@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use twinsan_arena::Arena;
-use twinsan_fabric::parts::{Queues, Wait, poll_until};
+use twinsan_fabric::parts::{Queues, Spin, Wait, poll_until};
 use twinsan_fabric::{
     ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr, RemoteKey,
     WaitPolicy, WorkId,
@@ -59,6 +59,7 @@ pub struct Network {
     options: NetworkOptions,
     regions: Vec<Arc<Arena>>,
     unlooked: u32,
+    spin: Spin,
 }
 
 /// A fabric with queues in memory, beside the sockets.
@@ -87,7 +88,8 @@ impl Network {
             ..TcpOptions::default()
         };
         let sockets = TcpFabric::new(sockets)?;
-        Ok(Self { sockets, rdma: None, shm: None, options, regions: Vec::new(), unlooked: 0 })
+        let spin = Spin::new(options.wait.spin);
+        Ok(Self { sockets, rdma: None, shm: None, options, regions: Vec::new(), unlooked: 0, spin })
     }
 
     /// The fabric for the use of `address`, opened if it is not.
@@ -154,8 +156,8 @@ impl Network {
 }
 
 impl Queues for Network {
-    fn spin(&self) -> Duration {
-        self.options.wait.spin
+    fn spin(&mut self) -> &mut Spin {
+        &mut self.spin
     }
 
     fn has_queues(&self) -> bool {

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with};
 use twinsan_arena::Arena;
 use twinsan_fabric::parts::{
-    Listeners, Poller, Queues, Readiness, Regions, SocketFile, Token, Wait, Watches, poll_until, socket_path, within,
+    Listeners, Poller, Queues, Readiness, Regions, SocketFile, Spin, Token, Wait, Watches, poll_until, socket_path,
+    within,
 };
 use twinsan_fabric::{
     CloseReason, ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr,
@@ -97,6 +98,7 @@ pub struct ShmFabric {
     /// Events that came up outside of poll.
     pending: Vec<Event>,
     unlooked: u32,
+    spin: Spin,
     /// Connections have been told that we sleep.
     is_asleep: bool,
     /// Kept for its memory.
@@ -121,6 +123,7 @@ impl ShmFabric {
             next_conn: options.first_conn,
             pending: Vec::new(),
             unlooked: 0,
+            spin: Spin::new(options.wait.spin),
             is_asleep: false,
             over: Vec::new(),
         })
@@ -269,8 +272,8 @@ impl ShmFabric {
 }
 
 impl Queues for ShmFabric {
-    fn spin(&self) -> Duration {
-        self.options.wait.spin
+    fn spin(&mut self) -> &mut Spin {
+        &mut self.spin
     }
 
     fn has_queues(&self) -> bool {

@@ -22,7 +22,7 @@ use crate::frame::Op;
 use crate::inbox::SCRATCH;
 use crate::listener::Listener;
 use crate::outbox::{Body, MAX_INLINE};
-use twinsan_fabric::parts::{Listeners, Poller, Regions, Resolver, Watches, within};
+use twinsan_fabric::parts::{Listeners, Poller, Regions, Resolver, Spin, Watches, poll_until, within};
 
 /// How a [`TcpFabric`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,8 @@ pub struct TcpFabric {
     /// Connections with completions, or broken ones.
     news: Vec<ConnId>,
     scratch: Box<[u8]>,
+    unlooked: u32,
+    spin: Spin,
 }
 
 impl TcpFabric {
@@ -88,6 +90,8 @@ impl TcpFabric {
             next_conn: 0,
             pending: Vec::new(),
             news: Vec::new(),
+            unlooked: 0,
+            spin: Spin::new(options.wait.spin),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
         })
     }
@@ -216,8 +220,6 @@ impl Fabric for TcpFabric {
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
-        let before = events.len();
-        self.poll_until(events, timeout);
-        events.len() - before
+        poll_until(self, events, timeout)
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use twinsan_arena::Arena;
-use twinsan_fabric::parts::{Poller, Regions, Resolver, Token, Watches, poll_until, within};
+use twinsan_fabric::parts::{Poller, Regions, Resolver, Spin, Token, Watches, poll_until, within};
 use twinsan_fabric::{
     ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr, RemoteKey,
     WaitPolicy, WorkId,
@@ -86,6 +86,7 @@ pub struct VerbsFabric {
     pending: Vec<Event>,
     /// Polls in a row that found enough in the completion queues and did not look at the descriptors.
     unlooked: u32,
+    spin: Spin,
     /// Kept for its memory.
     over: Vec<ConnId>,
 }
@@ -114,6 +115,7 @@ impl VerbsFabric {
             next_conn: options.first_conn,
             pending: Vec::new(),
             unlooked: 0,
+            spin: Spin::new(options.wait.spin),
             over: Vec::new(),
         })
     }

@@ -1,10 +1,11 @@
-//! How a fabric with queues in memory waits: it looks at them, for a while over and over again, and then sleeps.
+//! How fabrics wait: they look at their queues in memory, for a while over and over again, and then sleep.
 //!
-//! A poll that finds something in the queues makes no system call; one that finds nothing makes one, epoll_wait(2).
+//! A poll that finds something in the queues makes no system call; one that finds nothing, or has no queues, makes one,
+//! epoll_wait(2).
 
 use std::time::{Duration, Instant};
 
-use super::Wait;
+use super::{Spin, Wait};
 use crate::Event;
 
 /// After so many polls in a row that were content with the queues, the descriptors are looked at.
@@ -19,7 +20,7 @@ const EAGER_LOOKS: u32 = 4;
 /// What there is to look at.
 pub trait Queues {
     /// How long to look before sleeping.
-    fn spin(&self) -> Duration;
+    fn spin(&mut self) -> &mut Spin;
 
     /// Whether there are queues at all: else only descriptors tell.
     fn has_queues(&self) -> bool;
@@ -45,12 +46,13 @@ pub trait Queues {
 pub fn poll_until(queues: &mut impl Queues, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
     let before = events.len();
     queues.poll_queues(events);
-    if events.len() > before && *queues.unlooked() < MOST_UNLOOKED {
+    if queues.has_queues() && events.len() > before && *queues.unlooked() < MOST_UNLOOKED {
         *queues.unlooked() += 1;
+        queues.spin().waited(Duration::ZERO);
         return events.len() - before;
     }
     // Who is going to sleep at once looks at the descriptors by that.
-    if events.len() > before || timeout.is_none() || !queues.spin().is_zero() {
+    if events.len() > before || timeout.is_none() || !queues.spin().window().is_zero() {
         look(queues, events, Wait::Not);
     }
     if let Some(timeout) = timeout {
@@ -63,13 +65,14 @@ pub fn poll_until(queues: &mut impl Queues, events: &mut Vec<Event>, timeout: Op
 fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeout: Duration) {
     let start = Instant::now();
     let end = start.checked_add(timeout);
+    let spin = queues.spin().window();
     let mut looks = 0;
+    let mut now = start;
     while events.len() == before {
-        let now = Instant::now();
         if end.is_some_and(|end| now >= end) {
-            return;
+            break;
         }
-        if now.duration_since(start) < queues.spin() {
+        if now.duration_since(start) < spin {
             if looks >= EAGER_LOOKS {
                 std::thread::yield_now();
             }
@@ -79,14 +82,13 @@ fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeou
             } else {
                 look(queues, events, Wait::Not);
             }
-            continue;
+        } else if queues.prepare_to_sleep(events) == 0 {
+            let until = [end, queues.next_timer()].into_iter().flatten().min();
+            look(queues, events, until.map_or(Wait::Forever, |until| Wait::For(until.saturating_duration_since(now))));
         }
-        if queues.prepare_to_sleep(events) > 0 {
-            return;
-        }
-        let until = [end, queues.next_timer()].into_iter().flatten().min();
-        look(queues, events, until.map_or(Wait::Forever, |until| Wait::For(until.saturating_duration_since(now))));
+        now = Instant::now();
     }
+    queues.spin().waited(now.duration_since(start));
 }
 
 fn look(queues: &mut impl Queues, events: &mut Vec<Event>, wait: Wait) {

@@ -121,7 +121,7 @@ impl TcpFabric {
     }
 
     /// When something wants to be looked at without an event.
-    pub(super) fn next_timer(&self) -> Option<Instant> {
+    pub(super) fn timer(&self) -> Option<Instant> {
         let making = self.making.values().map(|making| match making {
             Making::Resolving { deadline } => *deadline,
             Making::Dialling { dial, .. } => dial.wake_at(),

@@ -2,44 +2,33 @@
 //!
 //! A poll that finds one short transfer makes two system calls: epoll_wait(2) and recv(2).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use twinsan_fabric::{CloseReason, ConnId, Event};
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
 use super::TcpFabric;
 use crate::connection::Connection;
-use twinsan_fabric::parts::{Readiness, Token, Wait};
+use twinsan_fabric::parts::{Queues, Readiness, Spin, Token, Wait};
 
-impl TcpFabric {
-    /// [`twinsan_fabric::Fabric::poll`].
-    pub(super) fn poll_until(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) {
+impl Queues for TcpFabric {
+    fn spin(&mut self) -> &mut Spin {
+        &mut self.spin
+    }
+
+    /// All that comes, comes by descriptors.
+    fn has_queues(&self) -> bool {
+        false
+    }
+
+    fn unlooked(&mut self) -> &mut u32 {
+        &mut self.unlooked
+    }
+
+    fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize {
         let before = events.len();
         self.collect(events);
-        let timeout = timeout.filter(|_| events.len() == before);
-        let Some(timeout) = timeout else {
-            self.look(events, Wait::Not);
-            return;
-        };
-        // Without a spin and without timers of our own, the first wait is the whole of it.
-        let spin = self.options.wait.spin;
-        let simple = spin.is_zero() && self.next_timer().is_none();
-        let start = Instant::now();
-        let end = start.checked_add(timeout);
-        self.look(events, if simple { Wait::For(timeout) } else { Wait::Not });
-        while events.len() == before {
-            let now = Instant::now();
-            if end.is_some_and(|end| now >= end) {
-                return;
-            }
-            if now.duration_since(start) < spin {
-                std::thread::yield_now();
-                self.look(events, Wait::Not);
-                continue;
-            }
-            let until = [end, self.next_timer()].into_iter().flatten().min();
-            self.look(events, until.map_or(Wait::Forever, |until| Wait::For(until.duration_since(now))));
-        }
+        events.len() - before
     }
 
     /// One epoll_wait, and all that follows from it.
@@ -50,12 +39,22 @@ impl TcpFabric {
                 self.dispatch(ready, events);
             }
         }
-        if self.next_timer().is_some() {
+        if self.timer().is_some() {
             self.timers(Instant::now(), events);
         }
         self.collect(events);
     }
 
+    fn prepare_to_sleep(&mut self, _: &mut Vec<Event>) -> usize {
+        0
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        self.timer()
+    }
+}
+
+impl TcpFabric {
     fn dispatch(&mut self, ready: Readiness, events: &mut Vec<Event>) {
         match ready.token {
             Token::Conn(conn) if self.connections.contains_key(&conn) => self.serve(conn, ready, events),
@@ -93,7 +92,7 @@ impl TcpFabric {
     /// Reports what has come up: events of set-up, completions, broken connections.
     fn collect(&mut self, events: &mut Vec<Event>) {
         events.append(&mut self.pending);
-        for conn in std::mem::take(&mut self.news) {
+        while let Some(conn) = self.news.pop() {
             let Some(connection) = self.connections.get_mut(&conn) else { continue };
             connection.listed = false;
             events.extend(connection.outbox.reap().map(|work| Event::Sent { conn, work }));

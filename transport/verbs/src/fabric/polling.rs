@@ -1,16 +1,16 @@
 //! Waiting, and what there is to do when something is ready.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use twinsan_fabric::parts::{Queues, Readiness, Token, Wait};
+use twinsan_fabric::parts::{Queues, Readiness, Spin, Token, Wait};
 use twinsan_fabric::{CloseReason, ConnId, Event};
 
 use super::VerbsFabric;
 use crate::connection::Stage;
 
 impl Queues for VerbsFabric {
-    fn spin(&self) -> Duration {
-        self.options.wait.spin
+    fn spin(&mut self) -> &mut Spin {
+        &mut self.spin
     }
 
     fn has_queues(&self) -> bool {

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// Less is not worth beginning.
+const LEAST: Duration = Duration::from_micros(1);
+
 /// The window.
 #[derive(Debug)]
 pub struct Spin {
@@ -31,6 +34,9 @@ impl Spin {
             self.now = self.most;
         } else {
             self.now /= 2;
+            if self.now < LEAST {
+                self.now = Duration::ZERO;
+            }
         }
     }
 }
@@ -46,7 +52,7 @@ mod tests {
         for _ in 0..20 {
             spin.waited(Duration::from_millis(10));
         }
-        assert!(spin.window() < Duration::from_nanos(100));
+        assert_eq!(spin.window(), Duration::ZERO);
         spin.waited(Duration::from_micros(40));
         assert_eq!(spin.window(), most);
         let mut never = Spin::new(Duration::ZERO);
