@@ -112,6 +112,9 @@ pub struct AttachArgs {
     /// Poll up to so many microseconds before sleeping [default: spin_us of the configuration]
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(0..=100_000))]
     pub spin_us: Option<u64>,
+    /// Measure where the time of each write goes, and write that into this file at the end (docs/performance.md)
+    #[arg(long, value_name = "FILE")]
+    pub ladder: Option<PathBuf>,
 }
 
 /// `twinsan format`.

@@ -86,13 +86,23 @@ fn in_words(error: &anyhow::Error) -> String {
 }
 
 fn options(args: AttachArgs) -> Attach {
-    let AttachArgs { volume, place, nbd_allow_remote, nbd_dead_timeout, ublk_id, io_timeout, wait, takeover, spin_us } =
-        args;
+    let AttachArgs {
+        volume,
+        place,
+        nbd_allow_remote,
+        nbd_dead_timeout,
+        ublk_id,
+        io_timeout,
+        wait,
+        takeover,
+        spin_us,
+        ladder,
+    } = args;
     let place = match place {
         PlaceArgs { nbd: Some(address), .. } => Place::Nbd { address, allow_remote: nbd_allow_remote },
         PlaceArgs { nbd_device: Some(device), .. } => Place::NbdDevice { device, dead_timeout: nbd_dead_timeout },
         PlaceArgs { ublk: true, .. } => Place::Ublk { id: ublk_id },
         PlaceArgs { .. } => unreachable!("clap asks for one of them"),
     };
-    Attach { volume, place, io_timeout, wait, takeover, spin: spin_us.map(Duration::from_micros) }
+    Attach { volume, place, io_timeout, wait, takeover, spin: spin_us.map(Duration::from_micros), ladder }
 }

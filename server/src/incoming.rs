@@ -3,7 +3,7 @@
 use twinsan_arena::Arena;
 use twinsan_wire::layout::{descriptor_offset, descriptor_slot, mailbox_offset};
 use twinsan_wire::limits::{DESCRIPTOR_BYTES, MAILBOX_BYTES};
-use twinsan_wire::{Blob, BlobKind, DecodeError, Descriptor, Mailbox, VolumeShape};
+use twinsan_wire::{BlobKind, DecodeError, Descriptor, Mailbox, VolumeShape};
 
 use crate::layout::{Layout, index};
 
@@ -41,25 +41,38 @@ pub(crate) enum BadBlob {
     },
 }
 
-/// Takes the descriptor in `slot`, and checks it and its payload.
+/// Takes the descriptor in `slot`, and checks it.
 ///
 /// # Errors
 /// [`BadBlob`].
-pub(crate) fn take_blob(
+pub(crate) fn take_descriptor(
     arena: &Arena,
     layout: &Layout,
     shape: &VolumeShape,
-    integrity: bool,
     slot: u32,
-) -> Result<Blob, BadBlob> {
+) -> Result<Descriptor, BadBlob> {
     let mut bytes = [0; DESCRIPTOR_BYTES];
     arena.copy_out(index(layout.descriptors + descriptor_offset(slot)), &mut bytes);
-    let Descriptor { blob, payload_crc } = Descriptor::decode(&bytes)?;
+    let descriptor = Descriptor::decode(&bytes)?;
+    let blob = &descriptor.blob;
     let right = descriptor_slot(blob.seq);
     if slot != right {
         return Err(BadBlob::Slot { seq: blob.seq.0, found: slot, right });
     }
-    shape.check_blob(&blob)?;
+    shape.check_blob(blob)?;
+    Ok(descriptor)
+}
+
+/// Checks the payload of a descriptor that was taken.
+///
+/// # Errors
+/// [`BadBlob`].
+pub(crate) fn check_payload(
+    arena: &Arena,
+    layout: &Layout,
+    integrity: bool,
+    &Descriptor { blob, payload_crc, .. }: &Descriptor,
+) -> Result<(), BadBlob> {
     if integrity && blob.kind == BlobKind::Write {
         let right = payload_crc.ok_or(BadBlob::NoCrc { seq: blob.seq.0 })?;
         let found = arena.crc32c(index(layout.staged(blob.data_pos)), blob.payload_len as usize);
@@ -67,7 +80,7 @@ pub(crate) fn take_blob(
             return Err(BadBlob::Crc { seq: blob.seq.0, found, right });
         }
     }
-    Ok(blob)
+    Ok(())
 }
 
 /// Takes the mailbox in `slot`. `Ok(None)`: it is being written over, the next one will tell.
@@ -90,7 +103,7 @@ mod tests {
     use super::*;
     use twinsan_arena::{ArenaOptions, PagePolicy};
     use twinsan_wire::layout::{PEER_ACK_SLOT, PEER_RELEASED_SLOT};
-    use twinsan_wire::{Epoch, Generation, Incarnation, Lba, Seq};
+    use twinsan_wire::{Blob, Epoch, Generation, Incarnation, Lba, Seq};
 
     const LAYOUT: Layout = Layout::new(4 << 20);
     const SHAPE: VolumeShape = VolumeShape { uuid: [7; 16], blocks: 1000, block_bytes: 4096, ring_bytes: 4 << 20 };
@@ -117,9 +130,10 @@ mod tests {
     fn taken(blob: Blob, payload_crc: Option<u32>, slot: u32, integrity: bool) -> Result<Blob, BadBlob> {
         let arena = arena();
         arena.copy_in(index(LAYOUT.staged(blob.data_pos)), &[5; 8192]);
-        let bytes = Descriptor { blob, payload_crc }.encode();
+        let bytes = Descriptor { blob, payload_crc, timed: false }.encode();
         arena.copy_in(index(LAYOUT.descriptors + descriptor_offset(slot)), &bytes);
-        take_blob(&arena, &LAYOUT, &SHAPE, integrity, slot)
+        let descriptor = take_descriptor(&arena, &LAYOUT, &SHAPE, slot)?;
+        check_payload(&arena, &LAYOUT, integrity, &descriptor).map(|()| descriptor.blob)
     }
 
     fn right_crc() -> u32 {
@@ -147,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_nobody_wrote_is_no_blob() {
-        assert!(matches!(take_blob(&arena(), &LAYOUT, &SHAPE, true, 0), Err(BadBlob::Descriptor(_))));
+        assert!(matches!(take_descriptor(&arena(), &LAYOUT, &SHAPE, 0), Err(BadBlob::Descriptor(_))));
     }
 
     fn ack() -> Mailbox {

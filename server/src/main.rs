@@ -37,6 +37,7 @@ mod scsi;
 mod signals;
 mod slab;
 mod start;
+mod stopwatch;
 #[cfg(test)]
 mod testbed;
 mod utc;

@@ -276,6 +276,7 @@ impl<F: Fabric> Reactor<F> {
     fn end_answers(&mut self, conn: ConnId, gone: &Conn) {
         let Some(index) = gone.volume else { return };
         let volume = &mut self.volumes[index];
+        volume.stopwatch.forget(conn);
         let ended: Vec<_> = volume.answering.iter().filter(|&(_, by)| *by == conn).map(|(&token, _)| token).collect();
         for token in ended {
             volume.answering.remove(&token);

@@ -31,6 +31,7 @@ use crate::reactor::{Ears, Identity, Reactor};
 use crate::scsi;
 use crate::signals::Signals;
 use crate::slab::Slab;
+use crate::stopwatch::Stopwatch;
 use crate::volume::{Facts, Volume};
 use crate::watchdog::Watchdog;
 
@@ -302,6 +303,7 @@ pub(crate) fn new_volume(
         answered: 0,
         dial_trouble: None,
         arrivals: Box::new([0; _]),
+        stopwatch: Stopwatch::default(),
         counters: Counters::default(),
         ended: false,
     }

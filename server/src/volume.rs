@@ -19,6 +19,7 @@ use crate::flusher::{Done, Flusher};
 use crate::layout::Layout;
 use crate::paths::Paths;
 use crate::slab::Slab;
+use crate::stopwatch::Stopwatch;
 
 /// What does not change while the process lives.
 #[derive(Clone, Debug)]
@@ -80,6 +81,8 @@ pub(crate) struct Volume {
     pub(crate) dial_trouble: Option<String>,
     /// When each descriptor slot was last filled.
     pub(crate) arrivals: Box<[u64; LANE_SLOTS as usize]>,
+    /// How long timed blobs take.
+    pub(crate) stopwatch: Stopwatch,
     /// What has happened.
     pub(crate) counters: Counters,
     /// Its machine has ended.

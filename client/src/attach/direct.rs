@@ -68,8 +68,12 @@ impl<F: Fabric> Direct<F> {
         let nodes = Nodes::new(targets, memory.clone(), region, shape, volume.integrity);
         let mut session = SessionConfig::new(geometry, shape.blocks);
         session.timing = timing(config);
-        let volume =
-            Volume { session: Session::new(session), actions: Vec::with_capacity(256), now_ms: clock.now_ms() };
+        let volume = Volume {
+            session: Session::new(session),
+            actions: Vec::with_capacity(256),
+            now_ms: clock.now_ms(),
+            ladder: None,
+        };
         let mut direct = Self {
             fabric,
             nodes,
@@ -117,7 +121,7 @@ impl<F: Fabric> Direct<F> {
         self.memory.arena().copy_in(self.memory.staged(at), payload);
         let begin = Instant::now();
         self.volume.now_ms = self.clock.now_ms();
-        let Volume { session, actions, now_ms } = &mut self.volume;
+        let Volume { session, actions, now_ms, .. } = &mut self.volume;
         let seq = session.write(BlobKind::Write, lba, blocks, *now_ms, actions);
         self.act();
         self.until("the write to complete", |direct| direct.completed >= seq)?;
@@ -133,7 +137,7 @@ impl<F: Fabric> Direct<F> {
         let begin = Instant::now();
         self.read_done = false;
         self.volume.now_ms = self.clock.now_ms();
-        let Volume { session, actions, now_ms } = &mut self.volume;
+        let Volume { session, actions, now_ms, .. } = &mut self.volume;
         session.read(lba, blocks, SLOT, *now_ms, actions);
         self.act();
         self.until("the read to complete", |direct| direct.read_done)?;

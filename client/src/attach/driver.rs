@@ -26,6 +26,7 @@ use twinsan_wire::NodeId;
 
 use super::clock::Clock;
 use super::door::{Door, News, Sockets};
+use super::ladder::Ladder;
 use super::nodes::Nodes;
 use super::notice;
 use super::signals::Signals;
@@ -127,11 +128,14 @@ impl<F: Fabric> Driver<F> {
             self.front.work(&mut self.volume, self.clock.now_ms());
             self.carry_out();
             self.nodes.flush(&mut self.fabric);
+            self.climb(Ladder::posted);
             self.front.send(&mut Sockets(&mut self.fabric));
+            self.climb(Ladder::answered);
             self.go_on();
             if let State::Over(outcome) = &self.state {
                 let outcome = outcome.clone();
                 self.farewell(&outcome, &mut events);
+                self.write_ladder();
                 return self.shut.map_or(outcome, Outcome::Shut);
             }
         }
@@ -228,13 +232,30 @@ impl<F: Fabric> Driver<F> {
             Action::Close { conn } => self.nodes.close(conn, &mut self.fabric),
             Action::Send { conn, msg } => self.nodes.send(conn, msg),
             Action::Post { conn, blob } => self.nodes.post(conn, blob),
-            Action::WritesCompleted { upto } => self.front.writes_completed(upto),
+            Action::WritesCompleted { upto } => {
+                self.climb(|ladder| ladder.completed(upto));
+                self.front.writes_completed(upto);
+            }
             Action::ReadCompleted { slot, .. } => self.front.read_completed(slot),
             Action::Opened { generation } => self.opened(generation),
             Action::Ended(ended) => self.ended(ended),
             Action::Notice(notice) => notice::log(notice, &self.nodes),
         }
         None
+    }
+
+    /// For whoever wants to know where the microseconds go.
+    fn climb(&mut self, step: impl FnOnce(&mut Ladder)) {
+        if let Some(ladder) = &mut self.volume.ladder {
+            self.nodes.take_times().for_each(|times| ladder.times(times));
+            step(ladder);
+        }
+    }
+
+    fn write_ladder(&mut self) {
+        if let Some(Err(error)) = self.volume.ladder.take().map(Ladder::write) {
+            tracing::error!("the file of --ladder: {error}");
+        }
     }
 
     fn opened(&mut self, generation: twinsan_wire::Generation) {

@@ -6,13 +6,16 @@ mod direct;
 mod discover;
 mod door;
 mod driver;
+mod ladder;
 mod nodes;
 mod notice;
 mod outbox;
 mod signals;
 mod volume;
 
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -33,6 +36,8 @@ use self::dial::Target;
 pub use self::direct::Direct;
 use self::door::Door;
 use self::driver::{Driver, FIRST_CONNECTION, Outcome, Parts, SIGNALS};
+pub use self::ladder::HEADER as LADDER_HEADER;
+use self::ladder::Ladder;
 use self::nodes::Nodes;
 use self::signals::Signals;
 use self::volume::Volume;
@@ -80,6 +85,8 @@ pub struct Attach {
     pub takeover: bool,
     /// How long to poll before sleeping. `None`: as configured.
     pub spin: Option<Duration>,
+    /// Where to write how long each step of the last writes took.
+    pub ladder: Option<PathBuf>,
 }
 
 /// The session was taken over by another client: its own exit code, so that a supervisor does not fight it.
@@ -190,7 +197,7 @@ fn assemble(
     let memory = Memory::new(&options.volume, said.ring_bytes, PagePolicy::Auto, config.shares_memory())?;
     tracing::debug!("{}", memory.arena().report());
     let region = fabric.register(memory.arena().clone())?;
-    let nodes = Nodes::new(targets, memory.clone(), region, *said, volume.integrity);
+    let nodes = Nodes::new(targets, memory.clone(), region, *said, volume.integrity).timed(options.ladder.is_some());
     let mut session_config = SessionConfig::new(geometry, said.blocks);
     session_config.timing = timing(config);
     // Who left the device waiting may count as attached for a moment after its death.
@@ -205,8 +212,14 @@ fn assemble(
         FrontEnd::Nbd(Box::new(NbdFront::new(options, memory)))
     };
     let on_ready = Box::new(ready(options.volume.clone(), shape));
-    let volume = Volume { session, actions: Vec::with_capacity(256), now_ms: 0 };
+    let ladder = options.ladder.as_deref().map(|path| ladder(path, said.block_bytes)).transpose()?;
+    let volume = Volume { session, actions: Vec::with_capacity(256), now_ms: 0, ladder };
     Ok(Parts { fabric, nodes, volume, front, door, signals, clock, heartbeat_ms: config.timing.heartbeat_ms, on_ready })
+}
+
+fn ladder(path: &Path, block_bytes: u32) -> anyhow::Result<Ladder> {
+    let file = File::create(path).with_context(|| format!("--ladder {}", path.display()))?;
+    Ok(Ladder::new(file, block_bytes))
 }
 
 /// Tells people and the service manager that requests may come.

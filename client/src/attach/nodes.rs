@@ -7,7 +7,7 @@ use twinsan_session::{self as session, ConnectError, Event};
 use twinsan_wire::imm::Immediate;
 use twinsan_wire::layout::{CLIENT_COMPLETION_SLOT, CLIENT_MAILBOX_BYTES, READ_REGION_BYTES, mailbox_offset};
 use twinsan_wire::limits::{LANE_SLOTS, MAILBOX_BYTES};
-use twinsan_wire::{Blob, ClientMsg, Mailbox, NodeFrame, NodeId, Seq, SetupMsg, VolumeShape};
+use twinsan_wire::{Blob, ClientMsg, Mailbox, NodeFrame, NodeId, Seq, SetupMsg, Times, VolumeShape};
 
 use super::dial::{Dial, Dialled, Target};
 use super::outbox::Outbox;
@@ -37,6 +37,10 @@ pub(crate) struct Nodes {
     crcs: Option<Box<[(Seq, u32)]>>,
     /// The last complaint about a node, so that one which is down is not reported at every attempt.
     complaints: [Option<String>; 2],
+    /// Blobs ask how long they take.
+    timed: bool,
+    /// What was said to that.
+    times: Vec<Times>,
 }
 
 /// The session's number for a connection is the fabric's.
@@ -62,7 +66,19 @@ impl Nodes {
             shape,
             crcs: integrity.then(|| vec![(Seq::ZERO, 0); LANE_SLOTS as usize].into()),
             complaints: [None, None],
+            timed: false,
+            times: Vec::new(),
         }
+    }
+
+    /// With blobs that ask how long they take, or without.
+    pub(crate) fn timed(self, timed: bool) -> Self {
+        Self { timed, ..self }
+    }
+
+    /// What nodes have said of how long blobs took.
+    pub(crate) fn take_times(&mut self) -> std::vec::Drain<'_, Times> {
+        self.times.drain(..)
     }
 
     /// The node's name in the configuration.
@@ -172,6 +188,9 @@ impl Nodes {
     }
 
     fn message<F: Fabric>(&mut self, conn: ConnId, bytes: &[u8], fabric: &mut F) -> Option<Event> {
+        if Times::is_kind_of(bytes) {
+            return self.timed_by(conn, bytes, fabric);
+        }
         let up = self.find(session_conn(conn))?;
         match NodeFrame::decode(bytes) {
             Ok(NodeFrame { msg, grant }) => {
@@ -182,6 +201,15 @@ impl Nodes {
             }
             Err(error) => self.violation(conn, &error, fabric),
         }
+    }
+
+    fn timed_by<F: Fabric>(&mut self, conn: ConnId, bytes: &[u8], fabric: &mut F) -> Option<Event> {
+        match Times::decode(bytes) {
+            Ok(times) if self.timed => self.times.push(times),
+            Ok(_) => return self.violation(conn, &"times that nobody asked for", fabric),
+            Err(error) => return self.violation(conn, &error, fabric),
+        }
+        None
     }
 
     fn immediate<F: Fabric>(&mut self, conn: ConnId, imm: u32, fabric: &mut F) -> Option<Event> {
@@ -226,7 +254,7 @@ impl Nodes {
             Dialled::Welcomed { conn, welcome } => match self.welcome(conn, &welcome, fabric) {
                 Ok(area) => {
                     self.complaints[node.index()] = None;
-                    self.up.push(Up { node, outbox: Outbox::new(conn), area });
+                    self.up.push(Up { node, outbox: Outbox::new(conn, self.timed), area });
                     let incarnation = welcome.incarnation;
                     Some(Event::Connected { node, conn: session_conn(conn), incarnation })
                 }

@@ -41,11 +41,13 @@ pub(crate) struct Outbox {
     lane: Option<LaneGrant>,
     queue: VecDeque<Item>,
     posts: u64,
+    /// Blobs ask how long they take.
+    timed: bool,
 }
 
 impl Outbox {
-    pub(crate) const fn new(conn: ConnId) -> Self {
-        Self { conn, lane: None, queue: VecDeque::new(), posts: 0 }
+    pub(crate) const fn new(conn: ConnId, timed: bool) -> Self {
+        Self { conn, lane: None, queue: VecDeque::new(), posts: 0, timed }
     }
 
     pub(crate) const fn conn(&self) -> ConnId {
@@ -114,7 +116,7 @@ impl Outbox {
         }
         let slot = descriptor_slot(blob.seq);
         let to = RemoteAddr { key: lane.descriptors, offset: descriptor_offset(slot) };
-        let bytes = Descriptor { blob, payload_crc }.encode();
+        let bytes = Descriptor { blob, payload_crc, timed: self.timed }.encode();
         let signal = self.signal();
         fabric.write_imm(self.conn, Payload::Inline(&bytes), to, Immediate::Blob { slot }.encode(), signal)
     }

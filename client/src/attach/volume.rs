@@ -3,6 +3,7 @@
 use twinsan_session::{Action, Event, Session};
 use twinsan_wire::{BlobKind, Lba, Seq};
 
+use super::ladder::Ladder;
 use crate::front::Backend;
 
 /// The machine, and what it wants done that the driver has not yet done.
@@ -11,6 +12,8 @@ pub(crate) struct Volume {
     pub(crate) session: Session,
     pub(crate) actions: Vec<Action>,
     pub(crate) now_ms: u64,
+    /// Where the microseconds go, if anybody wants to know.
+    pub(crate) ladder: Option<Ladder>,
 }
 
 impl Volume {
@@ -24,8 +27,18 @@ impl Backend for Volume {
         self.session.place(payload_len)
     }
 
+    fn requested(&mut self) {
+        if let Some(ladder) = &mut self.ladder {
+            ladder.request();
+        }
+    }
+
     fn write(&mut self, kind: BlobKind, lba: Lba, blocks: u32) -> Seq {
-        self.session.write(kind, lba, blocks, self.now_ms, &mut self.actions)
+        let seq = self.session.write(kind, lba, blocks, self.now_ms, &mut self.actions);
+        if let Some(ladder) = &mut self.ladder {
+            ladder.committed(seq, blocks);
+        }
+        seq
     }
 
     fn read(&mut self, lba: Lba, blocks: u32, slot: u32) {

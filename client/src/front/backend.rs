@@ -14,6 +14,9 @@ pub trait Backend {
     /// the window is full. Reserves nothing.
     fn place(&mut self, payload_len: u32) -> Option<u64>;
 
+    /// A write's request is there, for whoever measures; its payload may still be on the way.
+    fn requested(&mut self) {}
+
     /// Commits the next blob, for which [`Backend::place`] has just given a position where the payload now lies.
     /// Blobs are applied in the order of this call, and reads asked for after it see it.
     fn write(&mut self, kind: BlobKind, lba: Lba, blocks: u32) -> Seq;

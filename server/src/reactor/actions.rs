@@ -1,10 +1,12 @@
 //! Carrying out what a machine wants done.
 
+use std::time::Instant;
+
 use twinsan_fabric::{ConnId, Fabric};
 use twinsan_replica::{Action, Event, LinkId, Piece, ReadToken};
 use twinsan_wire::layout::DESCRIPTOR_RING_BYTES;
 use twinsan_wire::message::LaneGrant;
-use twinsan_wire::{Epoch, NodeFrame, NodeMsg, Seq};
+use twinsan_wire::{Epoch, Mailbox, NodeFrame, NodeMsg, Seq};
 
 use super::Reactor;
 use crate::conn::Stage;
@@ -72,16 +74,8 @@ impl<F: Fabric> Reactor<F> {
                     outbox.message(msg.encode());
                 }
             }
-            Action::PeerMailbox { link: id, mailbox } => {
-                if let Some(outbox) = self.conns.outbox(link(id)) {
-                    outbox.mailbox(&mailbox);
-                }
-            }
-            Action::ClientMailbox { conn, mailbox } => {
-                if let Some(outbox) = self.conns.outbox(client(conn)) {
-                    outbox.mailbox(&mailbox);
-                }
-            }
+            Action::PeerMailbox { link: id, mailbox } => self.mail(volume, link(id), &mailbox),
+            Action::ClientMailbox { conn, mailbox } => self.mail(volume, client(conn), &mailbox),
             Action::SendClient { conn, msg } => self.send_client(volume, client(conn), msg),
             // The barrier: the connection is destroyed before the next action. The machine has closed it itself and is
             // not told.
@@ -93,6 +87,21 @@ impl<F: Fabric> Reactor<F> {
                 notice::log(&self.volumes[volume], notice);
             }
             Action::Exit => self.volumes[volume].ended = true,
+        }
+    }
+
+    fn mail(&mut self, index: usize, conn: ConnId, mailbox: &Mailbox) {
+        let Some(outbox) = self.conns.outbox(conn) else { return };
+        outbox.mailbox(mailbox);
+        let stopwatch = &mut self.volumes[index].stopwatch;
+        if stopwatch.is_idle() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some((conn, times)) = stopwatch.said(mailbox, now) {
+            if let Some(outbox) = self.conns.outbox(conn) {
+                outbox.message(times.encode());
+            }
         }
     }
 

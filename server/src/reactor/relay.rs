@@ -67,7 +67,7 @@ impl<F: Fabric> Reactor<F> {
 
 impl Volume {
     fn relayed(&self, grant: twinsan_wire::LaneGrant, blob: &Blob) -> Relayed {
-        let descriptor = Descriptor { blob: *blob, payload_crc: self.payload_crc(blob) };
+        let descriptor = Descriptor { blob: *blob, payload_crc: self.payload_crc(blob), timed: false };
         let at = self.layout.staged(blob.data_pos);
         let payload = LocalSlice { region: self.region, offset: at, len: blob.payload_len };
         Relayed::new(grant, descriptor, payload, at - self.layout.ring)

@@ -1,12 +1,14 @@
 //! Messages and immediates: taken out of the peer's reach, checked, and made events.
 
+use std::time::Instant;
+
 use twinsan_fabric::{ConnId, Fabric};
 use twinsan_replica::{Event, LinkId};
-use twinsan_wire::{ClientMsg, Immediate, PeerMsg};
+use twinsan_wire::{ClientMsg, Descriptor, Immediate, PeerMsg};
 
 use super::Reactor;
 use crate::conn::Stage;
-use crate::incoming::{BadBlob, take_blob, take_mailbox};
+use crate::incoming::{BadBlob, check_payload, take_descriptor, take_mailbox};
 
 impl<F: Fabric> Reactor<F> {
     pub(super) fn message(&mut self, id: ConnId, bytes: &[u8]) {
@@ -44,7 +46,14 @@ impl<F: Fabric> Reactor<F> {
         self.ticks.stir(self.now);
         let volume = &mut self.volumes[index];
         let facts = &volume.facts;
-        match take_blob(&volume.arena, &volume.layout, &facts.shape, facts.integrity, slot) {
+        let taken = take_descriptor(&volume.arena, &volume.layout, &facts.shape, slot);
+        if let Ok(Descriptor { blob, timed: true, .. }) = taken {
+            volume.stopwatch.came(id, blob.generation, blob.seq, Instant::now());
+        }
+        let checked = taken.and_then(|descriptor| {
+            check_payload(&volume.arena, &volume.layout, facts.integrity, &descriptor).map(|()| descriptor.blob)
+        });
+        match checked {
             Ok(blob) => {
                 volume.counters.blobs_received += 1;
                 volume.counters.blob_bytes_received += u64::from(blob.payload_len);
@@ -63,7 +72,12 @@ impl<F: Fabric> Reactor<F> {
     fn mailbox(&mut self, index: usize, id: ConnId, slot: u32) {
         let volume = &mut self.volumes[index];
         match take_mailbox(&volume.arena, &volume.layout, slot) {
-            Ok(Some(mailbox)) => self.feed(index, Event::PeerMailbox { link: LinkId(id.0), mailbox }),
+            Ok(Some(mailbox)) => {
+                if !volume.stopwatch.is_idle() {
+                    volume.stopwatch.heard(&mailbox, Instant::now());
+                }
+                self.feed(index, Event::PeerMailbox { link: LinkId(id.0), mailbox });
+            }
             Ok(None) => volume.counters.torn_mailboxes += 1,
             Err(error) => self.violation(id, &error),
         }

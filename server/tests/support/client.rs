@@ -238,7 +238,7 @@ impl Client {
         self.next_seq = self.next_seq.next();
         self.next_pos += payload.len() as u64;
         self.arena.copy_in(usize::try_from(RING + blob.data_pos % RING_BYTES).unwrap(), payload);
-        Descriptor { blob, payload_crc: Some(crc32c::crc32c(payload)) }
+        Descriptor { blob, payload_crc: Some(crc32c::crc32c(payload)), timed: false }
     }
 
     /// Puts it into the node's lane, in the slot where it belongs.

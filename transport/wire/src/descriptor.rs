@@ -5,7 +5,7 @@
 //! | 0 | 4 | magic, `TwSd` |
 //! | 4 | 1 | protocol version |
 //! | 5 | 1 | kind: 1 write, 2 zeroes, 3 discard |
-//! | 6 | 2 | flags: bit 0, the payload CRC is given |
+//! | 6 | 2 | flags: bit 0, the payload CRC is given; bit 1, the node is to say how long it took ([`crate::Times`]) |
 //! | 8 | 8 | generation |
 //! | 16 | 8 | seq |
 //! | 24 | 8 | first logical block |
@@ -32,6 +32,7 @@ const WHAT: &str = "descriptor";
 const MAGIC: u32 = u32::from_le_bytes(*b"TwSd");
 const CRC_OFFSET: usize = 60;
 const FLAG_PAYLOAD_CRC: u16 = 1;
+const FLAG_TIMED: u16 = 2;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -61,6 +62,8 @@ pub struct Descriptor {
     pub blob: Blob,
     /// CRC32C of the payload, where integrity is on; always `None` for a kind without payload.
     pub payload_crc: Option<u32>,
+    /// The node is to say how long it took.
+    pub timed: bool,
 }
 
 impl Descriptor {
@@ -76,7 +79,7 @@ impl Descriptor {
                 BlobKind::Zeroes => 2,
                 BlobKind::Discard => 3,
             },
-            flags: if self.payload_crc.is_some() { FLAG_PAYLOAD_CRC } else { 0 }.into(),
+            flags: self.flags().into(),
             generation: blob.generation.0.into(),
             seq: blob.seq.0.into(),
             lba: blob.lba.0.into(),
@@ -91,6 +94,11 @@ impl Descriptor {
         let crc = crc32c(&bytes[..CRC_OFFSET]);
         bytes[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
         bytes
+    }
+
+    const fn flags(&self) -> u16 {
+        let crc = if self.payload_crc.is_some() { FLAG_PAYLOAD_CRC } else { 0 };
+        crc | if self.timed { FLAG_TIMED } else { 0 }
     }
 
     /// From bytes that were copied out of the ring. What depends on the volume is
@@ -113,7 +121,7 @@ impl Descriptor {
         zero("Descriptor.reserved", &raw.reserved)?;
         let blob = raw.blob()?;
         let payload_crc = raw.payload_crc(blob.kind)?;
-        Ok(Self { blob, payload_crc })
+        Ok(Self { blob, payload_crc, timed: raw.flags.get() & FLAG_TIMED != 0 })
     }
 }
 
@@ -149,10 +157,13 @@ impl Raw {
     }
 
     fn payload_crc(&self, kind: BlobKind) -> Result<Option<u32>, DecodeError> {
-        let given = match self.flags.get() {
+        let given = match self.flags.get() & !FLAG_TIMED {
             0 => false,
             FLAG_PAYLOAD_CRC if kind == BlobKind::Write => true,
-            flags => return Err(bad("Descriptor.flags", flags, "0, or for a write 1 (payload CRC given)")),
+            _ => {
+                let right = "0, plus 1 for a write (payload CRC given), plus 2 (timed)";
+                return Err(bad("Descriptor.flags", self.flags.get(), right));
+            }
         };
         let crc = self.payload_crc.get();
         if !given && crc != 0 {

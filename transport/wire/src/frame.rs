@@ -38,6 +38,11 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 const _: () = assert!(MAX_MESSAGE_BYTES <= u16::MAX as usize);
 
+/// The kind's byte of what may be a message.
+pub(crate) fn kind(bytes: &[u8]) -> Option<u8> {
+    bytes.get(core::mem::offset_of!(Header, kind)).copied()
+}
+
 /// A message's bytes, ready to be sent.
 #[derive(Clone, Copy)]
 pub struct Encoded {

@@ -29,6 +29,7 @@ mod shape;
 pub use blob::{Blob, BlobKind};
 pub use cluster::{Member, Members, Role, Superblock};
 pub use codec::node::NodeFrame;
+pub use codec::times::Times;
 pub use descriptor::Descriptor;
 pub use error::DecodeError;
 pub use frame::Encoded;

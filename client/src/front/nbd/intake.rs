@@ -79,6 +79,7 @@ impl NbdFront {
             Command::Flush | Command::Cache { .. } => conn.output.reply(|bytes| reply::success(bytes, cookie)),
             Command::Read { offset, len } => self.requests.begin_read(id, cookie, offset, len),
             Command::Write { offset, len } => {
+                backend.requested();
                 let op = self.requests.begin(id, cookie, OpKind::CHANGE);
                 self.conns[id].incoming = Some(Incoming { op, offset, left: len, part: None });
             }

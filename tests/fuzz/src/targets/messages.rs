@@ -1,7 +1,7 @@
-//! Any bytes where a small message is due; and any body behind a right header, to the decoders of all four directions.
+//! Any bytes where a small message is due; and any body behind a right header, to the decoders of all directions.
 
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
-use twinsan_wire::{ClientMsg, NodeFrame, PeerMsg, SetupMsg};
+use twinsan_wire::{ClientMsg, NodeFrame, PeerMsg, SetupMsg, Times};
 
 use crate::seal::sealed_message;
 
@@ -18,6 +18,7 @@ fn decode_all(bytes: &[u8]) {
         PeerMsg::decode(bytes).map(|msg| msg.encode()),
         ClientMsg::decode(bytes).map(|msg| msg.encode()),
         NodeFrame::decode(bytes).map(|frame| frame.encode()),
+        Times::decode(bytes).map(|times| times.encode()),
     ];
     for encoded in taken.iter().flatten() {
         assert_eq!(encoded.as_bytes(), bytes, "two encodings of one message");

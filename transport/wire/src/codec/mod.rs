@@ -6,3 +6,4 @@ pub(crate) mod node;
 pub(crate) mod parts;
 pub(crate) mod peer;
 pub(crate) mod setup;
+pub(crate) mod times;

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use twinsan_wire::limits::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
-use twinsan_wire::{ClientMsg, DecodeError, Descriptor, Immediate, Mailbox, NodeFrame, PeerMsg, SetupMsg, VolumeName};
+use twinsan_wire::{
+    ClientMsg, DecodeError, Descriptor, Immediate, Mailbox, NodeFrame, PeerMsg, SetupMsg, Times, VolumeName,
+};
 
 use crate::pinned;
 use crate::strategy;
@@ -40,12 +42,13 @@ fn forged_message(bytes: &[u8], at: usize, byte: u8) -> Vec<u8> {
 }
 
 /// What every direction's decoder makes of the bytes: what it takes, encoded again.
-fn decode_all(bytes: &[u8]) -> [Result<Vec<u8>, DecodeError>; 4] {
+fn decode_all(bytes: &[u8]) -> [Result<Vec<u8>, DecodeError>; 5] {
     [
         SetupMsg::decode(bytes).map(|msg| msg.encode().as_bytes().to_vec()),
         PeerMsg::decode(bytes).map(|msg| msg.encode().as_bytes().to_vec()),
         ClientMsg::decode(bytes).map(|msg| msg.encode().as_bytes().to_vec()),
         NodeFrame::decode(bytes).map(|msg| msg.encode().as_bytes().to_vec()),
+        Times::decode(bytes).map(|times| times.encode().as_bytes().to_vec()),
     ]
 }
 
@@ -201,7 +204,8 @@ type Forgery = (&'static str, usize, &'static [u8], &'static str);
 
 /// One line for every check of a descriptor.
 const DESCRIPTOR_FORGERIES: &[Forgery] = &[
-    ("write", 6, &[2, 0], "Descriptor.flags"),
+    ("write", 6, &[4, 0], "Descriptor.flags"),
+    ("write", 6, &[2, 0], "Descriptor.payload_crc"),
     ("write", 6, &[0, 0], "Descriptor.payload_crc"),
     ("discard", 6, &[1, 0], "Descriptor.flags"),
     ("write", 8, &[0; 8], "Descriptor.generation"),

@@ -6,7 +6,7 @@
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, Incarnation, LaneGrant, Lba, Mailbox, Members,
     NodeFrame, NodeId, NodeMsg, PeerBody, PeerMsg, Purpose, Refusal, Rejection, RemoteKey, Role, Seq, SetupMsg,
-    Superblock, VolumeName, VolumeShape,
+    Superblock, Times, VolumeName, VolumeShape,
 };
 
 const FROM: Incarnation = Incarnation::from_random(0xa1a2_a3a4_a5a6_a7a8);
@@ -35,19 +35,25 @@ type Pin<T> = (&'static str, T, &'static str);
 pub(crate) const DESCRIPTORS: &[Pin<Descriptor>] = &[
     (
         "write",
-        Descriptor { blob: BLOB, payload_crc: Some(0x9192_9394) },
+        Descriptor { blob: BLOB, payload_crc: Some(0x9192_9394), timed: false },
         "54775364 01 01 0100 1817161514131211 2827262524232221 4847464544434241 8887868584838281 \
              03000000 00300000 94939291 0000000000000000 fd7aca2e",
     ),
     (
+        "write, timed",
+        Descriptor { blob: BLOB, payload_crc: Some(0x9192_9394), timed: true },
+        "54775364 01 01 0300 1817161514131211 2827262524232221 4847464544434241 8887868584838281 \
+             03000000 00300000 94939291 0000000000000000 af17113b",
+    ),
+    (
         "write without CRC",
-        Descriptor { blob: BLOB, payload_crc: None },
+        Descriptor { blob: BLOB, payload_crc: None, timed: false },
         "54775364 01 01 0000 1817161514131211 2827262524232221 4847464544434241 8887868584838281 \
              03000000 00300000 00000000 0000000000000000 912d8374",
     ),
     (
         "zeroes",
-        Descriptor { blob: Blob { kind: BlobKind::Zeroes, payload_len: 0, ..BLOB }, payload_crc: None },
+        Descriptor { blob: Blob { kind: BlobKind::Zeroes, payload_len: 0, ..BLOB }, payload_crc: None, timed: false },
         "54775364 01 02 0000 1817161514131211 2827262524232221 4847464544434241 8887868584838281 \
              03000000 00000000 00000000 0000000000000000 5ef5f0b3",
     ),
@@ -56,6 +62,7 @@ pub(crate) const DESCRIPTORS: &[Pin<Descriptor>] = &[
         Descriptor {
             blob: Blob { kind: BlobKind::Discard, payload_len: 0, blocks: 1 << 20, ..BLOB },
             payload_crc: None,
+            timed: false,
         },
         "54775364 01 03 0000 1817161514131211 2827262524232221 4847464544434241 8887868584838281 \
              00001000 00000000 00000000 0000000000000000 f54c57c6",
@@ -327,6 +334,20 @@ const NODE_FRAMES: &[Pin<NodeFrame>] = &[
     ),
 ];
 
+/// From a node's driver to a client's.
+const TIMES: &[Pin<Times>] = &[
+    (
+        "times of one that ACKs",
+        Times { generation: GENERATION, seq: SEQ, to_ack_ns: Some(0x9192_9394), to_completion_ns: None },
+        "54775367 01 65 2800 00000000 53dbcf27 1817161514131211 2827262524232221 94939291 00000000",
+    ),
+    (
+        "times of a primary",
+        Times { generation: GENERATION, seq: SEQ, to_ack_ns: Some(0x9192_9394), to_completion_ns: Some(0xa1a2_a3a4) },
+        "54775367 01 65 2800 00000000 806408aa 1817161514131211 2827262524232221 94939291 a4a3a2a1",
+    ),
+];
+
 fn setup_msgs() -> Vec<Pin<SetupMsg>> {
     let hello = |purpose, keyed| SetupMsg::Hello {
         purpose,
@@ -436,6 +457,7 @@ pub(crate) enum Direction {
     Peer = 1,
     Client = 2,
     Node = 3,
+    Times = 4,
 }
 
 /// All messages' literal bytes.
@@ -444,7 +466,8 @@ pub(crate) fn messages() -> Vec<(&'static str, Direction, Vec<u8>)> {
     let peer = PEER_MSGS.iter().map(|(name, _, hex)| (*name, Direction::Peer, unhex(hex)));
     let client = CLIENT_MSGS.iter().map(|(name, _, hex)| (*name, Direction::Client, unhex(hex)));
     let node = NODE_FRAMES.iter().map(|(name, _, hex)| (*name, Direction::Node, unhex(hex)));
-    setup.chain(peer).chain(client).chain(node).collect()
+    let times = TIMES.iter().map(|(name, _, hex)| (*name, Direction::Times, unhex(hex)));
+    setup.chain(peer).chain(client).chain(node).chain(times).collect()
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -508,6 +531,20 @@ fn node_frames() {
         assert_eq!(hex(value.encode().as_bytes()), hex(&unhex(pinned)), "{name}");
         assert_eq!(NodeFrame::decode(&unhex(pinned)).as_ref(), Ok(value), "{name}");
     }
+}
+
+#[test]
+fn times() {
+    for (name, value, pinned) in TIMES {
+        assert_eq!(hex(value.encode().as_bytes()), hex(&unhex(pinned)), "{name}");
+        assert_eq!(Times::decode(&unhex(pinned)).as_ref(), Ok(value), "{name}");
+        assert!(Times::is_kind_of(&unhex(pinned)), "{name}");
+    }
+    for (name, _, pinned) in NODE_FRAMES {
+        assert!(!Times::is_kind_of(&unhex(pinned)), "{name}");
+    }
+    let nothing = Times { to_ack_ns: Some(0), ..TIMES[0].1 };
+    assert_eq!(Times::decode(nothing.encode().as_bytes()).unwrap().to_ack_ns, Some(1), "a time is never none");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
-use twinsan_wire::{ClientMsg, Descriptor, Immediate, Mailbox, NodeFrame, PeerMsg, SetupMsg};
+use twinsan_wire::{ClientMsg, Descriptor, Immediate, Mailbox, NodeFrame, PeerMsg, SetupMsg, Times};
 
 use crate::strategy;
 
@@ -41,6 +41,11 @@ proptest! {
         let bytes = value.encode();
         prop_assert!(bytes.as_bytes().len() <= MAX_MESSAGE_BYTES);
         prop_assert_eq!(NodeFrame::decode(bytes.as_bytes()), Ok(value));
+    }
+
+    #[test]
+    fn times(value in strategy::times()) {
+        prop_assert_eq!(Times::decode(value.encode().as_bytes()), Ok(value));
     }
 
     #[test]

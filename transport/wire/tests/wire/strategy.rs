@@ -9,7 +9,7 @@ use twinsan_wire::limits::{
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, Incarnation, LaneGrant, Lba, Mailbox, Member,
     Members, NodeFrame, NodeId, NodeMsg, PeerBody, PeerMsg, Purpose, Refusal, Rejection, RemoteKey, Role, Seq,
-    SetupMsg, Superblock, VolumeName, VolumeShape,
+    SetupMsg, Superblock, Times, VolumeName, VolumeShape,
 };
 
 pub(crate) fn descriptor() -> impl Strategy<Value = Descriptor> {
@@ -21,10 +21,11 @@ pub(crate) fn descriptor() -> impl Strategy<Value = Descriptor> {
     ];
     let position = 0..=u64::MAX - u64::from(MAX_PAYLOAD_BYTES);
     let span = 0..=u64::MAX - u64::from(MAX_ZERO_BLOCKS);
-    (blocks, generation(), seq_from_one(), span, position, any::<Option<u32>>()).prop_map(
-        |((kind, blocks, payload_len), generation, seq, lba, data_pos, crc)| Descriptor {
+    (blocks, generation(), seq_from_one(), span, position, any::<Option<u32>>(), any::<bool>()).prop_map(
+        |((kind, blocks, payload_len), generation, seq, lba, data_pos, crc, timed)| Descriptor {
             blob: Blob { generation, seq, kind, lba: Lba(lba), blocks, data_pos, payload_len },
             payload_crc: crc.filter(|_| kind == BlobKind::Write),
+            timed,
         },
     )
 }
@@ -89,6 +90,13 @@ pub(crate) fn client_msg() -> impl Strategy<Value = ClientMsg> {
         }),
         Just(ClientMsg::Detach),
     ]
+}
+
+pub(crate) fn times() -> impl Strategy<Value = Times> {
+    let time = || option::of(1..=u32::MAX);
+    (any_generation(), seq_from_one(), time(), time()).prop_map(|(generation, seq, to_ack_ns, to_completion_ns)| {
+        Times { generation: Generation(generation.0.max(1)), seq, to_ack_ns, to_completion_ns }
+    })
 }
 
 pub(crate) fn node_frame() -> impl Strategy<Value = NodeFrame> {

@@ -204,7 +204,7 @@ fn any_blob(bench: &mut Bench, input: &mut Input<'_>) {
 }
 
 fn put(bench: &mut Bench, input: &mut Input<'_>, blob: Blob) {
-    let descriptor = Descriptor { blob, payload_crc: None };
+    let descriptor = Descriptor { blob, payload_crc: None, timed: false };
     if let (Some(conn), Ok(taken)) = (client(bench, input), Descriptor::decode(&descriptor.encode())) {
         bench.blob(conn, taken.blob);
     }
