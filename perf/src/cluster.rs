@@ -316,7 +316,15 @@ impl Cluster {
     /// # Errors
     /// If it ends, or does not open the volume in time.
     pub fn attach(&mut self, within: Duration) -> Result<()> {
-        self.start_client_by(None, &[])?;
+        self.attach_with(&[], within)
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn attach_with(&mut self, more: &[&str], within: Duration) -> Result<()> {
+        self.start_client_by(None, more)?;
         let begin = Instant::now();
         while twinsan_witness::nbd::Client::connect(&self.nbd_socket(), VOLUME).is_err() {
             let child = self.client.as_mut().expect("just started");

@@ -9,6 +9,7 @@ pub mod fabric;
 pub mod failover;
 pub mod hops;
 pub mod instructions;
+pub mod ladder;
 pub mod local;
 pub mod peers;
 pub mod quorum;

@@ -19,9 +19,9 @@ use crate::hops::Way;
 use crate::wire::Listener;
 
 /// The volume's size.
-const VOLUME_BYTES: u64 = 256 << 20;
+pub const VOLUME_BYTES: u64 = 256 << 20;
 /// Its block; all sizes of ours are multiples of it.
-const BLOCK_BYTES: u32 = 512;
+pub const BLOCK_BYTES: u32 = 512;
 
 /// What the pair's nodes and clients talk by.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,8 @@ use twinsan_perf::hops::args::{self as hops, HopsArgs};
 use twinsan_perf::hops::report::Hops;
 use twinsan_perf::instructions::args::{self as instructions, InstructionsArgs};
 use twinsan_perf::instructions::report::Instructions;
+use twinsan_perf::ladder::args::{self as ladder, LadderArgs};
+use twinsan_perf::ladder::report::Ladder;
 use twinsan_perf::peers::{self, Peers, peers};
 use twinsan_perf::report::Report;
 use twinsan_perf::wire::args::{self, WireArgs};
@@ -93,6 +95,8 @@ enum Command {
     },
     /// Round trips over our own fabric: write+imm, imm, ACK, read, message, for sizes from 64 B to 1 MiB.
     Wire(WireArgs),
+    /// Where the microseconds of a write go: the steps from the caller's write to its return.
+    Ladder(LadderArgs),
     /// Durable writes beside the sum of their three raw hops, in turns.
     Hops(HopsArgs),
     /// User instructions of a node per blob of 4 KiB and of 1 MiB: whether payloads are copied (valgrind).
@@ -151,6 +155,10 @@ fn run(command: Command) -> anyhow::Result<u8> {
             if let Some(wire) = args::run(&arguments)? {
                 print(arguments.json, &wire, Wire::table)?;
             }
+            Ok(0)
+        }
+        Command::Ladder(arguments) => {
+            print(arguments.json, &ladder::run(&arguments)?, Ladder::table)?;
             Ok(0)
         }
         Command::Hops(arguments) => {
