@@ -6,11 +6,11 @@ use twinsan_fabric::{CloseReason, ConnId, Event as FabricEvent, Fabric, RegionId
 use twinsan_session::{self as session, ConnectError, Event};
 use twinsan_wire::imm::Immediate;
 use twinsan_wire::layout::{CLIENT_COMPLETION_SLOT, CLIENT_MAILBOX_BYTES, READ_REGION_BYTES, mailbox_offset};
-use twinsan_wire::limits::{LANE_SLOTS, MAILBOX_BYTES};
-use twinsan_wire::{Blob, ClientMsg, Mailbox, NodeFrame, NodeId, Seq, SetupMsg, Times, VolumeShape};
+use twinsan_wire::limits::MAILBOX_BYTES;
+use twinsan_wire::{Blob, ClientMsg, Mailbox, NodeFrame, NodeId, SetupMsg, Times, VolumeShape};
 
 use super::dial::{Dial, Dialled, Target};
-use super::outbox::Outbox;
+use super::outbox::{Crcs, Outbox};
 use crate::memory::{MAILBOX_AREAS, Memory};
 
 /// A connection that the session knows.
@@ -32,9 +32,7 @@ pub(crate) struct Nodes {
     memory: Memory,
     region: RegionId,
     shape: VolumeShape,
-    /// The payload CRC of the blob last posted with a descriptor slot: computed once for both nodes and for every
-    /// time that it is sent again. `None`: integrity is off.
-    crcs: Option<Box<[(Seq, u32)]>>,
+    crcs: Crcs,
     /// The last complaint about a node, so that one which is down is not reported at every attempt.
     complaints: [Option<String>; 2],
     /// Blobs ask how long they take.
@@ -64,7 +62,7 @@ impl Nodes {
             memory,
             region,
             shape,
-            crcs: integrity.then(|| vec![(Seq::ZERO, 0); LANE_SLOTS as usize].into()),
+            crcs: Crcs::new(integrity),
             complaints: [None, None],
             timed: false,
             times: Vec::new(),
@@ -110,16 +108,19 @@ impl Nodes {
     }
 
     pub(crate) fn post(&mut self, conn: session::ConnId, blob: Blob) {
-        let crc = self.payload_crc(&blob);
         if let Some(up) = self.find(conn) {
-            up.outbox.blob(blob, crc);
+            up.outbox.blob(blob);
         }
     }
 
-    /// Posts what waits: one doorbell per connection.
+    /// Posts what waits: one doorbell per connection, and one more for a long payload, which is on its way to both nodes
+    /// while its CRC is computed.
     pub(crate) fn flush<F: Fabric>(&mut self, fabric: &mut F) {
         for up in &mut self.up {
-            up.outbox.flush(fabric, &self.memory, self.region);
+            up.outbox.begin(fabric, &self.memory, self.region);
+        }
+        for up in &mut self.up {
+            up.outbox.flush(fabric, &self.memory, self.region, &mut self.crcs);
         }
     }
 
@@ -135,16 +136,6 @@ impl Nodes {
 
     fn find(&mut self, conn: session::ConnId) -> Option<&mut Up> {
         self.up.iter_mut().find(|up| session_conn(up.outbox.conn()) == conn)
-    }
-
-    fn payload_crc(&mut self, blob: &Blob) -> Option<u32> {
-        let crcs = self.crcs.as_mut().filter(|_| blob.payload_len > 0)?;
-        let slot = &mut crcs[usize::try_from(blob.seq.0 % u64::from(LANE_SLOTS)).expect("a small remainder")];
-        if slot.0 != blob.seq {
-            let crc = self.memory.arena().crc32c(self.memory.staged(blob.data_pos), blob.payload_len as usize);
-            *slot = (blob.seq, crc);
-        }
-        Some(slot.1)
     }
 
     // ---- What the fabric says.

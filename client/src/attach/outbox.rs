@@ -20,18 +20,59 @@ use std::collections::VecDeque;
 use twinsan_fabric::{ConnId, Fabric, LocalSlice, Payload, PostError, RegionId, RemoteAddr};
 use twinsan_wire::imm::Immediate;
 use twinsan_wire::layout::{descriptor_offset, descriptor_slot};
-use twinsan_wire::{Blob, ClientMsg, Descriptor, LaneGrant};
+use twinsan_wire::limits::LANE_SLOTS;
+use twinsan_wire::{Blob, ClientMsg, Descriptor, LaneGrant, Seq};
 
 use crate::memory::Memory;
 
 /// Work requests between two signalled ones: a send queue frees its entries only at those.
 const SIGNAL_EVERY: u64 = 32;
 
+/// From here on a payload's CRC takes longer than a doorbell of its own.
+const LONG_PAYLOAD_BYTES: u32 = 32 << 10;
+
+/// Whether the fabric has taken a post. What it has not, goes later: full, and the next poll makes room; or not connected,
+/// and its Closed is on its way.
+///
+/// # Panics
+/// If it was refused for a reason that no peer can cause.
+fn accepted(post: Result<(), PostError>) -> bool {
+    match post {
+        Ok(()) => true,
+        Err(PostError::Full | PostError::NotConnected) => false,
+        Err(error @ (PostError::TooLong { .. } | PostError::OutOfRegion)) => {
+            panic!("the driver posted what the fabric can't take: {error}")
+        }
+    }
+}
+
+/// Payload CRCs of the blobs last posted with each descriptor slot: computed once for both nodes and for every time that
+/// one is sent again.
+#[derive(Debug)]
+pub(crate) struct Crcs(Option<Box<[(Seq, u32)]>>);
+
+impl Crcs {
+    /// None, without `integrity`.
+    pub(crate) fn new(integrity: bool) -> Self {
+        Self(integrity.then(|| vec![(Seq::ZERO, 0); LANE_SLOTS as usize].into()))
+    }
+
+    fn of(&mut self, blob: &Blob, memory: &Memory) -> Option<u32> {
+        let crcs = self.0.as_mut().filter(|_| blob.payload_len > 0)?;
+        let slot = &mut crcs[descriptor_slot(blob.seq) as usize];
+        if slot.0 != blob.seq {
+            let crc = memory.arena().crc32c(memory.staged(blob.data_pos), blob.payload_len as usize);
+            *slot = (blob.seq, crc);
+        }
+        Some(slot.1)
+    }
+}
+
 /// A blob's payload, or its descriptor after that.
 #[derive(Clone, Copy, Debug)]
 enum Item {
     Message(ClientMsg),
-    Blob { blob: Blob, payload_crc: Option<u32>, payload_posted: bool },
+    Blob { blob: Blob, payload_posted: bool },
 }
 
 /// The queue of one connection.
@@ -63,33 +104,54 @@ impl Outbox {
         self.queue.push_back(Item::Message(msg));
     }
 
-    pub(crate) fn blob(&mut self, blob: Blob, payload_crc: Option<u32>) {
-        self.queue.push_back(Item::Blob { blob, payload_crc, payload_posted: false });
+    pub(crate) fn blob(&mut self, blob: Blob) {
+        self.queue.push_back(Item::Blob { blob, payload_posted: false });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
+    /// If the next thing to leave is a blob with a long payload, the payload leaves now, ahead of its descriptor.
+    pub(crate) fn begin<F: Fabric>(&mut self, fabric: &mut F, memory: &Memory, region: RegionId) {
+        let Some(Item::Blob { blob, payload_posted: false }) = self.queue.front().copied() else { return };
+        if blob.payload_len >= LONG_PAYLOAD_BYTES && accepted(self.post_payload(fabric, &blob, memory, region)) {
+            fabric.submit(self.conn);
+        }
+    }
+
     /// Posts as much as the connection takes, and rings its doorbell once.
-    ///
-    /// # Panics
-    /// If a post is refused for a reason that no peer can cause.
-    pub(crate) fn flush<F: Fabric>(&mut self, fabric: &mut F, memory: &Memory, region: RegionId) {
+    pub(crate) fn flush<F: Fabric>(&mut self, fabric: &mut F, memory: &Memory, region: RegionId, crcs: &mut Crcs) {
         if self.queue.is_empty() {
             return;
         }
         while let Some(item) = self.queue.front().copied() {
-            match self.post(fabric, item, memory, region) {
-                Ok(()) => drop(self.queue.pop_front()),
-                // Full: the next poll makes room. Not connected: the fabric's Closed is on its way.
-                Err(PostError::Full | PostError::NotConnected) => break,
-                Err(error @ (PostError::TooLong { .. } | PostError::OutOfRegion)) => {
-                    panic!("the driver posted what the fabric can't take: {error}")
-                }
+            if !accepted(self.post(fabric, item, memory, region, crcs)) {
+                break;
             }
+            self.queue.pop_front();
         }
         fabric.submit(self.conn);
+    }
+
+    /// Posts the payload of the blob at the head of the queue.
+    fn post_payload<F: Fabric>(
+        &mut self,
+        fabric: &mut F,
+        blob: &Blob,
+        memory: &Memory,
+        region: RegionId,
+    ) -> Result<(), PostError> {
+        let lane = self.lane.expect("the session posts only to a lane that has been opened");
+        let offset = memory.staged(blob.data_pos) as u64;
+        let payload = Payload::Region(LocalSlice { region, offset, len: blob.payload_len });
+        let to = RemoteAddr { key: lane.data, offset: memory.ring_offset(blob.data_pos) };
+        let signal = self.signal();
+        fabric.write(self.conn, payload, to, signal)?;
+        if let Some(Item::Blob { payload_posted, .. }) = self.queue.front_mut() {
+            *payload_posted = true;
+        }
+        Ok(())
     }
 
     fn post<F: Fabric>(
@@ -98,22 +160,17 @@ impl Outbox {
         item: Item,
         memory: &Memory,
         region: RegionId,
+        crcs: &mut Crcs,
     ) -> Result<(), PostError> {
-        let (blob, payload_crc, payload_posted) = match item {
+        let (blob, payload_posted) = match item {
             Item::Message(msg) => return fabric.send(self.conn, msg.encode().as_bytes()),
-            Item::Blob { blob, payload_crc, payload_posted } => (blob, payload_crc, payload_posted),
+            Item::Blob { blob, payload_posted } => (blob, payload_posted),
         };
-        let lane = self.lane.expect("the session posts only to a lane that has been opened");
         if blob.payload_len > 0 && !payload_posted {
-            let offset = memory.staged(blob.data_pos) as u64;
-            let payload = Payload::Region(LocalSlice { region, offset, len: blob.payload_len });
-            let to = RemoteAddr { key: lane.data, offset: memory.ring_offset(blob.data_pos) };
-            let signal = self.signal();
-            fabric.write(self.conn, payload, to, signal)?;
-            if let Some(Item::Blob { payload_posted, .. }) = self.queue.front_mut() {
-                *payload_posted = true;
-            }
+            self.post_payload(fabric, &blob, memory, region)?;
         }
+        let lane = self.lane.expect("the session posts only to a lane that has been opened");
+        let payload_crc = crcs.of(&blob, memory);
         let slot = descriptor_slot(blob.seq);
         let to = RemoteAddr { key: lane.descriptors, offset: descriptor_offset(slot) };
         let bytes = Descriptor { blob, payload_crc, timed: self.timed }.encode();

@@ -31,6 +31,8 @@ pub use crate::io::{IoPart, writev};
 pub use crate::report::{Downgrade, Pages, Report};
 pub use crate::shared::{Lent, SharedError, discard};
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 use crate::backing::Backing;
 use crate::racy::CHUNK_BYTES;
 use crate::shared::Sharing;
@@ -245,9 +247,9 @@ impl Arena {
     /// CRC32C of `len` bytes at `offset`.
     #[must_use]
     pub fn crc32c(&self, offset: usize, len: usize) -> u32 {
-        let mut crc = 0;
-        self.for_each_chunk(offset, len, |_, chunk| crc = crc32c::crc32c_append(crc, chunk));
-        crc
+        let mut crc = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        self.for_each_chunk(offset, len, |_, chunk| crc.update(chunk));
+        u32::try_from(crc.finalize()).expect("a CRC of 32 bits")
     }
 
     /// Hands `len` bytes at `offset` to `each`, copied out piece by piece, with each piece's place among them.
