@@ -1,9 +1,11 @@
 //! The reactor over a fabric that remembers what was done to it, with a real disk below and the clock in the test's hand.
 
+use std::time::Instant;
 use twinsan_auth::{Connector, ConnectorStep, Key};
 use twinsan_fabric::CloseReason;
 use twinsan_wire::message::{LaneGrant, Purpose, RemoteKey, SetupMsg, VolumeName};
-use twinsan_wire::{Incarnation, NodeFrame, NodeMsg, Rejection};
+
+use twinsan_wire::{Epoch, Generation, Incarnation, Mailbox, NodeFrame, NodeMsg, Rejection, Seq, Times};
 
 use super::*;
 use crate::fake::{Call, Fake};
@@ -291,4 +293,36 @@ fn a_crowd_that_proves_nothing_keeps_nobody_out() {
     rig.let_in(ConnId(limit + 1), Purpose::Client);
     assert_eq!(rig.counter("clients_connected"), 1);
     assert!(matches!(rig.reactor.conns.get(ConnId(0)).unwrap().stage, Stage::Link { .. }));
+}
+
+#[test]
+fn who_asks_how_long_a_blob_took_is_told_behind_the_word_that_ends_it() {
+    let mut rig = Rig::new(NodeId::A, None);
+    let conn = ConnId(1);
+    rig.let_in(conn, Purpose::Client);
+    rig.take();
+    let generation = Generation(4);
+    rig.reactor.volumes[0].stopwatch.came(conn, generation, Seq(9), Instant::now());
+    let (epoch, from) = (Epoch(2), Incarnation::from_random(77));
+    let completion = |durable| Mailbox::Completion {
+        epoch,
+        from,
+        generation,
+        durable: Some(Seq(durable)),
+        released: Seq(0),
+        relayed: false,
+    };
+    let complete = |mailbox| Action::ClientMailbox { conn: twinsan_replica::ConnId(1), mailbox };
+    rig.reactor.act(0, complete(completion(8)));
+    assert!(matches!(&rig.take()[..], [Call::WriteImm { .. }, Call::Submit(_)]), "it does not cover the blob");
+    rig.reactor.act(0, complete(completion(9)));
+    let calls = rig.take();
+    let [Call::WriteImm { .. }, Call::Send { bytes, .. }, Call::Submit(_)] = &calls[..] else { panic!("{calls:?}") };
+    let times = Times::decode(bytes).unwrap();
+    assert_eq!((times.generation, times.seq, times.to_ack_ns), (generation, Seq(9), None));
+    assert!(times.to_completion_ns.is_some());
+    // A connection takes what it asked with it.
+    rig.reactor.volumes[0].stopwatch.came(conn, generation, Seq(10), Instant::now());
+    rig.reactor.fabric_event(FabricEvent::Closed { conn, why: CloseReason::Ended });
+    assert!(rig.reactor.volumes[0].stopwatch.is_idle());
 }
