@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use twinsan_wire::BlobKind;
 
-use super::buffers::{Ask, MAX_PIECES, MAX_TRANSFER_BYTES, Memory, Piece, Transfer};
+use super::buffers::{Ask, MAX_PIECES, MAX_TRANSFER_BYTES, Memory, Piece, Pieces, Transfer};
 use super::geometry::{Geometry, WriteCache};
 
 /// One contiguous write of a batch.
@@ -88,7 +88,7 @@ pub(super) fn plan_writes(
                 check_memory(offset, geometry);
                 let piece =
                     Piece { arena, offset, len: usize::try_from(range.len).expect("a write larger than memory") };
-                (Ask::Write { dsync: false }, Memory::Arenas(vec![piece]))
+                (Ask::Write { dsync: false }, Memory::Arenas(Pieces::one(piece)))
             }
             Source::Zeros(BlobKind::Discard) => (Ask::PunchHole, Memory::None),
             Source::Zeros(_) => (Ask::ZeroRange, Memory::None),
@@ -126,7 +126,7 @@ pub(super) fn plan_reads(ranges: &[ReadRange], geometry: &Geometry, data: &Range
         check_memory(range.arena_offset, geometry);
         let len = usize::try_from(range.len).expect("a read larger than memory");
         let piece = Piece { arena: range.arena, offset: range.arena_offset, len };
-        let memory = Memory::Arenas(vec![piece]);
+        let memory = Memory::Arenas(Pieces::one(piece));
         Transfer { job, ask: Ask::Read, offset: range.offset, len: range.len, done: 0, memory }
     };
     ranges.iter().map(transfer).collect()
@@ -163,12 +163,7 @@ fn joins(last: &Transfer, next: &Transfer) -> bool {
 fn join(last: &mut Transfer, next: Transfer) {
     last.len += next.len;
     if let (Memory::Arenas(pieces), Memory::Arenas(more)) = (&mut last.memory, next.memory) {
-        for piece in more {
-            match pieces.last_mut() {
-                // Adjacent in memory too: blobs that were staged one after the other.
-                Some(p) if p.arena == piece.arena && p.offset + p.len == piece.offset => p.len += piece.len,
-                _ => pieces.push(piece),
-            }
-        }
+        // Blobs that were staged one after the other are adjacent in memory too.
+        more.iter().for_each(|piece| pieces.push(*piece));
     }
 }

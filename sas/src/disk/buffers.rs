@@ -25,13 +25,44 @@ pub(super) struct Piece {
     pub(super) len: usize,
 }
 
+/// Pieces, one after the other; most transfers have one, which costs no memory of its own.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    first: Piece,
+    more: Vec<Piece>,
+}
+
+impl Pieces {
+    pub(super) const fn one(piece: Piece) -> Self {
+        Self { first: piece, more: Vec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Piece> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    /// Adds what comes next: one that is adjacent in memory too makes the last one longer.
+    pub(super) fn push(&mut self, piece: Piece) {
+        let last = self.more.last_mut().unwrap_or(&mut self.first);
+        if last.arena == piece.arena && last.offset + last.len == piece.offset {
+            last.len += piece.len;
+        } else {
+            self.more.push(piece);
+        }
+    }
+}
+
 /// Where a transfer's bytes are.
 #[derive(Debug)]
 pub(super) enum Memory {
     /// It has none (zeroing, flushing).
     None,
-    /// In the arenas, one after the other.
-    Arenas(Vec<Piece>),
+    /// In the arenas.
+    Arenas(Pieces),
     /// In a page of its own.
     Page(Box<Page>),
     /// Zeros without end.
@@ -142,7 +173,7 @@ impl Buffers {
         match &mut transfer.memory {
             Memory::None => {}
             Memory::Arenas(pieces) => {
-                for piece in pieces {
+                for piece in pieces.iter() {
                     let hidden = skip.min(piece.len);
                     skip -= hidden;
                     push(self.address(piece, hidden), piece.len - hidden, &mut room);
