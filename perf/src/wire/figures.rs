@@ -202,7 +202,7 @@ mod tests {
             seconds: 1.0,
         };
         let table = wire.table();
-        assert!(table.contains("tcp://san1:7") && table.contains("waiting as a client"), "{table}");
+        assert!(table.contains("tcp://san1:7") && table.contains("100 µs of polling"), "{table}");
         let of = |start: &str| table.lines().filter(|line| line.trim_start().starts_with(start)).count();
         assert_eq!((of("ack"), of("read"), of("4096")), (1, 1, 1), "{table}");
         assert!(table.contains("raw verbs") && table.contains("× 1.25"), "{table}");
