@@ -13,6 +13,10 @@ pub(crate) const STOP_BLOCKED_MS: u64 = 5_000;
 /// Bytes that one receive may bring besides a payload: several requests, or a request and its whole small payload in
 /// one system call (10 KiB writes are common). What comes here instead of straight into the ring costs a copy.
 pub(crate) const INPUT_BYTES: usize = 16 << 10;
+/// The same while payloads are short, so that a deep queue of them costs few system calls.
+pub(crate) const LONG_INPUT_BYTES: usize = 68 << 10;
+/// A payload up to here is short.
+pub(crate) const SHORT_PAYLOAD_BYTES: u32 = 8 << 10;
 /// Requests that one connection may have open; past that its socket is not read.
 pub(crate) const MAX_OPEN_REQUESTS: u32 = 256;
 /// Bytes of READ answers that one connection may have asked for and not taken, before its socket is not read. One

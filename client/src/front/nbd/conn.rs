@@ -18,7 +18,10 @@ use twinsan_nbd::{Export, Server};
 use super::output::Output;
 use crate::front::OpId;
 use crate::front::backend::Watcher;
-use crate::front::limits::{INPUT_BYTES, MAX_OPEN_REQUESTS, MAX_OUTPUT_BYTES, MAX_OWED_BYTES, MAX_PRIVATE_BYTES};
+use crate::front::limits::{
+    INPUT_BYTES, LONG_INPUT_BYTES, MAX_OPEN_REQUESTS, MAX_OUTPUT_BYTES, MAX_OWED_BYTES, MAX_PRIVATE_BYTES,
+    SHORT_PAYLOAD_BYTES,
+};
 use crate::front::requests::Share;
 use crate::front::span::Span;
 
@@ -28,13 +31,15 @@ pub(crate) struct Input {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// What one receive may bring: more than [`INPUT_BYTES`] only while payloads are short.
+    most: usize,
     /// The socket may have more: its last receive was not short, or it was reported ready since.
     pub(crate) more: bool,
 }
 
 impl Input {
     fn new() -> Self {
-        Self { buffer: vec![0; INPUT_BYTES].into(), start: 0, end: 0, more: true }
+        Self { buffer: vec![0; LONG_INPUT_BYTES].into(), start: 0, end: 0, most: INPUT_BYTES, more: true }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -49,10 +54,16 @@ impl Input {
     /// One receive; only when everything has been used. 0 is the end of the stream.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         (self.start, self.end) = (0, 0);
-        let n = rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut *self.buffer))?;
+        let most = self.most;
+        let n = rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut self.buffer[..most]))?;
         self.end = n;
-        self.more = n == self.buffer.len();
+        self.more = n == most;
         Ok(n)
+    }
+
+    /// A WRITE of so many bytes has begun: the next ones may be like it.
+    pub(crate) fn expect_like(&mut self, payload_len: u32) {
+        self.most = if payload_len <= SHORT_PAYLOAD_BYTES { LONG_INPUT_BYTES } else { INPUT_BYTES };
     }
 }
 

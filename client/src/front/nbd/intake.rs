@@ -81,6 +81,7 @@ impl NbdFront {
             Command::Write { offset, len } => {
                 backend.requested();
                 let op = self.requests.begin(id, cookie, OpKind::CHANGE);
+                self.conns[id].input.expect_like(len);
                 self.conns[id].incoming = Some(Incoming { op, offset, left: len, part: None });
             }
             // TRIM may leave its edges as they are (proto.md), WRITE_ZEROES may not.

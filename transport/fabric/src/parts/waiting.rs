@@ -14,8 +14,8 @@ const MOST_UNLOOKED: u32 = 16;
 /// While spinning, the descriptors are looked at once in so many looks at the queues.
 const LOOK_EVERY: u32 = 8;
 
-/// The first so many looks of a spin don't give way to others: about a microsecond.
-const EAGER_LOOKS: u32 = 4;
+/// While spinning, others are given way once in so many looks: a switch costs more than a look, and may be in vain.
+const YIELD_EVERY: u32 = 8;
 
 /// What there is to look at.
 pub trait Queues {
@@ -73,10 +73,12 @@ fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeou
             break;
         }
         if now.duration_since(start) < spin {
-            if looks >= EAGER_LOOKS {
-                std::thread::yield_now();
-            }
             looks += 1;
+            if looks % YIELD_EVERY == 0 || !queues.has_queues() {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
             if queues.has_queues() && looks % LOOK_EVERY > 0 {
                 queues.poll_queues(events);
             } else {
