@@ -32,6 +32,7 @@ mod metrics;
 mod notice;
 mod outbox;
 mod paths;
+mod placement;
 mod reactor;
 mod scsi;
 mod signals;

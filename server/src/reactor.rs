@@ -42,6 +42,7 @@ use crate::control::Asked;
 use crate::doorbell::Doorbell;
 use crate::limits::{SETUP_TIMEOUT_MS, TICK_MS};
 use crate::outbox::Overrun;
+use crate::placement::Placement;
 use crate::signals::Signals;
 use crate::volume::Volume;
 use crate::watchdog::Watchdog;
@@ -97,6 +98,7 @@ pub(crate) struct Reactor<F: Fabric> {
     /// Kept for its memory.
     dirty: Vec<ConnId>,
     signals_seen: usize,
+    placement: Placement,
     /// Rejected set-ups are logged at most once a second.
     rejections_quiet_until: u64,
 }
@@ -129,6 +131,7 @@ impl<F: Fabric> Reactor<F> {
             actions: Vec::new(),
             dirty: Vec::new(),
             signals_seen: 0,
+            placement: Placement::of_this_thread(),
             rejections_quiet_until: 0,
         })
     }
@@ -198,6 +201,13 @@ impl<F: Fabric> Reactor<F> {
             self.feed(volume, Event::Tick);
         }
         self.expire();
+        if self.ticks.is_busy(self.now) {
+            let clients = self.conns.which(|conn| matches!(conn.stage, Stage::Client { .. }));
+            let received = self.volumes.iter().fold((0, 0), |(blobs, bytes), volume| {
+                (blobs + volume.counters.blobs_received, bytes + volume.counters.blob_bytes_received)
+            });
+            self.placement.look(clients.into_iter().filter_map(|conn| self.fabric.peer_core(conn)), received);
+        }
         self.ears.watchdog.pet(self.now);
     }
 

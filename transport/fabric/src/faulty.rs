@@ -289,6 +289,10 @@ impl<F: Fabric> Fabric for FaultyFabric<F> {
         self.inner.unwatch(fd);
     }
 
+    fn peer_core(&self, conn: ConnId) -> Option<usize> {
+        self.inner.peer_core(conn)
+    }
+
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
         let before = events.len();
         let Some(timeout) = timeout else {

@@ -295,6 +295,12 @@ pub trait Fabric {
     /// Ends [`Fabric::watch`].
     fn unwatch(&mut self, fd: BorrowedFd<'_>);
 
+    /// The core on which the peer of `conn` rang last, where that is known: it is on this host then.
+    fn peer_core(&self, conn: ConnId) -> Option<usize> {
+        let _ = conn;
+        None
+    }
+
     /// Collects what has happened, waiting up to `timeout` for the first event (`None`: don't wait). Returns the
     /// number of events added.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize;

@@ -278,6 +278,10 @@ impl Fabric for Network {
         self.sockets.unwatch(fd);
     }
 
+    fn peer_core(&self, conn: ConnId) -> Option<usize> {
+        self.shm.as_ref().filter(|_| conn.0 > SHM_CONNECTIONS)?.peer_core(conn)
+    }
+
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
         poll_until(self, events, timeout)
     }

@@ -292,6 +292,11 @@ impl Connection {
         self.has_ended
     }
 
+    /// The core on which the peer rang last.
+    pub(crate) fn peer_core(&self) -> Option<usize> {
+        self.receiver.core()
+    }
+
     /// Says to the peer that it has to wake us, or need not.
     pub(crate) fn set_asleep(&self, asleep: bool) {
         self.sender.set_asleep(asleep);

@@ -405,6 +405,10 @@ impl Fabric for ShmFabric {
         self.watches.unwatch(&self.poller, fd);
     }
 
+    fn peer_core(&self, conn: ConnId) -> Option<usize> {
+        self.connections.get(&conn)?.peer_core()
+    }
+
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
         poll_until(self, events, timeout)
     }

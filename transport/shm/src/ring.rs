@@ -5,6 +5,7 @@
 //!      0     8  tail     sender      posts that have been rung for, since the beginning
 //!      8     8  closed   sender      1: its memory is no longer to be read
 //!     16     8  asleep   sender      1: wake it when something has come for it, or a signalled post of its is taken
+//!     24     8  core     sender      the core on which it rang last, plus one
 //!     64     8  head     receiver    posts that have been taken, since the beginning
 //!    128   512 × 576     sender      the slots; post n is in slot n mod 512
 //! ```
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
+use rustix::thread::sched_getcpu;
 use twinsan_arena::Arena;
 use twinsan_fabric::WorkId;
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
@@ -29,6 +31,7 @@ pub(crate) const SLOTS: usize = 512;
 const TAIL: usize = 0;
 const CLOSED: usize = 8;
 const ASLEEP: usize = 16;
+const CORE: usize = 24;
 const HEAD: usize = 64;
 const FIRST: usize = 128;
 
@@ -96,6 +99,7 @@ impl Sender {
             return false;
         }
         self.rung = self.posted;
+        self.place.word(CORE).store(sched_getcpu() as u64 + 1, Relaxed);
         self.place.word(TAIL).store(self.rung, Release);
         back.must_wake()
     }
@@ -152,6 +156,11 @@ impl Receiver {
     pub(crate) fn new(memory: &Arc<Arena>, direction: usize) -> Self {
         let place = Place { memory: Arc::clone(memory), base: direction * DIRECTION };
         Self { place, taken: 0, told: 0, awaited: false }
+    }
+
+    /// The core on which the sender rang last, by its own word.
+    pub(crate) fn core(&self) -> Option<usize> {
+        usize::try_from(self.place.word(CORE).load(Relaxed)).ok()?.checked_sub(1)
     }
 
     /// Whether there is a post that has not been taken.
