@@ -3,6 +3,7 @@
 //! `tests/system` drives the same [`cluster`].
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod fabric;
