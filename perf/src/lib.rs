@@ -12,7 +12,7 @@ pub mod hops;
 pub mod instructions;
 pub mod ladder;
 pub mod local;
-pub mod peers;
+pub mod program;
 pub mod quorum;
 pub mod race;
 pub mod report;

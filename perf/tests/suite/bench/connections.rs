@@ -9,7 +9,7 @@ use twinsan_perf::bench::target::{Buffers, Kind, Request, Target};
 use super::server::{Manner, Server, gate};
 use super::{SPAN, all, measured, mix};
 
-const BYTES: usize = SPAN as usize;
+const BYTES: usize = 4 << 20;
 
 fn connect(servers: &[&Server]) -> anyhow::Result<Nbd> {
     let addresses: Vec<Address> = servers.iter().map(|s| Address::Unix(s.socket())).collect();
