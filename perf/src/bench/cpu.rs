@@ -1,4 +1,7 @@
 //! CPU time of the processes involved, and of all others, from `/proc`.
+//!
+//! A process's comes from its threads' `schedstat`, in nanoseconds, where the kernel has it: slices are short. Else from its
+//! `stat`, and the machine's always from `/proc/stat`: in hundredths of a second.
 
 use std::fs;
 
@@ -7,16 +10,19 @@ use anyhow::{Context, Result};
 use super::result::{Cpu, Machine};
 
 /// `/proc` counts in hundredths of a second, on every architecture that we run on.
-const TICKS_PER_SECOND: f64 = 100.0;
+const TICK_NS: u64 = 10_000_000;
+/// With fewer of the machine's, others' share would be an accident.
+const LEAST_TICKS: u64 = 50;
 /// How the process that makes the load is called.
 pub const CLIENT: &str = "load client";
 
 /// A process by the name that it has in the result.
 pub type Process = (String, u32);
 
-/// CPU time spent so far, in ticks.
+/// CPU time spent so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sample {
+    /// In nanoseconds.
     processes: Vec<u64>,
     machine: Ticks,
 }
@@ -33,6 +39,7 @@ struct Ticks {
 pub struct Account {
     processes: Vec<Process>,
     begin: Option<Sample>,
+    /// In nanoseconds.
     spent: Vec<u64>,
     machine: Ticks,
 }
@@ -75,27 +82,49 @@ impl Account {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     pub fn cpu(&self, bytes: u64) -> Cpu {
-        let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
+        let seconds = |ns: u64| ns as f64 / 1e9;
         let total: u64 = self.spent.iter().sum();
-        let others = self.machine.busy.saturating_sub(total);
+        let others = (self.machine.busy * TICK_NS).saturating_sub(total) / TICK_NS;
+        let share = others as f64 / self.machine.all.max(1) as f64;
         Cpu {
-            by_process_s: self.processes.iter().zip(&self.spent).map(|((n, _), &t)| (n.clone(), seconds(t))).collect(),
+            by_process_s: self
+                .processes
+                .iter()
+                .zip(&self.spent)
+                .map(|((n, _), &ns)| (n.clone(), seconds(ns)))
+                .collect(),
             total_s: seconds(total),
             s_per_gb: seconds(total) / (bytes as f64 / 1e9).max(1e-9),
-            others_share: others as f64 / self.machine.all.max(1) as f64,
+            others_share: (self.machine.all >= LEAST_TICKS).then_some(share),
         }
     }
 
     fn sample(&self) -> Result<Sample> {
-        let process = |(name, pid): &Process| {
-            let text = fs::read_to_string(format!("/proc/{pid}/stat"));
-            let text = text.with_context(|| format!("process {pid} ({name}) is not there"))?;
-            process_ticks(&text).with_context(|| format!("/proc/{pid}/stat says {text:?}"))
-        };
+        let process = |(name, pid): &Process| process_ns(*pid).with_context(|| format!("process {pid} ({name})"));
         let processes = self.processes.iter().map(process).collect::<Result<_>>()?;
         let text = fs::read_to_string("/proc/stat")?;
         Ok(Sample { processes, machine: machine_ticks(&text).context("/proc/stat without a line \"cpu\"")? })
     }
+}
+
+/// All of its threads'. Those that have ended count only where there is no `schedstat`; none of the contestants' do.
+fn process_ns(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("it is not there")?;
+    let by_threads = fs::read_dir(format!("/proc/{pid}/task"))?.map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        thread_ns(&text)
+    });
+    // A thread that ends between two looks is no error; a kernel without schedstat has none of any.
+    let by_threads: Vec<u64> = by_threads.flatten().collect();
+    if !by_threads.is_empty() {
+        return Ok(by_threads.iter().sum());
+    }
+    process_ticks(&text).map(|ticks| ticks * TICK_NS).with_context(|| format!("/proc/{pid}/stat says {text:?}"))
+}
+
+/// The first number of `/proc/PID/task/TID/schedstat`.
+fn thread_ns(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// User and system time of `/proc/PID/stat`, all threads. The name stands in parentheses and may hold anything, spaces and
@@ -171,15 +200,17 @@ mod tests {
         let account = Account {
             processes: vec![("a".into(), 1), (CLIENT.into(), 2)],
             begin: None,
-            spent: vec![30, 20],
+            spent: vec![300_000_000, 200_000_000],
             machine: Ticks { busy: 100, all: 400 },
         };
         let cpu = account.cpu(500_000_000);
         assert_eq!(cpu.by_process_s, [("a".to_owned(), 0.3), (CLIENT.to_owned(), 0.2)]);
-        assert_eq!((cpu.total_s, cpu.s_per_gb, cpu.others_share), (0.5, 1.0, 0.125));
+        assert_eq!((cpu.total_s, cpu.s_per_gb, cpu.others_share), (0.5, 1.0, Some(0.125)));
         // A process whose counter was read later than the machine's does not make others' negative.
         let late = Account { machine: Ticks { busy: 40, all: 400 }, ..account };
-        assert_eq!(late.cpu(1).others_share, 0.0);
+        assert_eq!(late.cpu(1).others_share, Some(0.0));
+        let short = Account { machine: Ticks { busy: 10, all: 20 }, ..late };
+        assert_eq!(short.cpu(1).others_share, None, "too short to say");
     }
 
     #[test]
@@ -189,6 +220,9 @@ mod tests {
         account.end().unwrap();
         let mut gone = Account::new(&[("ghost".into(), u32::MAX >> 1)]);
         assert!(gone.begin().unwrap_err().to_string().contains("ghost"));
+        assert!(process_ns(std::process::id()).unwrap() > 0);
+        assert_eq!(thread_ns("123456 78 9\n"), Some(123_456));
+        assert_eq!((thread_ns(""), thread_ns("x 1")), (None, None));
         assert!(machine().cpus >= 1 && machine().memory_bytes > 0 && memory_available() > 0);
     }
 }

@@ -17,7 +17,8 @@ pub struct Job {
     pub depth: usize,
     /// Reads among the requests, in percent.
     pub read_percent: u8,
-    /// Requests, flushes not counted.
+    /// Requests, flushes not counted. `u64::MAX`: only time ends it, and there is none in the JSON.
+    #[serde(skip_serializing_if = "is_endless")]
     pub count: u64,
     /// Ends after so many seconds, even if `count` are not made.
     pub seconds: Option<f64>,
@@ -35,6 +36,11 @@ pub const MOST_BYTES: usize = 32 << 20;
 
 /// The jobs that have a name, and the mission's count of each of its three.
 pub const PRESETS: [&str; 7] = ["10k", "100k", "1m", "4k", "4k-qd32", "read-4k", "mix"];
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_endless(count: &u64) -> bool {
+    *count == u64::MAX
+}
 
 impl Job {
     /// Synchronous writes, one at a time.

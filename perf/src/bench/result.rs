@@ -48,8 +48,9 @@ pub struct Cpu {
     pub total_s: f64,
     /// The sum over the payload, in seconds for 10^9 bytes.
     pub s_per_gb: f64,
-    /// What everybody else took, the kernel's own threads among them, as a share of all the machine's CPUs from 0 to 1.
-    pub others_share: f64,
+    /// What everybody else took, the kernel's own threads among them, as a share of all the machine's CPUs from 0 to 1. None:
+    /// too little time was measured to say.
+    pub others_share: Option<f64>,
 }
 
 /// One job on one target.
@@ -213,7 +214,7 @@ pub struct Idle {
     /// Their sum.
     pub total_percent: f64,
     /// What everybody else took, as a share of all CPUs.
-    pub others_share: f64,
+    pub others_share: Option<f64>,
 }
 
 impl Latency {

@@ -43,7 +43,7 @@ fn lines(t: &mut String, name: &str, all: &Measured, last: &str) {
     };
     let (cpu, others) = match &all.cpu {
         Some(Cpu { s_per_gb, others_share, .. }) => {
-            (format!("{s_per_gb:.1}"), format!("{:.0} %", others_share * 100.0))
+            (format!("{s_per_gb:.1}"), others_share.map_or("?".into(), |share| format!("{:.0} %", share * 100.0)))
         }
         None => Default::default(),
     };
@@ -120,8 +120,8 @@ impl Compare {
             let beside = beside_ours.iter().find(|b| b.key == row.key);
             lines(t, name, &row.all, &beside.map(|b| verdict(job, b)).unwrap_or_default());
         }
-        let share = |row: &Row| row.all.cpu.as_ref().map_or(0.0, |cpu| cpu.others_share);
-        if let Some(row) = rows.iter().max_by(|a, b| share(a).total_cmp(&share(b))) {
+        let share = |row: &Row| row.all.cpu.as_ref().and_then(|cpu| cpu.others_share);
+        if let Some(row) = rows.iter().max_by(|a, b| share(a).unwrap_or(0.0).total_cmp(&share(b).unwrap_or(0.0))) {
             warn(t, share(row), row.key);
         }
     }
@@ -133,8 +133,8 @@ fn verdict(job: &Job, beside: &Beside) -> String {
     format!("{median:.2} ({least:.2} to {most:.2}){end}")
 }
 
-fn warn(t: &mut String, share: f64, slice: &str) {
-    if share >= BUSY {
+fn warn(t: &mut String, share: Option<f64>, slice: &str) {
+    if let Some(share) = share.filter(|&share| share >= BUSY) {
         let _ = writeln!(
             t,
             "  ! Others took {:.0} % of the machine's CPUs in the slices of {slice}: these are figures of a busy machine.",

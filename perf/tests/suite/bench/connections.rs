@@ -7,7 +7,7 @@ use twinsan_perf::bench::nbd::{Address, Nbd};
 use twinsan_perf::bench::target::{Buffers, Kind, Request, Target};
 
 use super::server::{Manner, Server, gate};
-use super::{SPAN, all, measured, mix};
+use super::{all, measured, mix};
 
 const BYTES: usize = 4 << 20;
 
