@@ -5,6 +5,7 @@ mod connections;
 mod fake;
 mod files;
 mod server;
+mod whole;
 
 use std::time::Duration;
 

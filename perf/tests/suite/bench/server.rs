@@ -26,11 +26,22 @@ pub(super) struct Manner {
     pub(super) ends: Option<u64>,
     /// So many requests are read before any is answered, in the other order.
     pub(super) batch: usize,
+    /// So many connections are served, one after the other.
+    pub(super) connections: usize,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { flags: 0b1101, gate: None, answered: None, forgets: false, fails: None, ends: None, batch: 1 }
+        Self {
+            flags: 0b1101,
+            gate: None,
+            answered: None,
+            forgets: false,
+            fails: None,
+            ends: None,
+            batch: 1,
+            connections: 1,
+        }
     }
 }
 
@@ -47,10 +58,12 @@ impl Server {
         let listener = UnixListener::bind(folder.path().join("nbd")).unwrap();
         let memory = Arc::clone(&data);
         thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            // A client that never takes its answers fails its test rather than hang.
-            stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
-            let _ = serve(stream, &memory, &manner);
+            for _ in 0..manner.connections {
+                let (stream, _) = listener.accept().unwrap();
+                // A client that never takes its answers fails its test rather than hang.
+                stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+                let _ = serve(stream, &memory, &manner);
+            }
         });
         Self { folder, data }
     }
