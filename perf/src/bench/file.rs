@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use twinsan_witness::device::Aligned;
 
 use super::job::MOST_DEPTH;
-use super::target::{Buffers, Done, Kind, Request, Target};
+use super::target::{Buffers, Done, Kind, Request, Target, sleep_for};
 
 /// An open file or device.
 #[derive(Debug)]
@@ -137,8 +137,8 @@ impl Target for DirectIo {
     fn wait(&mut self, buffers: &mut Buffers, until: Option<Instant>, done: &mut Vec<Done>) -> Result<()> {
         if self.depth == 1 {
             let Some(request) = self.waiting.pop() else {
-                if let Some(until) = until {
-                    thread::sleep(until.saturating_duration_since(Instant::now()));
+                if let Some(long) = until.and_then(sleep_for) {
+                    thread::sleep(long);
                 }
                 return Ok(());
             };
@@ -155,7 +155,7 @@ impl Target for DirectIo {
         let first = match until {
             None if self.handed_over == 0 => return Ok(()),
             None => self.results.1.recv()?,
-            Some(until) => match self.results.1.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Some(until) => match self.results.1.recv_timeout(sleep_for(until).unwrap_or_default()) {
                 Ok(outcome) => outcome,
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
                 Err(RecvTimeoutError::Disconnected) => bail!("all threads have ended"),

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 use twinsan_witness::nbd::proto::{self, Command, FUA, HEADER_BYTES, REPLY_BYTES};
 
-use super::target::{Buffers, Done, Kind, Request, Target};
+use super::target::{Buffers, Done, Kind, Request, Target, sleep_for};
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,6 @@ pub enum Address {
 const INBOX: usize = 64 << 10;
 /// Pieces of one gathered write at most.
 const PIECES: usize = 128;
-/// A timer may be late by so much: the rest of the time is spent looking.
-const LATE: Duration = Duration::from_micros(100);
 
 /// One export, by one connection to each of its servers.
 #[derive(Debug)]
@@ -125,7 +123,7 @@ impl Nbd {
     fn sleep(&self, until: Option<Instant>) -> Result<()> {
         let timeout = match until {
             None => None,
-            Some(until) => match until.saturating_duration_since(Instant::now()).checked_sub(LATE) {
+            Some(until) => match sleep_for(until) {
                 Some(long) => Some(Timespec::try_from(long)?),
                 None => return Ok(()),
             },

@@ -1,9 +1,18 @@
 //! What is measured: something that takes reads, durable writes and flushes, several at a time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use twinsan_witness::device::Aligned;
+
+/// A timer may be late by so much.
+const LATE: Duration = Duration::from_micros(100);
+
+/// How long one may sleep until that moment, so as not to be late; None: one looks all the time from here on.
+#[must_use]
+pub fn sleep_for(until: Instant) -> Option<Duration> {
+    until.saturating_duration_since(Instant::now()).checked_sub(LATE)
+}
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
