@@ -91,7 +91,7 @@ pub struct CompareArgs {
     /// Slices that fit our staging memory, which is empty before each; what is done unless one says otherwise
     #[arg(long, conflicts_with_all = ["steady", "mission"])]
     pub burst: bool,
-    /// Slices of many times our staging memory (16 MiB then), so that the disk is the limit
+    /// Slices of many times what our staging memory (16 MiB then) holds, so that the disk has to keep up
     #[arg(long, conflicts_with = "mission")]
     pub steady: bool,
     /// The three workloads of the mission at full count, as bursts and in the steady state: ours, the file, the file by

@@ -126,7 +126,7 @@ impl Interrupt {
 /// Runs a comparison.
 ///
 /// # Errors
-/// If a program is missing or fails, if the pair changes meanwhile, or if a write that was completed does not read back.
+/// If a program is missing or fails, or if a write that was completed does not read back.
 pub fn compare(settings: &Settings, interrupt: &Interrupt) -> Result<Compare> {
     let setup = Setup {
         device_bytes: settings.device_bytes,
@@ -138,7 +138,6 @@ pub fn compare(settings: &Settings, interrupt: &Interrupt) -> Result<Compare> {
     }
     check_programs(&settings.contestants)?;
     let mut lanes = start(settings, &setup, interrupt)?;
-    let epochs = lanes.iter().map(Lane::epoch).collect::<Result<Vec<_>>>()?;
     let slices: u64 = (0..settings.jobs.len()).map(|i| settings.slices(i) as u64).sum();
     let bar = progress(settings.quiet, slices * lanes.len() as u64);
     let mut workloads = Vec::with_capacity(settings.jobs.len());
@@ -148,9 +147,8 @@ pub fn compare(settings: &Settings, interrupt: &Interrupt) -> Result<Compare> {
     }
     bar.set_message("reading back");
     let mut checked_bytes = 0;
-    for (lane, epoch) in lanes.iter_mut().zip(epochs) {
+    for lane in &mut lanes {
         let who = lane.who.name;
-        ensure!(lane.epoch()? == epoch, "{who}: a failover meanwhile, so the figures are of something else");
         let back = read_back(&mut *lane.target, settings.device_bytes, &lane.model, &mut |_| interrupt.check());
         checked_bytes += back.context(who)?;
     }
@@ -199,6 +197,7 @@ struct Seat {
     engine: Engine,
     recorder: Recorder,
     account: Account,
+    changes: u64,
 }
 
 fn workload(
@@ -210,7 +209,7 @@ fn workload(
 ) -> Result<WorkloadResult> {
     let seat = |lane: &Lane| {
         let engine = Engine::new(job, lane.target.bytes())?;
-        Ok(Seat { engine, recorder: Recorder::new(job), account: Account::new(&lane.processes) })
+        Ok(Seat { engine, recorder: Recorder::new(job), account: Account::new(&lane.processes), changes: 0 })
     };
     let mut seats = lanes.iter().map(seat).collect::<Result<Vec<_>>>()?;
     let budget = Budget { count: job.count, time: Some(SLICE) };
@@ -219,12 +218,18 @@ fn workload(
             interrupt.check()?;
             let i = (round + turn) % lanes.len();
             let (lane, seat) = (&mut lanes[i], &mut seats[i]);
+            let epoch = lane.epoch()?;
             seat.account.begin()?;
             let slice = seat.engine.slice(&mut *lane.target, &mut lane.model, &mut seat.recorder, budget, |_| Ok(()));
             slice.context(lane.who.name)?;
             seat.account.end()?;
             // Our flusher must not work into a neighbour's slice.
             lane.settle()?;
+            let changes = lane.epoch()?.saturating_sub(epoch);
+            if changes > 0 {
+                seat.changes += changes;
+                bar.suspend(|| eprintln!("{}: members changed {changes} times\n{}", lane.who.name, lane.words()));
+            }
             bar.inc(1);
         }
     }
@@ -245,6 +250,7 @@ impl Seat {
             all,
             slice_p50_us: slices.iter().map(|slice| slice.p50_us).collect(),
             slice_iops: slices.iter().map(iops).collect(),
+            changes: self.changes,
         }
     }
 }
@@ -284,7 +290,7 @@ mod tests {
     fn ratios_are_ours_to_win() {
         let row = |key, p50: [f64; 3], iops: [f64; 3]| {
             let all = Recorder::new(&Job::writes("x", 512, 512, 1)).finish();
-            Row { key, all, slice_p50_us: p50.into(), slice_iops: iops.into() }
+            Row { key, all, slice_p50_us: p50.into(), slice_iops: iops.into(), changes: 0 }
         };
         let rows = [
             row("file", [200.0, 400.0, 180.0], [5.0, 2.5, 5.5]),

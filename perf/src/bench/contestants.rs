@@ -157,14 +157,28 @@ impl Lane {
         }
     }
 
-    /// Ours: the epoch, which changes with every failover. Else 0.
+    /// Ours: the epoch, which grows whenever a member is lost or comes back, and with every failover. Else 0.
     ///
     /// # Errors
     /// If no node answers.
     pub fn epoch(&self) -> Result<u64> {
         match &self.running {
-            Running::Pair(cluster) => Ok(cluster.status(0)?.epoch),
+            Running::Pair(cluster) => {
+                let epochs = (0..NODES.len()).filter_map(|node| cluster.status(node).ok()).map(|v| v.epoch);
+                epochs.max().context("no node answers")
+            }
             Running::Programs { .. } => Ok(0),
+        }
+    }
+
+    /// What its servers said last, where that tells why something happened.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &self.running {
+            Running::Pair(cluster) => {
+                NODES.map(|name| format!("--- {name}\n{}", cluster.log_tail(&format!("{name}.log")))).concat()
+            }
+            Running::Programs { .. } => String::new(),
         }
     }
 }

@@ -132,6 +132,8 @@ pub struct Row {
     pub slice_p50_us: Vec<f64>,
     /// Each slice's requests a second.
     pub slice_iops: Vec<f64>,
+    /// How often the pair's members changed in its slices (ours): its pauses, and what a node alone did, are in the figures.
+    pub changes: u64,
 }
 
 /// Another contestant beside ours in one workload.
@@ -175,7 +177,7 @@ pub struct Machine {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compare {
     /// `burst`: every slice of ours fits its staging memory, and begins with an empty one. `steady`: every slice is many
-    /// times the staging memory, so that the disk is the limit.
+    /// times what it holds, so that the disk has to keep up.
     pub load: &'static str,
     /// What it ran on.
     pub machine: Machine,

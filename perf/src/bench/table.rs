@@ -98,7 +98,7 @@ impl Compare {
         let load = match self.load {
             "burst" => format!("bursts: each slice fits our staging memory of {staging} MiB, which is empty before it"),
             _ => format!(
-                "steady: each slice is many times our staging memory of {staging} MiB, so the disk is the limit"
+                "steady: each slice is many times what our staging memory of {staging} MiB holds, so the disk has to keep up"
             ),
         };
         let _ = writeln!(t, "\n{}\n{load}", machine(&self.machine));
@@ -119,6 +119,13 @@ impl Compare {
             let name = self.contestants.iter().find(|c| c.key == row.key).map_or(row.key, |c| c.name);
             let beside = beside_ours.iter().find(|b| b.key == row.key);
             lines(t, name, &row.all, &beside.map(|b| verdict(job, b)).unwrap_or_default());
+        }
+        for row in rows.iter().filter(|row| row.changes > 0) {
+            let _ = writeln!(
+                t,
+                "  ! The members of {} changed {} times meanwhile: its pauses and a node alone are in these figures.",
+                row.key, row.changes
+            );
         }
         let share = |row: &Row| row.all.cpu.as_ref().and_then(|cpu| cpu.others_share);
         if let Some(row) = rows.iter().max_by(|a, b| share(a).unwrap_or(0.0).total_cmp(&share(b).unwrap_or(0.0))) {
