@@ -55,14 +55,13 @@ impl DirectIo {
     pub fn open(path: &Path, synchronous: bool) -> Result<Self> {
         let name = || path.display().to_string();
         let sync = if synchronous { libc::O_DSYNC } else { 0 };
+        let kind = path.metadata().with_context(name)?.file_type();
+        ensure!(kind.is_file() || kind.is_block_device(), "{} is neither a file nor a block device", name());
         // A block device that is mounted, or part of another one, is refused then.
-        let is_device = path.metadata().is_ok_and(|m| m.file_type().is_block_device());
-        let alone = if is_device { libc::O_EXCL } else { 0 };
+        let alone = if kind.is_block_device() { libc::O_EXCL } else { 0 };
         let mut options = File::options();
         let file = options.read(true).write(true).custom_flags(libc::O_DIRECT | sync | alone).open(path);
         let file = file.with_context(|| format!("{}, with O_DIRECT", name()))?;
-        let kind = file.metadata()?.file_type();
-        ensure!(kind.is_file() || kind.is_block_device(), "{} is neither a file nor a block device", name());
         // A device's metadata say nothing of its size.
         let bytes = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)).with_context(name)?;
         Ok(Self {

@@ -6,6 +6,7 @@
 //!
 //! With two connections every write goes to both, and has ended when both have answered; reads go to one.
 
+use std::fmt;
 use std::io::{IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +29,15 @@ pub enum Address {
     Unix(PathBuf),
     /// A host and a port.
     Tcp(String, u16),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Tcp(host, port) => write!(f, "{host}, port {port}"),
+        }
+    }
 }
 
 /// Replies are read into so many bytes; what is longer goes to its slot directly.
@@ -88,10 +98,11 @@ impl Nbd {
         let mut connections = Vec::with_capacity(addresses.len());
         let mut sizes = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let (socket, export) = dial(address, name).with_context(|| format!("{address:?}"))?;
+            let (socket, export) =
+                dial(address, name).with_context(|| format!("NBD export \"{name}\" at {address}"))?;
             ensure!(
                 export.flags & proto::SEND_FUA != 0 && export.flags & proto::SEND_FLUSH != 0,
-                "{address:?}: the export does not know FUA and FLUSH, so nothing there is known to be durable"
+                "NBD export \"{name}\" at {address} does not know FUA and FLUSH, so nothing there is known to be durable"
             );
             sizes.push(export.size);
             connections.push(Connection::new(socket));

@@ -59,8 +59,7 @@ impl FromStr for Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nbd(Address::Unix(socket), name) => write!(f, "NBD export \"{name}\" at {}", socket.display()),
-            Self::Nbd(Address::Tcp(host, port), name) => write!(f, "NBD export \"{name}\" at {host}, port {port}"),
+            Self::Nbd(address, name) => write!(f, "NBD export \"{name}\" at {address}"),
             Self::Path(path) => path.display().fmt(f),
         }
     }

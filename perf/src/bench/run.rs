@@ -41,7 +41,7 @@ pub fn run(settings: &Settings, interrupt: &Interrupt) -> Result<Run> {
     // The processes are there, before anything is written.
     Account::new(&settings.processes).begin()?;
     let _made = place.make(settings.create_bytes)?;
-    let mut target = place.open(None).with_context(|| place.to_string())?;
+    let mut target = place.open(None)?;
     let target_bytes = target.bytes();
     let span = settings.span_bytes.min(target_bytes) / 4096 * 4096;
     for job in &settings.jobs {
