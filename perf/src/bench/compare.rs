@@ -228,7 +228,12 @@ fn workload(
             let changes = lane.epoch()?.saturating_sub(epoch);
             if changes > 0 {
                 seat.changes += changes;
-                bar.suspend(|| eprintln!("{}: members changed {changes} times\n{}", lane.who.name, lane.words()));
+                bar.suspend(|| {
+                    // Once is enough of that.
+                    let words = if seat.changes == changes { lane.words() } else { String::new() };
+                    let (who, name) = (lane.who.name, &job.name);
+                    eprintln!("{who}: members changed {changes} times in round {} of {name}\n{words}", round + 1);
+                });
             }
             bar.inc(1);
         }
