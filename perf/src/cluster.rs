@@ -67,7 +67,7 @@ pub struct Options {
     /// The volume's logical block.
     pub block_bytes: u32,
     /// The lane's data ring, as the configuration spells it.
-    pub staging: &'static str,
+    pub staging: String,
     /// The configuration's `takeover_budget_ms`; 0: no bound but the lane.
     pub takeover_budget_ms: u64,
     /// Where the disk file goes; its filesystem is what the race runs against.

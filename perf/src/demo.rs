@@ -69,7 +69,7 @@ pub fn demo(settings: Settings) -> Result<Report> {
     let options = Options {
         volume_bytes: VOLUME_BYTES,
         block_bytes: 512,
-        staging: "64MiB",
+        staging: "64MiB".into(),
         takeover_budget_ms: 0,
         disk_folder: settings.folder.clone(),
         keep: settings.keep,

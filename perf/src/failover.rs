@@ -89,7 +89,7 @@ impl Bench {
         let options = Options {
             volume_bytes: settings.volume_bytes,
             block_bytes: BLOCK_BYTES,
-            staging: STAGING,
+            staging: STAGING.into(),
             takeover_budget_ms: settings.budget_ms,
             disk_folder: settings.folder.clone(),
             keep: false,

@@ -29,8 +29,8 @@ use twinsan_fabric::{Fabric, WaitPolicy};
 use twinsan_wire::{Lba, NodeId};
 
 use self::report::{Hop, Hops, Size};
+use crate::bench::result::Ratio;
 use crate::fabric::Maker;
-use crate::peers::Ratio;
 use crate::wire::figures::Times;
 use crate::wire::{Broken, Budget, Pinger, Row, progress};
 use twinsan_witness::pattern::{BLOCK, Model, Random, fill};

@@ -3,6 +3,7 @@
 //! `tests/system` drives the same [`cluster`].
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod fabric;
@@ -11,7 +12,7 @@ pub mod hops;
 pub mod instructions;
 pub mod ladder;
 pub mod local;
-pub mod peers;
+pub mod program;
 pub mod quorum;
 pub mod race;
 pub mod report;

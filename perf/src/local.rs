@@ -91,7 +91,7 @@ impl Setup {
         let options = Options {
             volume_bytes: VOLUME_BYTES,
             block_bytes: BLOCK_BYTES,
-            staging: "64MiB",
+            staging: "64MiB".into(),
             takeover_budget_ms: 0,
             disk_folder: folder.to_owned(),
             keep: false,

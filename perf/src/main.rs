@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+use twinsan_perf::bench::args::{CompareArgs, Compared, RunArgs, compare_with, run_with};
+use twinsan_perf::bench::result::Run;
 use twinsan_perf::demo::{Settings, demo};
 use twinsan_perf::failover::report::Failover;
 use twinsan_perf::failover::{self, failover};
@@ -16,7 +18,6 @@ use twinsan_perf::instructions::args::{self as instructions, InstructionsArgs};
 use twinsan_perf::instructions::report::Instructions;
 use twinsan_perf::ladder::args::{self as ladder, LadderArgs};
 use twinsan_perf::ladder::report::Ladder;
-use twinsan_perf::peers::{self, Peers, peers};
 use twinsan_perf::report::Report;
 use twinsan_perf::wire::args::{self, WireArgs};
 use twinsan_perf::wire::figures::Wire;
@@ -49,25 +50,11 @@ enum Command {
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
-    /// Small synchronous writes: a TwinSAN pair, qemu-storage-daemon's quorum over two nbdkit RAM servers, and a plain
-    /// file, in turns.
-    Peers {
-        /// Bytes of one write.
-        #[arg(long, default_value_t = 4096)]
-        bytes: usize,
-        /// Rounds; each runner has one slice in each.
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
-        rounds: u16,
-        /// Writes in a slice.
-        #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
-        writes: u64,
-        /// Print one JSON object instead of the table.
-        #[arg(long)]
-        json: bool,
-        /// Where the disk files (256 MiB each) go.
-        #[arg(long, default_value_os_t = std::env::temp_dir())]
-        dir: PathBuf,
-    },
+    /// One NBD export, block device or file: latencies, throughput and CPU, and every completed write read back.
+    Run(RunArgs),
+    /// A TwinSAN pair, RAM servers, qemu's quorum over two of them, a plain file, and the file by qemu-nbd: the same
+    /// client, in turns.
+    Compare(CompareArgs),
     /// What a failover costs: the caller's pause over many kills, how soon the pair is whole again, and how fast full
     /// lanes are drained beside what fio gets from the same disk.
     Failover {
@@ -132,9 +119,12 @@ fn run(command: Command) -> anyhow::Result<u8> {
                 _ => 1,
             })
         }
-        Command::Peers { bytes, rounds, writes, json, dir } => {
-            let settings = peers::Settings { write_bytes: bytes, rounds: usize::from(rounds), writes, folder: dir };
-            print(json, &peers(&settings)?, Peers::table)?;
+        Command::Run(arguments) => {
+            print(arguments.json, &run_with(&arguments)?, Run::table)?;
+            Ok(0)
+        }
+        Command::Compare(arguments) => {
+            print(arguments.json, &compare_with(&arguments)?, Compared::table)?;
             Ok(0)
         }
         Command::Failover { kills, drains, drain_write_bytes, budget_ms, size, json, dir } => {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Way;
-use crate::peers::Ratio;
+use crate::bench::result::Ratio;
 use crate::wire::figures::Times;
 
 /// One raw hop.
@@ -87,7 +87,7 @@ impl Hops {
                 let _ = writeln!(t, "  {:>8}  {way}{}", "", columns_of(Some(hop.one_way_us), &hop.round_trip));
             }
             let _ = writeln!(t, "  {:>8}  {:44}{:>8}{:>10.1}", "", "  sum of the hops", "", size.sum_us);
-            let Ratio { median, least, most } = size.by_round;
+            let Ratio { median, least, most, .. } = size.by_round;
             let _ = writeln!(
                 t,
                 "  {:>8}  ▶ durable p50 / sum: {:.2} (by round: median {median:.2}, {least:.2} to {most:.2})",
@@ -130,7 +130,7 @@ mod tests {
             hops: vec![hop("payload + descriptor", 40), hop("ACK", 20), hop("completion", 20)],
             sum_us: 40.0,
             ratio: 2.25,
-            by_round: Ratio { median: 2.2, least: 2.0, most: 2.5 },
+            by_round: Ratio::new(&[2.0, 2.2, 2.5], &[1.0; 3]),
         };
         let hops = Hops {
             volume: "db".into(),

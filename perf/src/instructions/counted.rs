@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cluster::{Cluster, NODES};
-use crate::quorum::find;
+use crate::program::find;
 
 /// See the file.
 const SHIM: &str = include_str!("uring_wait.c");

@@ -68,7 +68,7 @@ pub fn cluster() -> Result<Pair> {
     pair(&Options {
         volume_bytes: VOLUME_BYTES,
         block_bytes: 512,
-        staging: "8MiB",
+        staging: "8MiB".into(),
         takeover_budget_ms: 0,
         disk_folder: std::env::temp_dir(),
         keep: false,

@@ -81,7 +81,7 @@ impl Namespaces {
         let options = Options {
             volume_bytes,
             block_bytes: 4096,
-            staging: "16MiB",
+            staging: "16MiB".into(),
             takeover_budget_ms: 0,
             disk_folder: disk.folder().to_owned(),
             keep: false,

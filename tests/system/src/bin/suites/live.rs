@@ -26,7 +26,7 @@ impl Live {
         let options = Options {
             volume_bytes: BYTES,
             block_bytes,
-            staging: "16MiB",
+            staging: "16MiB".into(),
             takeover_budget_ms: 0,
             disk_folder: std::env::temp_dir(),
             keep: false,
