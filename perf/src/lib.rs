@@ -11,6 +11,7 @@ pub mod hops;
 pub mod instructions;
 pub mod ladder;
 pub mod local;
+pub mod page;
 pub mod peers;
 pub mod quorum;
 pub mod race;
