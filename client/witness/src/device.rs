@@ -101,6 +101,12 @@ impl Aligned {
         Self { memory, start }
     }
 
+    /// All of it, to read.
+    #[must_use]
+    pub fn get(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.memory.len() - ALIGN]
+    }
+
     /// All of it.
     pub fn bytes(&mut self) -> &mut [u8] {
         let len = self.memory.len() - ALIGN;
