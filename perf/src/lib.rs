@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod count;
 pub mod demo;
 pub mod fabric;
 pub mod failover;

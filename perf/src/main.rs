@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+use twinsan_perf::count::args::{self as count, CountArgs};
+use twinsan_perf::count::report::Counts;
 use twinsan_perf::demo::{Settings, demo};
 use twinsan_perf::failover::report::Failover;
 use twinsan_perf::failover::{self, failover};
@@ -101,6 +103,9 @@ enum Command {
     Hops(HopsArgs),
     /// User instructions of a node per blob of 4 KiB and of 1 MiB: whether payloads are copied (valgrind).
     Instructions(InstructionsArgs),
+    /// User instructions of client, primary and secondary per 4 KiB write by NBD, what they are spent on, and a gate for them
+    /// (valgrind).
+    Count(CountArgs),
 }
 
 fn main() -> ExitCode {
@@ -170,6 +175,11 @@ fn run(command: Command) -> anyhow::Result<u8> {
             let result = instructions::run(&arguments)?;
             print(arguments.json, &result, Instructions::table)?;
             Ok(u8::from(!result.is_kept(arguments.limit)))
+        }
+        Command::Count(arguments) => {
+            let counts = count::run(&arguments)?;
+            print(arguments.json, &counts, Counts::table)?;
+            Ok(u8::from(!count::judge(&arguments, &counts)?))
         }
     }
 }
