@@ -88,7 +88,7 @@ impl Counted {
 
     fn callgrind(&self, cluster: &Cluster, name: &str) -> Command {
         let mut command = Command::new(&self.valgrind);
-        command.arg("--tool=callgrind");
+        command.arg("--tool=callgrind").arg(pipes(cluster));
         command.arg(format!("--callgrind-out-file={}", out_file(cluster, name).display()));
         command
     }
@@ -131,8 +131,12 @@ impl Counted {
         let tell = |(i, name): (usize, &&str)| {
             let pid = if *name == CLIENT { cluster.client_pid() } else { cluster.node_pid(i) };
             let pid = pid.with_context(|| format!("{name} does not run"))?;
-            let output =
-                Command::new(&self.vgdb).arg(format!("--pid={pid}")).arg(what).stdin(Stdio::null()).output()?;
+            let output = Command::new(&self.vgdb)
+                .arg(pipes(cluster))
+                .arg(format!("--pid={pid}"))
+                .arg(what)
+                .stdin(Stdio::null())
+                .output()?;
             if !output.status.success() {
                 bail!("vgdb {what} to {name}: {}", String::from_utf8_lossy(&output.stderr));
             }
@@ -140,6 +144,11 @@ impl Counted {
         };
         self.processes.iter().enumerate().map(tell).collect()
     }
+}
+
+/// Where valgrind and vgdb meet: in the cluster's folder, which goes when it does.
+fn pipes(cluster: &Cluster) -> String {
+    format!("--vgdb-prefix={}", cluster.run("vgdb").display())
 }
 
 fn hold_file(cluster: &Cluster) -> PathBuf {
