@@ -145,9 +145,9 @@ impl<'a, F: Fabric> Bench<'a, F> {
         }
         self.direct.idle(length.saturating_sub(begin.elapsed()))?;
         let name = load.map_or("idle".to_owned(), |bytes| bytes.to_string());
-        let counts = self.counted.counts(&self.cluster, &name)?;
+        let dumps = self.counted.dump(&self.cluster, &name)?;
         let seconds = begin.elapsed().as_secs_f64();
-        Ok(Slice { per_second: counts.map(|count| count / seconds), seconds })
+        Ok(Slice { per_second: [0, 1].map(|node: usize| dumps[node].instructions / seconds), seconds })
     }
 
     /// Writes blobs at the pace.

@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod count;
 pub mod demo;
 pub mod fabric;
 pub mod failover;
@@ -12,6 +13,7 @@ pub mod hops;
 pub mod instructions;
 pub mod ladder;
 pub mod local;
+pub mod page;
 pub mod program;
 pub mod quorum;
 pub mod race;

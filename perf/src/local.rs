@@ -38,6 +38,18 @@ impl Kind {
     pub fn tcp() -> Self {
         Self::At("tcp".into(), "127.0.0.1".into())
     }
+
+    /// An address that nobody has; `name` makes it unique among socket files.
+    pub(crate) fn address(&self, cluster: &Cluster, name: &str) -> Result<String> {
+        Ok(match self {
+            Self::File(scheme) => cluster.socket(scheme, name),
+            // The port may be taken between here and its use; then a node says so.
+            Self::At(scheme, host) => {
+                let port = TcpListener::bind(format!("{host}:0"))?.local_addr()?.port();
+                format!("{scheme}://{host}:{port}")
+            }
+        })
+    }
 }
 
 impl FromStr for Kind {
@@ -114,16 +126,8 @@ impl Setup {
         text
     }
 
-    /// An address that nobody has; `name` makes it unique among socket files.
     fn address(&self, cluster: &Cluster, name: &str) -> Result<String> {
-        Ok(match &self.kind {
-            Kind::File(scheme) => cluster.socket(scheme, name),
-            // The port may be taken between here and its use; then a node says so.
-            Kind::At(scheme, host) => {
-                let port = TcpListener::bind(format!("{host}:0"))?.local_addr()?.port();
-                format!("{scheme}://{host}:{port}")
-            }
-        })
+        self.kind.address(cluster, name)
     }
 }
 

@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 use twinsan_perf::bench::args::{CompareArgs, Compared, RunArgs, compare_with, run_with};
 use twinsan_perf::bench::result::Run;
+use twinsan_perf::count::args::{self as count, CountArgs};
+use twinsan_perf::count::report::Counts;
 use twinsan_perf::demo::{Settings, demo};
 use twinsan_perf::failover::report::Failover;
 use twinsan_perf::failover::{self, failover};
@@ -88,6 +90,9 @@ enum Command {
     Hops(HopsArgs),
     /// User instructions of a node per blob of 4 KiB and of 1 MiB: whether payloads are copied (valgrind).
     Instructions(InstructionsArgs),
+    /// User instructions of client, primary and secondary per 4 KiB write by NBD, what they are spent on, and a gate for them
+    /// (valgrind).
+    Count(CountArgs),
 }
 
 fn main() -> ExitCode {
@@ -160,6 +165,11 @@ fn run(command: Command) -> anyhow::Result<u8> {
             let result = instructions::run(&arguments)?;
             print(arguments.json, &result, Instructions::table)?;
             Ok(u8::from(!result.is_kept(arguments.limit)))
+        }
+        Command::Count(arguments) => {
+            let counts = count::run(&arguments)?;
+            print(arguments.json, &counts, Counts::table)?;
+            Ok(u8::from(!count::judge(&arguments, &counts)?))
         }
     }
 }

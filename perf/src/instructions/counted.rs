@@ -1,4 +1,4 @@
-//! Nodes under callgrind, and its counters.
+//! Nodes, and a client, under callgrind, and its counters.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,42 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cluster::{Cluster, NODES};
 use crate::program::find;
 
+/// What the client's process is called.
+const CLIENT: &str = "client";
 /// See the file.
 const SHIM: &str = include_str!("uring_wait.c");
 
-/// Both nodes, counted.
+/// Tells the shim which file holds the disk while it is there.
+const HOLD: &str = "TWINSAN_DISK_HOLD";
+
+/// What of a cluster is counted: both nodes, and the client if it is started here.
 #[derive(Debug)]
 pub struct Counted {
+    valgrind: PathBuf,
     vgdb: PathBuf,
+    /// Names of processes, the nodes' first.
+    processes: Vec<&'static str>,
+    /// Since when each of them is counted.
+    since: Vec<Instant>,
     /// Dumps made, which callgrind numbers from 1.
     dumps: usize,
     /// Where dumps are kept.
     keep: Option<PathBuf>,
 }
 
+/// What a process has executed.
+#[derive(Clone, Debug)]
+pub struct Dump {
+    /// Callgrind's file.
+    pub text: String,
+    /// All of it.
+    pub instructions: f64,
+    /// In so much time.
+    pub seconds: f64,
+}
+
 impl Counted {
-    /// Starts both nodes of a cluster. Dumps are moved to the folder `keep`, if there is one.
+    /// Starts both nodes of a cluster. Dumps are copied to the folder `keep`, if there is one.
     ///
     /// # Errors
     /// If valgrind is missing, or the shim does not compile.
@@ -35,57 +56,103 @@ impl Counted {
             Some(shim) => fs::canonicalize(shim).with_context(|| shim.display().to_string())?,
             None => compile_shim(&cluster.run(""))?,
         };
+        let keep = keep.map(Path::to_path_buf);
+        let counted = Self { valgrind, vgdb, processes: NODES.to_vec(), since: Vec::new(), dumps: 0, keep };
         for (node, name) in NODES.into_iter().enumerate() {
-            let mut command = Command::new(&valgrind);
-            command.env("LD_PRELOAD", &shim).arg("--tool=callgrind");
-            command.arg(format!("--callgrind-out-file={}", out_file(cluster, name).display()));
+            let mut command = counted.callgrind(cluster, name);
+            command.env("LD_PRELOAD", &shim).env(HOLD, hold_file(cluster));
             cluster.start_node_by(node, command)?;
         }
-        Ok(Self { vgdb, dumps: 0, keep: keep.map(Path::to_path_buf) })
+        Ok(counted)
+    }
+
+    /// Starts the client, which is counted from now on. Waits for nothing.
+    ///
+    /// # Errors
+    /// If it can't be started, or dumps were made without it.
+    pub fn attach(&mut self, cluster: &mut Cluster) -> Result<()> {
+        ensure!(self.dumps == 0, "a client has to be there from the first dump on");
+        cluster.start_client_by(Some(self.callgrind(cluster, CLIENT)), &[])?;
+        self.processes.push(CLIENT);
+        Ok(())
+    }
+
+    /// While it is so, no node hears of a disk access that has ended. Not for longer than the pair is patient.
+    ///
+    /// # Errors
+    /// If the file can't be made or removed.
+    pub fn hold_disk(&self, cluster: &Cluster, hold: bool) -> Result<()> {
+        let file = hold_file(cluster);
+        if hold { Ok(fs::write(file, "")?) } else { Ok(fs::remove_file(file)?) }
+    }
+
+    fn callgrind(&self, cluster: &Cluster, name: &str) -> Command {
+        let mut command = Command::new(&self.valgrind);
+        command.arg("--tool=callgrind").arg(pipes(cluster));
+        command.arg(format!("--callgrind-out-file={}", out_file(cluster, name).display()));
+        command
     }
 
     /// Counts from zero: since when.
     ///
     /// # Errors
-    /// If a node does not obey.
+    /// If a process does not obey.
     pub fn restart(&mut self, cluster: &Cluster) -> Result<Instant> {
-        self.tell(cluster, "zero")?;
+        self.since = self.tell(cluster, "zero")?;
         Ok(Instant::now())
     }
 
-    /// What both nodes have executed, under which `load`.
+    /// What the processes have executed, under which `load`: the nodes', then the client's.
     ///
     /// # Errors
-    /// If a node does not obey, or callgrind's file can't be read.
-    pub fn counts(&mut self, cluster: &Cluster, load: &str) -> Result<[f64; 2]> {
-        self.tell(cluster, "dump")?;
+    /// If a process does not obey, or callgrind's file can't be read.
+    pub fn dump(&mut self, cluster: &Cluster, load: &str) -> Result<Vec<Dump>> {
+        let until = self.tell(cluster, "dump")?;
         self.dumps += 1;
-        let mut counts = [0.0; 2];
-        for (name, count) in NODES.into_iter().zip(&mut counts) {
+        let mut dumps = Vec::new();
+        for (i, name) in self.processes.iter().enumerate() {
             let file = PathBuf::from(format!("{}.{}", out_file(cluster, name).display(), self.dumps));
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            *count = summary(&text).with_context(|| format!("{}: no summary of instructions", file.display()))?;
+            let no_summary = || format!("{}: no summary of instructions", file.display());
+            let instructions = summary(&text).with_context(no_summary)?;
             if let Some(keep) = &self.keep {
                 let kept = keep.join(format!("callgrind.out.{}.{name}.{load}", self.dumps));
-                fs::write(&kept, text).with_context(|| kept.display().to_string())?;
+                fs::write(&kept, &text).with_context(|| kept.display().to_string())?;
             }
             fs::remove_file(&file)?;
+            let seconds = until[i].duration_since(*self.since.get(i).context("not counted yet")?).as_secs_f64();
+            dumps.push(Dump { text, instructions, seconds });
         }
-        Ok(counts)
+        Ok(dumps)
     }
 
-    /// Has callgrind do something in both nodes.
-    fn tell(&self, cluster: &Cluster, what: &str) -> Result<()> {
-        for (node, name) in NODES.into_iter().enumerate() {
-            let pid = cluster.node_pid(node).with_context(|| format!("{name} does not run"))?;
-            let output =
-                Command::new(&self.vgdb).arg(format!("--pid={pid}")).arg(what).stdin(Stdio::null()).output()?;
+    /// Has callgrind do something in all processes: when each had done it.
+    fn tell(&self, cluster: &Cluster, what: &str) -> Result<Vec<Instant>> {
+        let tell = |(i, name): (usize, &&str)| {
+            let pid = if *name == CLIENT { cluster.client_pid() } else { cluster.node_pid(i) };
+            let pid = pid.with_context(|| format!("{name} does not run"))?;
+            let output = Command::new(&self.vgdb)
+                .arg(pipes(cluster))
+                .arg(format!("--pid={pid}"))
+                .arg(what)
+                .stdin(Stdio::null())
+                .output()?;
             if !output.status.success() {
                 bail!("vgdb {what} to {name}: {}", String::from_utf8_lossy(&output.stderr));
             }
-        }
-        Ok(())
+            Ok(Instant::now())
+        };
+        self.processes.iter().enumerate().map(tell).collect()
     }
+}
+
+/// Where valgrind and vgdb meet: in the cluster's folder, which goes when it does.
+fn pipes(cluster: &Cluster) -> String {
+    format!("--vgdb-prefix={}", cluster.run("vgdb").display())
+}
+
+fn hold_file(cluster: &Cluster) -> PathBuf {
+    cluster.run("hold")
 }
 
 fn out_file(cluster: &Cluster, name: &str) -> PathBuf {
