@@ -11,7 +11,7 @@ use twinsan_fabric::parts::{Exposures, Span};
 use twinsan_fabric::{CloseReason, ConnId, Event, FabricError, PostError, RemoteKey, WorkId};
 
 use crate::packet::{self, Packet, Received};
-use crate::ring::{DIRECTION, Receiver, Sender};
+use crate::ring::{DIRECTION, Receiver, Sender, before_last_look};
 use crate::slot::{Header, Op, Source};
 
 /// Bytes of a connection's memory.
@@ -22,6 +22,10 @@ const BYTES_PER_VISIT: usize = 1 << 20;
 
 /// The same in posts.
 const POSTS_PER_VISIT: usize = 128;
+
+/// After so many looks in vain a connection is not looked at any more: with many of them, looking at all costs the few that
+/// are in use. About as long as loops spin before they sleep.
+const COLD_AFTER: u32 = 1024;
 
 /// Regions that a peer may post from. Its memory costs us addresses only.
 const MOST_LENT: usize = 64;
@@ -50,6 +54,8 @@ pub(crate) struct Connection {
     /// The peer is gone; what it has posted is still to be taken.
     has_ended: bool,
     failure: Option<CloseReason>,
+    /// Looks in a row that found nothing; `None`: it is not looked at, but wakes us.
+    quiet: Option<u32>,
 }
 
 impl Connection {
@@ -85,6 +91,7 @@ impl Connection {
             lent: BTreeMap::new(),
             has_ended: false,
             failure: None,
+            quiet: Some(0),
         }
     }
 
@@ -281,6 +288,45 @@ impl Connection {
     }
 
     // ---- Its end, and sleep.
+
+    /// Something is to be expected of it: whether it was not looked at, and now is to be.
+    pub(crate) fn warm(&mut self) -> bool {
+        let was_cold = self.quiet.replace(0).is_none();
+        if was_cold {
+            self.set_asleep(false);
+        }
+        was_cold
+    }
+
+    /// [`Connection::take`] for one that is looked at over and over again. Returns whether posts may be left, and whether it
+    /// is to be looked at again: after many looks in vain it rather wakes us. Not if that is what all are to do (`asleep`).
+    pub(crate) fn look(&mut self, regions: &[Arc<Arena>], events: &mut Vec<Event>, asleep: bool) -> (bool, bool) {
+        if asleep {
+            return (self.take(regions, events), true);
+        }
+        let (before, taken) = (events.len(), self.receiver.taken());
+        let more = self.take(regions, events);
+        let is_quiet = |this: &Self, more: bool| !more && this.receiver.taken() == taken && this.failure.is_none();
+        if !is_quiet(self, more) || events.len() > before {
+            self.quiet = Some(0);
+            return (more, true);
+        }
+        let quiet = self.quiet.unwrap_or(0) + 1;
+        self.quiet = Some(quiet);
+        if quiet < COLD_AFTER {
+            return (more, true);
+        }
+        self.set_asleep(true);
+        before_last_look();
+        let more = self.take(regions, events);
+        if is_quiet(self, more) && events.len() == before {
+            self.quiet = None;
+            return (false, false);
+        }
+        self.quiet = Some(0);
+        self.set_asleep(false);
+        (more, true)
+    }
 
     /// Why it is over, once all is taken that is still to be taken.
     pub(crate) const fn failure(&self) -> Option<&CloseReason> {

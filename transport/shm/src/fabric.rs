@@ -91,6 +91,8 @@ pub struct ShmFabric {
     poller: Poller,
     regions: Regions,
     connections: BTreeMap<ConnId, Connection>,
+    /// Those that are looked at with every poll; the others wake us.
+    warm: Vec<ConnId>,
     making: BTreeMap<ConnId, Making>,
     listeners: Listeners<Listener>,
     watches: Watches,
@@ -117,6 +119,7 @@ impl ShmFabric {
             poller,
             regions: Regions::default(),
             connections: BTreeMap::new(),
+            warm: Vec::new(),
             making: BTreeMap::new(),
             listeners: Listeners::default(),
             watches: Watches::default(),
@@ -175,6 +178,7 @@ impl ShmFabric {
         match (receive_rings(socket), making.stage) {
             (Ok(Some(rings)), Stage::Greeting(socket)) => {
                 self.connections.insert(conn, Connection::connected(conn, socket, rings));
+                self.warm.push(conn);
                 events.push(Event::Connected { conn });
             }
             (Err(why), _) => events.push(Event::Closed { conn, why }),
@@ -184,6 +188,7 @@ impl ShmFabric {
 
     fn accept(&mut self, index: u32, events: &mut Vec<Event>) {
         let (connections, poller, next_conn) = (&mut self.connections, &self.poller, &mut self.next_conn);
+        let warm = &mut self.warm;
         let accept = |listener: BorrowedFd<'_>| Ok(accept_with(listener, FLAGS)?);
         self.listeners.accept(poller, index, accept, |socket| {
             *next_conn += 1;
@@ -195,6 +200,7 @@ impl ShmFabric {
             match accepted {
                 Ok(connection) => {
                     connections.insert(conn, connection);
+                    warm.push(conn);
                     events.push(Event::Accepted { conn });
                 }
                 // It may be gone already; nobody here has heard of it.
@@ -221,17 +227,21 @@ impl ShmFabric {
 
     // ---- Waiting.
 
-    /// Looks at all rings once. Returns whether posts may be left.
+    /// Looks at all warm rings once. Returns whether posts may be left.
     fn take_some(&mut self, events: &mut Vec<Event>) -> bool {
         events.append(&mut self.pending);
         let mut over = std::mem::take(&mut self.over);
         let mut more = false;
-        for (&conn, connection) in &mut self.connections {
-            more |= connection.take(self.regions.as_slice(), events);
+        let (connections, regions, asleep) = (&mut self.connections, self.regions.as_slice(), self.is_asleep);
+        self.warm.retain(|conn| {
+            let Some(connection) = connections.get_mut(conn) else { return false };
+            let (left, stays) = connection.look(regions, events, asleep);
+            more |= left;
             if connection.failure().is_some() {
-                over.push(conn);
+                over.push(*conn);
             }
-        }
+            stays
+        });
         for conn in over.drain(..) {
             let Some(connection) = self.connections.remove(&conn) else { continue };
             let why = connection.failure().cloned().unwrap_or(CloseReason::Ended);
@@ -245,8 +255,17 @@ impl ShmFabric {
 
     fn set_asleep(&mut self, asleep: bool) {
         if asleep || self.is_asleep {
-            self.connections.values().for_each(|connection| connection.set_asleep(asleep));
+            // The others have said so before.
+            let warm = self.warm.iter().filter_map(|conn| self.connections.get(conn));
+            warm.for_each(|connection| connection.set_asleep(asleep));
             self.is_asleep = asleep;
+        }
+    }
+
+    /// Something is to be expected of a connection.
+    fn warm(&mut self, conn: ConnId) {
+        if self.connections.get_mut(&conn).is_some_and(Connection::warm) {
+            self.warm.push(conn);
         }
     }
 
@@ -255,6 +274,9 @@ impl ShmFabric {
             Token::Conn(conn) => match self.connections.get_mut(&conn) {
                 Some(connection) => {
                     connection.readable();
+                    if connection.warm() {
+                        self.warm.push(conn);
+                    }
                     // A socket that has ended would be reported for ever.
                     if connection.has_ended()
                         && let Err(error) = self.poller.remove(connection.as_fd())
@@ -388,6 +410,8 @@ impl Fabric for ShmFabric {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.ring();
         }
+        // What it answers, and that it has taken this.
+        self.warm(conn);
     }
 
     fn disconnect(&mut self, conn: ConnId) {

@@ -158,6 +158,11 @@ impl Receiver {
         Self { place, taken: 0, told: 0, awaited: false }
     }
 
+    /// Posts that have been taken, since the beginning.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// The core on which the sender rang last, by its own word.
     pub(crate) fn core(&self) -> Option<usize> {
         usize::try_from(self.place.word(CORE).load(Relaxed)).ok()?.checked_sub(1)

@@ -120,3 +120,61 @@ fn private_memory_is_not_posted_from() {
     assert!(matches!(&events[..], [Event::Closed { conn: ConnId(_), why }] if told(why)), "{events:?}");
     assert_eq!(left.limits().send_depth, LIMITS.send_depth);
 }
+
+/// A connection that has been quiet for thousands of polls, while another was busy, is not looked at any more; and still nothing
+/// that comes by it is missed, nor what becomes of what is posted on it.
+#[test]
+fn a_quiet_connection_is_heard_again_beside_a_busy_one() {
+    const QUIET_POLLS: u32 = 5000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = format!("shm://{}", folder.path().join("fabric.shm").display());
+    let (mut left, mut right) = (fabric(), fabric());
+    right.listen(&address).expect("a folder to listen in");
+    let conns = [left.connect(&address).expect("an address"), left.connect(&address).expect("an address")];
+    let (mut events, mut theirs) = (Vec::new(), Vec::new());
+    while events.len() < 2 || theirs.len() < 2 {
+        right.poll(&mut theirs, None);
+        left.poll(&mut events, None);
+    }
+    let accepted: Vec<ConnId> = theirs.drain(..).filter_map(|event| event.conn()).collect();
+    let message = |fabric: &mut ShmFabric, conn, word: u32| {
+        fabric.send(conn, &word.to_le_bytes()).expect("a free slot");
+        fabric.submit(conn);
+    };
+    // The next message of `fabric` within so many polls that don't wait.
+    let next = |fabric: &mut ShmFabric, polls| {
+        let mut events = Vec::new();
+        (0..polls).find_map(|_| {
+            fabric.poll(&mut events, None);
+            events.drain(..).find_map(|event| match event {
+                Event::Message { conn, bytes } => Some((conn, u32::from_le_bytes(bytes[..].try_into().expect("4")))),
+                _ => None,
+            })
+        })
+    };
+    let [busy, quiet] = [0, 1];
+    for word in 0..QUIET_POLLS {
+        message(&mut right, accepted[busy], word);
+        assert_eq!(next(&mut left, 64), Some((conns[busy], word)));
+        message(&mut left, conns[busy], word);
+        assert_eq!(next(&mut right, 64), Some((accepted[busy], word)));
+    }
+    message(&mut right, accepted[quiet], 1);
+    assert_eq!(next(&mut left, 64), Some((conns[quiet], 1)), "cold at both ends");
+    message(&mut left, conns[quiet], 2);
+    assert_eq!(next(&mut right, 64), Some((accepted[quiet], 2)), "one end has spoken");
+    // It ends while it is not looked at.
+    for word in 0..QUIET_POLLS {
+        message(&mut right, accepted[busy], word);
+        assert_eq!(next(&mut left, 64), Some((conns[busy], word)));
+        right.poll(&mut theirs, None);
+    }
+    right.disconnect(accepted[quiet]);
+    events.clear();
+    for _ in 0..64 {
+        left.poll(&mut events, None);
+    }
+    let ended =
+        |event: &Event| matches!(event, Event::Closed { conn, why: CloseReason::Ended } if *conn == conns[quiet]);
+    assert!(matches!(&events[..], [event] if ended(event)), "{events:?}");
+}
