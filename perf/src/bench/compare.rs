@@ -138,6 +138,7 @@ pub fn compare(settings: &Settings, interrupt: &Interrupt) -> Result<Compare> {
     }
     check_programs(&settings.contestants)?;
     let mut lanes = start(settings, &setup, interrupt)?;
+    let staging_pages = lanes.iter().map(Lane::pages).collect::<Result<Vec<_>>>()?.concat();
     let slices: u64 = (0..settings.jobs.len()).map(|i| settings.slices(i) as u64).sum();
     let bar = progress(settings.quiet, slices * lanes.len() as u64);
     let mut workloads = Vec::with_capacity(settings.jobs.len());
@@ -158,6 +159,7 @@ pub fn compare(settings: &Settings, interrupt: &Interrupt) -> Result<Compare> {
         machine: machine(),
         rounds: (0..settings.jobs.len()).map(|i| settings.slices(i)).max().unwrap_or(0),
         staging_bytes: settings.staging_bytes,
+        staging_pages,
         device_bytes: settings.device_bytes,
         contestants: settings.contestants.clone(),
         workloads,

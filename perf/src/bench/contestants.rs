@@ -171,6 +171,19 @@ impl Lane {
         }
     }
 
+    /// Ours: on which pages each node's staging memory lies. Else nothing.
+    ///
+    /// # Errors
+    /// If a node does not answer.
+    pub fn pages(&self) -> Result<Vec<String>> {
+        match &self.running {
+            Running::Pair(cluster) => {
+                (0..NODES.len()).map(|node| cluster.status(node).map(|v| v.memory.pages)).collect()
+            }
+            Running::Programs { .. } => Ok(Vec::new()),
+        }
+    }
+
     /// What its servers said last, where that tells why something happened.
     #[must_use]
     pub fn words(&self) -> String {

@@ -185,6 +185,8 @@ pub struct Compare {
     pub rounds: usize,
     /// Each node's lane for payloads in ours, in bytes.
     pub staging_bytes: u64,
+    /// On which pages each node got it: `huge`, `transparent-huge` or `small`. Empty if ours does not take part.
+    pub staging_pages: Vec<String>,
     /// Each contestant's device.
     pub device_bytes: u64,
     /// Who took part.

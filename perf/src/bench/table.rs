@@ -102,6 +102,9 @@ impl Compare {
             ),
         };
         let _ = writeln!(t, "\n{}\n{load}", machine(&self.machine));
+        if !self.staging_pages.is_empty() {
+            let _ = writeln!(t, "staging memory on pages that are: {}", self.staging_pages.join(" and "));
+        }
         for workload in &self.workloads {
             self.workload(&mut t, workload);
         }

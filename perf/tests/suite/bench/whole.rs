@@ -91,6 +91,7 @@ fn ours_and_a_file_take_turns() {
     };
     let result = compare(&settings, &Interrupt::default()).unwrap();
     assert_eq!((result.load, result.rounds, result.checked_bytes), ("burst", 3, 32 << 20));
+    assert_eq!(result.staging_pages.len(), 2, "{:?}", result.staging_pages);
     for (workload, slices) in result.workloads.iter().zip([2, 3]) {
         assert_eq!(workload.rows.iter().map(|row| row.key).collect::<Vec<_>>(), ["twinsan", "file"]);
         for row in &workload.rows {
