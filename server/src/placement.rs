@@ -6,7 +6,8 @@
 //! payloads are another matter: copying one takes longer than a wake-up, and both nodes of a host do it at the same time if
 //! they may use all cores. Where the reactor may use one core only (`taskset`, `CPUAffinity=`), somebody has decided already.
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use twinsan_arena::current_core;
 
 /// From here on payloads are long: copying and checking one takes 20 µs.
 const LONG_PAYLOAD_BYTES: u64 = 128 << 10;
@@ -44,7 +45,8 @@ impl Placement {
         if bytes / blobs < LONG_PAYLOAD_BYTES {
             clients.filter(|&core| core < CpuSet::MAX_CPU).for_each(|core| cores.set(core));
         }
-        if let Some(mask) = self.decide(sched_getcpu(), &cores)
+        if let Some(own) = current_core()
+            && let Some(mask) = self.decide(own, &cores)
             && let Err(error) = sched_setaffinity(None, &mask)
         {
             tracing::debug!(%error, "the reactor's cores could not be changed");

@@ -15,6 +15,7 @@
 #![warn(clippy::multiple_unsafe_ops_per_block)]
 
 mod backing;
+mod core;
 mod error;
 mod host;
 mod io;
@@ -26,6 +27,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
+pub use self::core::current_core;
 pub use crate::error::ArenaError;
 pub use crate::io::{IoPart, writev};
 pub use crate::report::{Downgrade, Pages, Report};

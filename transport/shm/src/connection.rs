@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use twinsan_arena::{Arena, ArenaError, ArenaOptions, Lent, PagePolicy, SharedError, discard};
@@ -26,6 +27,12 @@ const POSTS_PER_VISIT: usize = 128;
 /// After so many looks in vain a connection is not looked at any more: with many of them, looking at all costs the few that
 /// are in use. About as long as loops spin before they sleep.
 const COLD_AFTER: u32 = 1024;
+
+/// The same for one by which something comes now and then only: a heartbeat is no reason to wait for the next.
+const COLD_SOON: u32 = 32;
+
+/// What comes so soon after something else is no heartbeat.
+const TRAFFIC: Duration = Duration::from_millis(5);
 
 /// Regions that a peer may post from. Its memory costs us addresses only.
 const MOST_LENT: usize = 64;
@@ -56,6 +63,10 @@ pub(crate) struct Connection {
     failure: Option<CloseReason>,
     /// Looks in a row that found nothing; `None`: it is not looked at, but wakes us.
     quiet: Option<u32>,
+    /// How many of them it is given.
+    patience: u32,
+    /// When something was found last.
+    stirred: Instant,
 }
 
 impl Connection {
@@ -92,6 +103,8 @@ impl Connection {
             has_ended: false,
             failure: None,
             quiet: Some(0),
+            patience: COLD_AFTER,
+            stirred: Instant::now(),
         }
     }
 
@@ -308,12 +321,15 @@ impl Connection {
         let more = self.take(regions, events);
         let is_quiet = |this: &Self, more: bool| !more && this.receiver.taken() == taken && this.failure.is_none();
         if !is_quiet(self, more) || events.len() > before {
+            let now = Instant::now();
+            self.patience = if now.duration_since(self.stirred) < TRAFFIC { COLD_AFTER } else { COLD_SOON };
+            self.stirred = now;
             self.quiet = Some(0);
             return (more, true);
         }
         let quiet = self.quiet.unwrap_or(0) + 1;
         self.quiet = Some(quiet);
-        if quiet < COLD_AFTER {
+        if quiet < self.patience {
             return (more, true);
         }
         self.set_asleep(true);

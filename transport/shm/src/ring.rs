@@ -18,8 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
-use rustix::thread::sched_getcpu;
-use twinsan_arena::Arena;
+use twinsan_arena::{Arena, current_core};
 use twinsan_fabric::WorkId;
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
@@ -99,7 +98,8 @@ impl Sender {
             return false;
         }
         self.rung = self.posted;
-        self.place.word(CORE).store(sched_getcpu() as u64 + 1, Relaxed);
+        let core = current_core().map_or(0, |core| core as u64 + 1);
+        self.place.word(CORE).store(core, Relaxed);
         self.place.word(TAIL).store(self.rung, Release);
         back.must_wake()
     }
