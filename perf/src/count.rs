@@ -32,7 +32,7 @@ use self::kinds::Kinds;
 use self::load::Load;
 use self::report::{Case, Counts, Process};
 use crate::cluster::{Cluster, NODES, Options, Programs, VOLUME};
-use crate::instructions::counted::{Counted, Dump};
+use crate::instructions::counted::{Counted, Dump, Hung};
 use crate::instructions::report::Spread;
 use crate::local::Kind;
 use crate::wire::progress;
@@ -92,11 +92,21 @@ struct Bench {
 /// A slice of each process: client, primary, secondary.
 type Slice = [Dump; 3];
 
-/// Runs everything.
+/// Runs everything; once more from the beginning, if a vgdb hangs.
 ///
 /// # Errors
 /// If valgrind or a compiler is missing, or a pair does not come up under it or changes meanwhile.
 pub fn count(settings: &Settings) -> Result<Counts> {
+    match attempt(settings) {
+        Err(error) if error.is::<Hung>() => {
+            eprintln!("{error:#}; beginning again");
+            attempt(settings)
+        }
+        result => result,
+    }
+}
+
+fn attempt(settings: &Settings) -> Result<Counts> {
     let steps = if settings.volumes > 1 { 5 } else { 3 };
     let bar = progress(settings.quiet, (settings.rounds * steps) as u64);
     bar.set_message("starting under valgrind");
