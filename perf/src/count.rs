@@ -161,10 +161,12 @@ impl Bench {
         cluster.wait_until("both nodes hold every volume under valgrind", PATIENCE, |c| is_dual(c, others + 1))?;
         counted.attach(&mut cluster)?;
         let mut load = None;
-        cluster.wait_until("the volume opens under valgrind", PATIENCE, |c| {
-            load = Load::connect(&c.nbd_socket(), VOLUME, WRITE_BYTES).ok();
-            load.is_some()
-        })?;
+        cluster
+            .wait_until("the volume opens under valgrind", PATIENCE, |c| {
+                load = Load::connect(&c.nbd_socket(), VOLUME, WRITE_BYTES).ok();
+                load.is_some()
+            })
+            .with_context(|| cluster.log_tail("client.log"))?;
         let primary = cluster.primary().context("nobody serves")?;
         let order = [NODES.len(), primary, 1 - primary];
         let mut bench = Self { cluster, counted, load: load.context("just connected")?, order };
