@@ -23,6 +23,8 @@ const CHUNK: usize = 1 << 20;
 const SHARE: Duration = Duration::from_secs(13);
 /// The volume's data begins here on the disk (docs/disk-format.md).
 const DATA_OFFSET: u64 = 1 << 20;
+/// One step of the timeline.
+const STEP_S: f64 = 0.1;
 /// For whatever ends by itself in a moment.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -51,6 +53,8 @@ struct Demo {
     /// Counters of nodes that have been killed since.
     flushed_by_the_dead: u64,
     interrupted: Arc<AtomicBool>,
+    /// Since the first workload began.
+    clock: Option<Instant>,
 }
 
 /// Runs the demo.
@@ -79,7 +83,7 @@ pub fn demo(settings: Settings) -> Result<Report> {
     bar.finish_and_clear();
     let model = Model::new(VOLUME_BYTES);
     let report = Report { sabotaged: settings.sabotage, ..Report::default() };
-    let mut demo = Demo { settings, cluster, model, report, flushed_by_the_dead: 0, interrupted };
+    let mut demo = Demo { settings, cluster, model, report, flushed_by_the_dead: 0, interrupted, clock: None };
     demo.measure()?;
     demo.report.seconds = begin.elapsed().as_secs_f64();
     Ok(demo.report)
@@ -129,6 +133,27 @@ impl Demo {
         Ok(())
     }
 
+    /// Where the workloads are on their common time axis.
+    fn seconds(&mut self) -> f64 {
+        self.clock.get_or_insert_with(Instant::now).elapsed().as_secs_f64()
+    }
+
+    /// So many bytes have completed just now.
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    fn timeline(&mut self, bytes: usize) {
+        let step = (self.seconds() / STEP_S).floor() * STEP_S;
+        let rate = bytes as f64 / 1e6 / STEP_S;
+        match self.report.timeline.last_mut() {
+            Some((at, sum)) if *at >= step => *sum += rate,
+            _ => self.report.timeline.push((step, rate)),
+        }
+    }
+
+    fn event(&mut self, what: String) {
+        let at = self.seconds();
+        self.report.events.push((at, what));
+    }
+
     fn account(&mut self, bytes: usize) {
         self.report.writes_completed += 1;
         self.report.bytes_written += bytes as u64;
@@ -162,6 +187,7 @@ impl Demo {
             let took = begin.elapsed();
             self.model.completed(first, buffer.len() / BLOCK, stamp);
             self.account(buffer.len());
+            self.timeline(buffer.len());
             done += 1;
             spent += took;
             bar.inc(1);
@@ -186,6 +212,7 @@ impl Demo {
                 let primary = self.cluster.primary().context("nobody serves")?;
                 self.flushed_by_the_dead += self.flushed_by(primary)?;
                 self.cluster.kill_node(primary)?;
+                self.event(format!("{} killed", NODES[primary]));
                 self.report.failovers += 1;
                 Stage::Pausing { killed: primary, longest: Duration::ZERO, writes: 0 }
             }
@@ -196,6 +223,7 @@ impl Demo {
             }
             Stage::Alone { look_at } if Instant::now() >= look_at => {
                 if self.cluster.is_dual() {
+                    self.event("both again".to_owned());
                     Stage::Again
                 } else {
                     Stage::Alone { look_at: Instant::now() + Duration::from_millis(100) }

@@ -14,6 +14,7 @@ pub mod instructions;
 pub mod ladder;
 pub mod local;
 pub mod page;
+pub mod pages;
 pub mod program;
 pub mod quorum;
 pub mod race;

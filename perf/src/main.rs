@@ -20,6 +20,7 @@ use twinsan_perf::instructions::args::{self as instructions, InstructionsArgs};
 use twinsan_perf::instructions::report::Instructions;
 use twinsan_perf::ladder::args::{self as ladder, LadderArgs};
 use twinsan_perf::ladder::report::Ladder;
+use twinsan_perf::pages;
 use twinsan_perf::report::Report;
 use twinsan_perf::wire::args::{self, WireArgs};
 use twinsan_perf::wire::figures::Wire;
@@ -39,6 +40,9 @@ enum Command {
         /// All 100,000 + 10,000 + 1,000 writes, however long they take.
         #[arg(long)]
         full: bool,
+        /// Write a page with plots into this file too.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
         /// Print one JSON object instead of the table.
         #[arg(long)]
         json: bool,
@@ -115,9 +119,10 @@ fn without_second_dashes(arguments: impl Iterator<Item = OsString>) -> impl Iter
 /// The exit code: 0 where every completed write was there, 1 where one was not, 3 where sabotage went unnoticed.
 fn run(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Demo { full, json, sabotage, keep, dir } => {
+        Command::Demo { full, html, json, sabotage, keep, dir } => {
             let report = demo(Settings { full, sabotage, keep, quiet: json, folder: dir })?;
             print(json, &report, Report::table)?;
+            pages::write(&report, html.as_deref())?;
             Ok(match (report.writes_lost, report.sabotaged) {
                 (0, false) => 0,
                 (0, true) => 3,
@@ -125,11 +130,15 @@ fn run(command: Command) -> anyhow::Result<u8> {
             })
         }
         Command::Run(arguments) => {
-            print(arguments.json, &run_with(&arguments)?, Run::table)?;
+            let run = run_with(&arguments)?;
+            print(arguments.json, &run, Run::table)?;
+            pages::write(&run, arguments.html.as_deref())?;
             Ok(0)
         }
         Command::Compare(arguments) => {
-            print(arguments.json, &compare_with(&arguments)?, Compared::table)?;
+            let compared = compare_with(&arguments)?;
+            print(arguments.json, &compared, Compared::table)?;
+            pages::write(&compared, arguments.html.as_deref())?;
             Ok(0)
         }
         Command::Failover { kills, drains, drain_write_bytes, budget_ms, size, json, dir } => {
@@ -153,7 +162,9 @@ fn run(command: Command) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Ladder(arguments) => {
-            print(arguments.json, &ladder::run(&arguments)?, Ladder::table)?;
+            let ladder = ladder::run(&arguments)?;
+            print(arguments.json, &ladder, Ladder::table)?;
+            pages::write(&ladder, arguments.html.as_deref())?;
             Ok(0)
         }
         Command::Hops(arguments) => {

@@ -33,6 +33,10 @@ pub struct Report {
     pub blocks_checked: u64,
     /// A completed write was corrupted on purpose.
     pub sabotaged: bool,
+    /// Payload over time while the workloads ran: seconds from the first of them, and 10^6 bytes a second in steps of 100 ms.
+    pub timeline: Vec<(f64, f64)>,
+    /// What happened to the pair meanwhile, on the same axis.
+    pub events: Vec<(f64, String)>,
     /// From the first process to the verdict.
     pub seconds: f64,
 }

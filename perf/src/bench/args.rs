@@ -70,6 +70,9 @@ pub struct RunArgs {
     /// A process whose CPU time counts too, once for each: `--pid server=4711`
     #[arg(long, value_name = "NAME=PID", value_parser = process)]
     pub pid: Vec<Process>,
+    /// Write a page with plots into this file too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     pub json: bool,
@@ -104,6 +107,9 @@ pub struct CompareArgs {
     /// Each node's lane for payloads in ours; all three processes together take about five times that [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     pub staging: Option<Size>,
+    /// Write a page with plots into this file too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     pub json: bool,

@@ -34,6 +34,9 @@ pub struct LadderArgs {
     /// Where the disk file (256 MiB) goes
     #[arg(long, value_name = "FOLDER", default_value_os_t = std::env::temp_dir())]
     pub dir: PathBuf,
+    /// Write a page with plots into this file too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     pub json: bool,

@@ -52,7 +52,7 @@ pub fn poll_until(queues: &mut impl Queues, events: &mut Vec<Event>, timeout: Op
         return events.len() - before;
     }
     // Who is going to sleep at once looks at the descriptors by that.
-    if events.len() > before || timeout.is_none() || !queues.spin().window().is_zero() {
+    if events.len() > before || timeout.is_none() || queues.spin().is_open() {
         look(queues, events, Wait::Not);
     }
     if let Some(timeout) = timeout {
@@ -65,14 +65,15 @@ pub fn poll_until(queues: &mut impl Queues, events: &mut Vec<Event>, timeout: Op
 fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeout: Duration) {
     let start = Instant::now();
     let end = start.checked_add(timeout);
-    let spin = queues.spin().window();
+    let mut spin = queues.spin().window(start);
     let mut looks = 0;
     let mut now = start;
     while events.len() == before {
         if end.is_some_and(|end| now >= end) {
             break;
         }
-        if now.duration_since(start) < spin {
+        let (before, spins) = (now, now.duration_since(start) < spin);
+        if spins {
             looks += 1;
             if looks % YIELD_EVERY == 0 || !queues.has_queues() {
                 std::thread::yield_now();
@@ -89,6 +90,9 @@ fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeou
             look(queues, events, until.map_or(Wait::Forever, |until| Wait::For(until.saturating_duration_since(now))));
         }
         now = Instant::now();
+        if spins && !queues.spin().looked(before, now) {
+            spin = Duration::ZERO;
+        }
     }
     queues.spin().waited(now.duration_since(start));
 }
