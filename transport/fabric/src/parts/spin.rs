@@ -5,16 +5,18 @@
 //!
 //! On a crowded machine polling is worse than sleeping: who gives way while it polls comes back when the others' time slices
 //! are over, some milliseconds later, where a sleeper would have been let in by its wake-up. So the window is shut for a while when
-//! that has happened.
+//! that happens again and again.
 
 use std::time::{Duration, Instant};
 
 /// Who was away so long while it polled has lost a time slice to somebody.
-const LOST: Duration = Duration::from_millis(1);
-/// So long it sleeps rather than polls then; with each time that it happens again twice as long, up to the second.
-const SHY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(3200)];
-/// After so many waits that polling has shortened, and nothing lost, all is as before.
-const GOOD_WAITS: u32 = 10_000;
+const LOST: Duration = Duration::from_millis(2);
+/// Two that are no further apart belong together.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// After so many it is a crowd, and not somebody's moment.
+const CROWD: u32 = 3;
+/// So long it sleeps rather than polls then.
+const SHY: Duration = Duration::from_millis(200);
 /// Less is not worth beginning.
 const LEAST: Duration = Duration::from_micros(1);
 
@@ -23,19 +25,18 @@ const LEAST: Duration = Duration::from_micros(1);
 pub struct Spin {
     most: Duration,
     now: Duration,
+    /// Time slices that were lost in a row, and when the last was.
+    lost: u32,
+    lost_at: Option<Instant>,
     /// Shut until then.
     shy_until: Option<Instant>,
-    /// For how long the next time.
-    shy: Duration,
-    /// Waits that polling has shortened since.
-    good: u32,
 }
 
 impl Spin {
     /// At most so long; zero: never.
     #[must_use]
     pub const fn new(most: Duration) -> Self {
-        Self { most, now: most, shy_until: None, shy: SHY[0], good: 0 }
+        Self { most, now: most, lost: 0, lost_at: None, shy_until: None }
     }
 
     /// Whether polling pays.
@@ -52,23 +53,23 @@ impl Spin {
 
     /// From one look to the next, while polling. Returns whether to go on.
     pub fn looked(&mut self, before: Instant, now: Instant) -> bool {
-        let lost = now.duration_since(before) >= LOST;
-        if lost {
-            self.shy_until = Some(now + self.shy);
-            self.shy = (2 * self.shy).min(SHY[1]);
-            self.good = 0;
+        if now.duration_since(before) < LOST {
+            return true;
         }
-        !lost
+        let again = self.lost_at.is_some_and(|at| before.duration_since(at) < TOGETHER);
+        self.lost = if again { self.lost + 1 } else { 1 };
+        self.lost_at = Some(now);
+        if self.lost < CROWD {
+            return true;
+        }
+        self.shy_until = Some(now + SHY);
+        false
     }
 
     /// Something came after so long, polling and sleep together.
     pub fn waited(&mut self, time: Duration) {
         if time <= self.most {
             self.now = self.most;
-            self.good = self.good.saturating_add(1);
-            if self.good == GOOD_WAITS {
-                self.shy = SHY[0];
-            }
         } else {
             self.now /= 2;
             if self.now < LEAST {
@@ -99,26 +100,20 @@ mod tests {
     }
 
     #[test]
-    fn who_loses_its_core_while_it_polls_sleeps_for_a_while() {
+    fn who_loses_its_core_again_and_again_while_it_polls_sleeps_for_a_while() {
         let most = Duration::from_micros(50);
-        let now = Instant::now();
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
         let mut spin = Spin::new(most);
-        assert!(spin.looked(now, now + Duration::from_micros(3)), "that was a look, or a neighbour's");
-        assert_eq!(spin.window(now), most);
-        let back = now + Duration::from_millis(4);
-        assert!(!spin.looked(now, back));
-        spin.waited(Duration::from_micros(10));
-        assert_eq!(spin.window(back + Duration::from_millis(49)), Duration::ZERO, "though polling would have paid");
-        let open = back + Duration::from_millis(50);
-        assert_eq!(spin.window(open), most);
-        let again = open + Duration::from_millis(4);
-        assert!(!spin.looked(open, again), "and once more");
-        assert_eq!(spin.window(again + Duration::from_millis(99)), Duration::ZERO);
-        assert_eq!(spin.window(again + Duration::from_millis(100)), most);
-        for _ in 0..GOOD_WAITS {
-            spin.waited(Duration::from_micros(10));
+        assert!(spin.looked(at(0), at(0) + Duration::from_micros(300)), "that was a look, or a neighbour's");
+        for ms in [0, 100, 200, 300] {
+            assert!(spin.looked(at(ms), at(ms + 4)), "now and then somebody has the core");
         }
-        assert!(!spin.looked(now, again));
-        assert_eq!(spin.window(again + Duration::from_millis(50)), most, "it has been quiet meanwhile");
+        assert!(spin.looked(at(310), at(314)));
+        assert_eq!(spin.window(at(314)), most);
+        assert!(!spin.looked(at(320), at(324)), "a crowd");
+        spin.waited(Duration::from_micros(10));
+        assert_eq!(spin.window(at(523)), Duration::ZERO, "though polling would have paid");
+        assert_eq!(spin.window(at(524)), most);
     }
 }
