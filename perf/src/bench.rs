@@ -1,6 +1,6 @@
 //! One and the same client for every contestant: jobs, targets, the loop that times them, and what came out.
 //!
-//! * [`job`]: what is asked for. [`target`]: of whom: [`nbd`] connections, [`file`]s, and how a target is named on the
+//! * [`job`]: what is asked for. [`target`]: of whom: [`nbd`] connections, [files](mod@file), and how a target is named on the
 //!   command line ([`place`]).
 //! * [`engine`]: the loop. [`recorder`]: histograms and throughput over time. [`cpu`]: what it costs, and what others took.
 //! * [`result`](mod@result): what came out, with units. [`table`]: the same for people.

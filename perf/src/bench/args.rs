@@ -145,7 +145,7 @@ impl Compared {
 /// One target.
 ///
 /// # Errors
-/// See [`run`].
+/// See [`run()`].
 pub fn run_with(args: &RunArgs) -> Result<Run> {
     let settings = run::Settings {
         place: args.target.clone(),
@@ -210,7 +210,7 @@ fn process(text: &str) -> Result<Process> {
 /// Contestants in turns.
 ///
 /// # Errors
-/// See [`compare`], [`mission`] and [`idle`].
+/// See [`compare()`], [`mission()`] and [`idle()`].
 pub fn compare_with(args: &CompareArgs) -> Result<Compared> {
     let interrupt = Interrupt::new()?;
     if let Some(seconds) = args.idle {
