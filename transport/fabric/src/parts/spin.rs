@@ -1,7 +1,7 @@
 //! How long to poll before sleeping: longer while it pays, not at all while it does not.
 //!
 //! A wake-up costs tens of microseconds, a poll that finds something none. But polling an idle machine costs a core.
-//! So the window is open after a sleep that polling would have spared, and halves with each that it would not have.
+//! So the window is open after a sleep that polling would have spared, and halves with each that was far longer.
 //!
 //! On a crowded machine polling is worse than sleeping: who gives way while it polls comes back when the others' time slices
 //! are over, some milliseconds later, where a sleeper would have been let in by its wake-up. So the window is shut for a while when
@@ -17,6 +17,8 @@ const TOGETHER: Duration = Duration::from_millis(50);
 const CROWD: u32 = 3;
 /// So long it sleeps rather than polls then.
 const SHY: Duration = Duration::from_millis(200);
+/// A wait of so many windows is no wait for somebody's next step, but rest.
+const FAR: u32 = 10;
 /// Less is not worth beginning.
 const LEAST: Duration = Duration::from_micros(1);
 
@@ -70,7 +72,7 @@ impl Spin {
     pub fn waited(&mut self, time: Duration) {
         if time <= self.most {
             self.now = self.most;
-        } else {
+        } else if time > FAR * self.most {
             self.now /= 2;
             if self.now < LEAST {
                 self.now = Duration::ZERO;
@@ -94,6 +96,8 @@ mod tests {
         assert_eq!((spin.window(now), spin.is_open()), (Duration::ZERO, false));
         spin.waited(Duration::from_micros(40));
         assert_eq!((spin.window(now), spin.is_open()), (most, true));
+        spin.waited(Duration::from_micros(400));
+        assert_eq!(spin.window(now), most, "the next one may be nearer");
         let mut never = Spin::new(Duration::ZERO);
         never.waited(Duration::ZERO);
         assert_eq!((never.window(now), never.is_open()), (Duration::ZERO, false));
