@@ -48,7 +48,7 @@ pub enum Error {
     Protocol(String),
 }
 
-/// Or [`Error`].
+/// Or [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// One NBD connection.
