@@ -1,10 +1,10 @@
 //! The reactor over a fabric that remembers what was done to it, with a real disk below and the clock in the test's hand.
 
 use std::time::Instant;
+
 use twinsan_auth::{Connector, ConnectorStep, Key};
 use twinsan_fabric::CloseReason;
 use twinsan_wire::message::{LaneGrant, Purpose, RemoteKey, SetupMsg, VolumeName};
-
 use twinsan_wire::{Epoch, Generation, Incarnation, Mailbox, NodeFrame, NodeMsg, Rejection, Seq, Times};
 
 use super::*;

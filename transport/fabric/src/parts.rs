@@ -20,5 +20,5 @@ pub use resolver::{Answer, Resolver};
 pub use socket_file::{SocketFile, socket_path};
 pub use spin::Spin;
 pub use ticks::Ticks;
-pub use waiting::{Queues, poll_until};
+pub use waiting::{Queues, Waiting, poll_until};
 pub use watches::Watches;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use twinsan_arena::Arena;
-use twinsan_fabric::parts::{Queues, Spin, Wait, poll_until};
+use twinsan_fabric::parts::{Queues, Wait, Waiting, poll_until};
 use twinsan_fabric::{
     ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr, RemoteKey,
     WaitPolicy, WorkId,
@@ -58,8 +58,7 @@ pub struct Network {
     shm: Option<ShmFabric>,
     options: NetworkOptions,
     regions: Vec<Arc<Arena>>,
-    unlooked: u32,
-    spin: Spin,
+    waiting: Waiting,
 }
 
 /// A fabric with queues in memory, beside the sockets.
@@ -88,8 +87,8 @@ impl Network {
             ..TcpOptions::default()
         };
         let sockets = TcpFabric::new(sockets)?;
-        let spin = Spin::new(options.wait.spin);
-        Ok(Self { sockets, rdma: None, shm: None, options, regions: Vec::new(), unlooked: 0, spin })
+        let waiting = Waiting::new(options.wait);
+        Ok(Self { sockets, rdma: None, shm: None, options, regions: Vec::new(), waiting })
     }
 
     /// The fabric for the use of `address`, opened if it is not.
@@ -156,16 +155,12 @@ impl Network {
 }
 
 impl Queues for Network {
-    fn spin(&mut self) -> &mut Spin {
-        &mut self.spin
+    fn waiting(&mut self) -> &mut Waiting {
+        &mut self.waiting
     }
 
     fn has_queues(&self) -> bool {
         self.rdma.is_some() || self.shm.is_some()
-    }
-
-    fn unlooked(&mut self) -> &mut u32 {
-        &mut self.unlooked
     }
 
     fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize {

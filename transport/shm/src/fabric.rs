@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with};
 use twinsan_arena::Arena;
 use twinsan_fabric::parts::{
-    Listeners, Poller, Queues, Readiness, Regions, SocketFile, Spin, Token, Wait, Watches, poll_until, socket_path,
+    Listeners, Poller, Queues, Readiness, Regions, SocketFile, Token, Wait, Waiting, Watches, poll_until, socket_path,
     within,
 };
 use twinsan_fabric::{
@@ -99,8 +99,7 @@ pub struct ShmFabric {
     next_conn: u64,
     /// Events that came up outside of poll.
     pending: Vec<Event>,
-    unlooked: u32,
-    spin: Spin,
+    waiting: Waiting,
     /// Connections have been told that we sleep.
     is_asleep: bool,
     /// Kept for its memory.
@@ -125,8 +124,7 @@ impl ShmFabric {
             watches: Watches::default(),
             next_conn: options.first_conn,
             pending: Vec::new(),
-            unlooked: 0,
-            spin: Spin::new(options.wait.spin),
+            waiting: Waiting::new(options.wait),
             is_asleep: false,
             over: Vec::new(),
         })
@@ -294,16 +292,12 @@ impl ShmFabric {
 }
 
 impl Queues for ShmFabric {
-    fn spin(&mut self) -> &mut Spin {
-        &mut self.spin
+    fn waiting(&mut self) -> &mut Waiting {
+        &mut self.waiting
     }
 
     fn has_queues(&self) -> bool {
         true
-    }
-
-    fn unlooked(&mut self) -> &mut u32 {
-        &mut self.unlooked
     }
 
     fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize {

@@ -22,7 +22,7 @@ use crate::frame::Op;
 use crate::inbox::SCRATCH;
 use crate::listener::Listener;
 use crate::outbox::{Body, MAX_INLINE};
-use twinsan_fabric::parts::{Listeners, Poller, Regions, Resolver, Spin, Watches, poll_until, within};
+use twinsan_fabric::parts::{Listeners, Poller, Regions, Resolver, Waiting, Watches, poll_until, within};
 
 /// How a [`TcpFabric`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +67,7 @@ pub struct TcpFabric {
     /// Connections with completions, or broken ones.
     news: Vec<ConnId>,
     scratch: Box<[u8]>,
-    unlooked: u32,
-    spin: Spin,
+    waiting: Waiting,
 }
 
 impl TcpFabric {
@@ -90,8 +89,7 @@ impl TcpFabric {
             next_conn: 0,
             pending: Vec::new(),
             news: Vec::new(),
-            unlooked: 0,
-            spin: Spin::new(options.wait.spin),
+            waiting: Waiting::new(options.wait),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
         })
     }

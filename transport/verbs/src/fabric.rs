@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use twinsan_arena::Arena;
-use twinsan_fabric::parts::{Poller, Regions, Resolver, Spin, Token, Watches, poll_until, within};
+use twinsan_fabric::parts::{Poller, Regions, Resolver, Token, Waiting, Watches, poll_until, within};
 use twinsan_fabric::{
     ConnId, Event, Fabric, FabricError, Interest, Limits, Payload, PostError, RegionId, RemoteAddr, RemoteKey,
     WaitPolicy, WorkId,
@@ -84,9 +84,7 @@ pub struct VerbsFabric {
     next_conn: u64,
     /// Events that came up outside of poll.
     pending: Vec<Event>,
-    /// Polls in a row that found enough in the completion queues and did not look at the descriptors.
-    unlooked: u32,
-    spin: Spin,
+    waiting: Waiting,
     /// Kept for its memory.
     over: Vec<ConnId>,
 }
@@ -114,8 +112,7 @@ impl VerbsFabric {
             watches: Watches::default(),
             next_conn: options.first_conn,
             pending: Vec::new(),
-            unlooked: 0,
-            spin: Spin::new(options.wait.spin),
+            waiting: Waiting::new(options.wait),
             over: Vec::new(),
         })
     }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Spin, Wait};
-use crate::Event;
+use crate::{Event, WaitPolicy};
 
 /// After so many polls in a row that were content with the queues, the descriptors are looked at.
 const MOST_UNLOOKED: u32 = 16;
@@ -17,16 +17,30 @@ const LOOK_EVERY: u32 = 8;
 /// While spinning, others are given way once in so many looks: a switch costs more than a look, and may be in vain.
 const YIELD_EVERY: u32 = 8;
 
+/// What waiting remembers from poll to poll.
+#[derive(Debug)]
+pub struct Waiting {
+    /// How long to look before sleeping.
+    spin: Spin,
+    /// Polls in a row that have not looked at the descriptors.
+    unlooked: u32,
+}
+
+impl Waiting {
+    /// By a policy.
+    #[must_use]
+    pub const fn new(policy: WaitPolicy) -> Self {
+        Self { spin: Spin::new(policy.spin), unlooked: 0 }
+    }
+}
+
 /// What there is to look at.
 pub trait Queues {
-    /// How long to look before sleeping.
-    fn spin(&mut self) -> &mut Spin;
+    /// What waiting remembers from poll to poll.
+    fn waiting(&mut self) -> &mut Waiting;
 
     /// Whether there are queues at all: else only descriptors tell.
     fn has_queues(&self) -> bool;
-
-    /// Polls in a row that have not looked at the descriptors.
-    fn unlooked(&mut self) -> &mut u32;
 
     /// Looks at the queues alone, without a system call. Returns the number of events added.
     fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize;
@@ -46,13 +60,13 @@ pub trait Queues {
 pub fn poll_until(queues: &mut impl Queues, events: &mut Vec<Event>, timeout: Option<Duration>) -> usize {
     let before = events.len();
     queues.poll_queues(events);
-    if queues.has_queues() && events.len() > before && *queues.unlooked() < MOST_UNLOOKED {
-        *queues.unlooked() += 1;
-        queues.spin().waited(Duration::ZERO);
+    if queues.has_queues() && events.len() > before && queues.waiting().unlooked < MOST_UNLOOKED {
+        queues.waiting().unlooked += 1;
+        queues.waiting().spin.waited(Duration::ZERO);
         return events.len() - before;
     }
     // Who is going to sleep at once looks at the descriptors by that.
-    if events.len() > before || timeout.is_none() || queues.spin().is_open() {
+    if events.len() > before || timeout.is_none() || queues.waiting().spin.is_open() {
         look(queues, events, Wait::Not);
     }
     if let Some(timeout) = timeout {
@@ -65,7 +79,7 @@ pub fn poll_until(queues: &mut impl Queues, events: &mut Vec<Event>, timeout: Op
 fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeout: Duration) {
     let start = Instant::now();
     let end = start.checked_add(timeout);
-    let mut spin = queues.spin().window(start);
+    let mut spin = queues.waiting().spin.window(start);
     let mut looks = 0;
     let mut now = start;
     while events.len() == before {
@@ -90,14 +104,14 @@ fn wait(queues: &mut impl Queues, events: &mut Vec<Event>, before: usize, timeou
             look(queues, events, until.map_or(Wait::Forever, |until| Wait::For(until.saturating_duration_since(now))));
         }
         now = Instant::now();
-        if spins && !queues.spin().looked(before, now) {
+        if spins && !queues.waiting().spin.looked(before, now) {
             spin = Duration::ZERO;
         }
     }
-    queues.spin().waited(now.duration_since(start));
+    queues.waiting().spin.waited(now.duration_since(start));
 }
 
 fn look(queues: &mut impl Queues, events: &mut Vec<Event>, wait: Wait) {
-    *queues.unlooked() = 0;
+    queues.waiting().unlooked = 0;
     queues.look(events, wait);
 }

@@ -9,20 +9,16 @@ use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
 use super::TcpFabric;
 use crate::connection::Connection;
-use twinsan_fabric::parts::{Queues, Readiness, Spin, Token, Wait};
+use twinsan_fabric::parts::{Queues, Readiness, Token, Wait, Waiting};
 
 impl Queues for TcpFabric {
-    fn spin(&mut self) -> &mut Spin {
-        &mut self.spin
+    fn waiting(&mut self) -> &mut Waiting {
+        &mut self.waiting
     }
 
     /// All that comes, comes by descriptors.
     fn has_queues(&self) -> bool {
         false
-    }
-
-    fn unlooked(&mut self) -> &mut u32 {
-        &mut self.unlooked
     }
 
     fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize {

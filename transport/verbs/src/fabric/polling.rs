@@ -2,23 +2,19 @@
 
 use std::time::Instant;
 
-use twinsan_fabric::parts::{Queues, Readiness, Spin, Token, Wait};
+use twinsan_fabric::parts::{Queues, Readiness, Token, Wait, Waiting};
 use twinsan_fabric::{CloseReason, ConnId, Event};
 
 use super::VerbsFabric;
 use crate::connection::Stage;
 
 impl Queues for VerbsFabric {
-    fn spin(&mut self) -> &mut Spin {
-        &mut self.spin
+    fn waiting(&mut self) -> &mut Waiting {
+        &mut self.waiting
     }
 
     fn has_queues(&self) -> bool {
         true
-    }
-
-    fn unlooked(&mut self) -> &mut u32 {
-        &mut self.unlooked
     }
 
     fn poll_queues(&mut self, events: &mut Vec<Event>) -> usize {
