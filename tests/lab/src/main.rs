@@ -259,7 +259,7 @@ fn selected(only: &[String]) -> Result<Vec<(Option<Need>, Scenario)>> {
             found.into_iter().filter(|(_, f)| wanted.iter().all(|(_, w)| w.name != f.name)).collect::<Vec<_>>(),
         );
     }
-    Ok(if only.is_empty() { scenarios::all().collect() } else { wanted })
+    Ok(if only.is_empty() { scenarios::usual().collect() } else { wanted })
 }
 
 /// The run's logs, once it has any.

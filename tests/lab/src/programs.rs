@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 /// Binaries of the workspace.
 const PROGRAMS: [&str; 6] = ["twinsand", "twinsan", "twinsan-perf", "lab-guest", "pr-lab", "rdma-conformance"];
 /// The guests' scripts.
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("init", include_str!("../guest/init")),
     ("links", include_str!("../guest/links")),
     ("shelf", include_str!("../guest/shelf")),
@@ -17,6 +17,7 @@ const SCRIPTS: [(&str, &str); 7] = [
     ("login", include_str!("../guest/login")),
     ("paths", include_str!("../guest/paths")),
     ("state", include_str!("../guest/state")),
+    ("peers", include_str!("../guest/peers")),
 ];
 
 /// Builds the programs with the cargo that runs us; without one they have to be beside our own program.

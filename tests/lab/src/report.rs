@@ -18,6 +18,10 @@ pub struct Row {
     pub boot: Duration,
     /// What it measured.
     pub notes: Vec<String>,
+    /// What does not fit a row.
+    pub table: Vec<String>,
+    /// The same for programs.
+    pub figures: Option<Value>,
     /// Why it failed, if it did.
     pub error: Option<String>,
     /// Why it was not run: what these machines lack.
@@ -54,6 +58,9 @@ impl Row {
         let result = if self.passed() { "passed" } else { "FAILED" };
         let (boot, time) = (self.boot.as_secs_f32(), self.time.as_secs_f32());
         let mut line = format!("{:<28} {result:<7} {boot:>5.1} s {time:>5.1} s  {}", self.name, self.notes.join(", "));
+        for row in &self.table {
+            line += &format!("\n    {row}");
+        }
         if let Some(error) = &self.error {
             line += &format!("\n    {}\n    logs: {}", error.trim_end().replace('\n', "\n    "), self.logs.display());
         }
@@ -71,6 +78,7 @@ impl Row {
             "seconds": self.time.as_secs_f64(),
             "boot_seconds": self.boot.as_secs_f64(),
             "notes": self.notes,
+            "figures": self.figures,
             "error": self.error,
             "logs": self.failed().then_some(&self.logs),
         })

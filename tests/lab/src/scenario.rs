@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::cache::Parts;
 use crate::machine::{Kind, Pace};
@@ -27,6 +28,8 @@ pub struct Scenario {
 pub enum Need {
     /// 2 MiB pages in the kernel's pool.
     HugePages,
+    /// NVMe over fabrics, iSER and drbd in the kernel.
+    Peers,
 }
 
 impl Need {
@@ -35,7 +38,8 @@ impl Need {
     pub const fn lacking(self, kind: Kind) -> Option<&'static str> {
         match (self, kind) {
             (Self::HugePages, Kind::Uml) => Some("User-Mode Linux has no huge pages; --qemu has"),
-            (Self::HugePages, Kind::Qemu) => None,
+            (Self::Peers, Kind::Qemu) => Some("its image has no modules of NVMe over fabrics, iSER and drbd"),
+            (Self::HugePages, Kind::Qemu) | (Self::Peers, Kind::Uml) => None,
         }
     }
 }
@@ -47,6 +51,10 @@ pub struct Stage {
     pub lab: Lab,
     /// For the report.
     pub notes: Vec<String>,
+    /// The same where it is more than fits a row: lines below it.
+    pub table: Vec<String>,
+    /// The same for programs.
+    pub figures: Option<Value>,
     /// Where logs go.
     pub logs: PathBuf,
 }
@@ -71,13 +79,15 @@ impl Scenario {
                 return (row, None);
             }
         };
-        let mut stage = Stage { lab, notes: Vec::new(), logs: logs.to_path_buf() };
+        let mut stage = Stage { lab, notes: Vec::new(), table: Vec::new(), figures: None, logs: logs.to_path_buf() };
         row.error = (self.run)(&mut stage).err().map(|error| format!("{error:#}"));
         row.time = begin.elapsed();
         if row.failed() {
             stage.lab.log_state();
         }
         row.notes = stage.notes;
+        row.table = stage.table;
+        row.figures = stage.figures;
         (row, Some(stage.lab))
     }
 }

@@ -11,6 +11,7 @@ mod links;
 mod measures;
 mod one_host;
 mod parts;
+mod peers;
 mod processes;
 mod running;
 
@@ -238,13 +239,28 @@ pub const PARTICULAR: &[(Need, Scenario)] = &[(
     },
 )];
 
-/// Those that measure: no hosts boot while one of these runs.
-pub const ALONE: [&str; 3] = ["wire", "hops", "instructions"];
+/// Those that are run only when `--only` names them: too long for every run, and they judge nothing.
+pub const BY_NAME: &[(Need, Scenario)] = &[(
+    Need::Peers,
+    Scenario {
+        name: "peers",
+        about: "synchronous writes beside iSCSI, iSER, NVMe over fabrics and drbd on RAM: a table (only by its name; two minutes)",
+        run: peers::peers,
+    },
+)];
 
-/// All of both tables.
-pub fn all() -> impl Iterator<Item = (Option<Need>, Scenario)> {
+/// Those that measure: no hosts boot while one of these runs.
+pub const ALONE: [&str; 4] = ["wire", "hops", "instructions", "peers"];
+
+/// Those that run when nothing is named.
+pub fn usual() -> impl Iterator<Item = (Option<Need>, Scenario)> {
     let common = SCENARIOS.iter().map(|&scenario| (None, scenario));
     common.chain(PARTICULAR.iter().map(|&(need, scenario)| (Some(need), scenario)))
+}
+
+/// All of the tables.
+pub fn all() -> impl Iterator<Item = (Option<Need>, Scenario)> {
+    usual().chain(BY_NAME.iter().map(|&(need, scenario)| (Some(need), scenario)))
 }
 
 #[cfg(test)]
@@ -258,5 +274,13 @@ mod tests {
             assert!(!names[..i].contains(name), "{name} twice");
         }
         assert!(ALONE.iter().all(|name| names.contains(name)), "{ALONE:?}");
+    }
+
+    #[test]
+    fn what_is_run_by_name_is_not_run_without() {
+        for (_, scenario) in BY_NAME {
+            assert!(usual().all(|(_, usual)| usual.name != scenario.name), "{}", scenario.name);
+            assert!(all().any(|(_, any)| any.name == scenario.name), "{}", scenario.name);
+        }
     }
 }

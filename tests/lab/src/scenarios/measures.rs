@@ -108,7 +108,7 @@ pub(super) fn instructions(stage: &mut Stage) -> Result<()> {
 }
 
 /// Runs a measurement: whether it kept its limit, and what it found. The object is in the host's log too.
-fn measured(lab: &Lab, host: Host, command: &str) -> Result<(bool, Value)> {
+pub(super) fn measured(lab: &Lab, host: Host, command: &str) -> Result<(bool, Value)> {
     let output = lab.node(host).spawn("measured", &format!("exec {command}"))?.wait(TIME)?;
     let begin = output.text.find("\n{").map(|at| at + 1).or(output.text.starts_with('{').then_some(0));
     ensure!(matches!(output.code, 0 | 1), "{command} ended with {}: {}", output.code, tail(&output.text));
