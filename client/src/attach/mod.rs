@@ -10,6 +10,7 @@ mod ladder;
 mod nodes;
 mod notice;
 mod outbox;
+mod placement;
 mod signals;
 mod volume;
 

@@ -84,6 +84,11 @@ impl Nodes {
         &self.dials[node.index()].target().name
     }
 
+    /// The cores of those that are on this host, where that is known.
+    pub(crate) fn cores<F: Fabric>(&self, fabric: &F) -> impl Iterator<Item = usize> {
+        self.up.iter().filter_map(|up| fabric.peer_core(up.outbox.conn()))
+    }
+
     // ---- What the session wants.
 
     /// Connects; the event follows, now or later.

@@ -295,7 +295,7 @@ pub trait Fabric {
     /// Ends [`Fabric::watch`].
     fn unwatch(&mut self, fd: BorrowedFd<'_>);
 
-    /// The core on which the peer of `conn` rang last, where that is known: it is on this host then.
+    /// The core on which the peer of `conn` rang or took something last, where that is known: it is on this host then.
     fn peer_core(&self, conn: ConnId) -> Option<usize> {
         let _ = conn;
         None

@@ -189,6 +189,9 @@ impl Connection {
                 false
             }
         };
+        if self.receiver.has_news() {
+            self.sender.say_core();
+        }
         if self.receiver.tell() {
             packet::wake(&self.socket);
         }
@@ -354,7 +357,7 @@ impl Connection {
         self.has_ended
     }
 
-    /// The core on which the peer rang last.
+    /// The core on which the peer rang or took something last.
     pub(crate) fn peer_core(&self) -> Option<usize> {
         self.receiver.core()
     }

@@ -5,7 +5,7 @@
 //!      0     8  tail     sender      posts that have been rung for, since the beginning
 //!      8     8  closed   sender      1: its memory is no longer to be read
 //!     16     8  asleep   sender      1: wake it when something has come for it, or a signalled post of its is taken
-//!     24     8  core     sender      the core on which it rang last, plus one
+//!     24     8  core     sender      the core on which its end was last seen to work, plus one
 //!     64     8  head     receiver    posts that have been taken, since the beginning
 //!    128   512 × 576     sender      the slots; post n is in slot n mod 512
 //! ```
@@ -67,13 +67,15 @@ pub(crate) struct Sender {
     reaped: u64,
     /// The signalled ones that have not been reaped.
     signals: VecDeque<(u64, WorkId)>,
+    /// What stands in the core's place.
+    core: u64,
 }
 
 impl Sender {
     /// At the start of a connection.
     pub(crate) fn new(memory: &Arc<Arena>, direction: usize) -> Self {
         let place = Place { memory: Arc::clone(memory), base: direction * DIRECTION };
-        Self { place, posted: 0, rung: 0, reaped: 0, signals: VecDeque::new() }
+        Self { place, posted: 0, rung: 0, reaped: 0, signals: VecDeque::new(), core: 0 }
     }
 
     /// Whether all slots are taken.
@@ -98,10 +100,18 @@ impl Sender {
             return false;
         }
         self.rung = self.posted;
-        let core = current_core().map_or(0, |core| core as u64 + 1);
-        self.place.word(CORE).store(core, Relaxed);
+        self.say_core();
         self.place.word(TAIL).store(self.rung, Release);
         back.must_wake()
+    }
+
+    /// Says on which core this end works. The other polls the cache line where that stands: it is written if it changes.
+    pub(crate) fn say_core(&mut self) {
+        let core = current_core().map_or(0, |core| core as u64 + 1);
+        if core != self.core {
+            self.core = core;
+            self.place.word(CORE).store(core, Relaxed);
+        }
     }
 
     /// Frees the slots of posts that have been taken, and hands the signals of those to `sent`.
@@ -163,7 +173,7 @@ impl Receiver {
         self.taken
     }
 
-    /// The core on which the sender rang last, by its own word.
+    /// The core on which the sender's end rang or took something last, by its own word.
     pub(crate) fn core(&self) -> Option<usize> {
         usize::try_from(self.place.word(CORE).load(Relaxed)).ok()?.checked_sub(1)
     }
@@ -214,9 +224,14 @@ impl Receiver {
         self.awaited |= post.header.signalled;
     }
 
+    /// Whether something has been taken of which the sender has not been told.
+    pub(crate) const fn has_news(&self) -> bool {
+        self.told != self.taken
+    }
+
     /// Tells the sender what has been taken. Returns whether it waits for that asleep, and is to be woken.
     pub(crate) fn tell(&mut self) -> bool {
-        if self.told == self.taken {
+        if !self.has_news() {
             return false;
         }
         self.told = self.taken;
