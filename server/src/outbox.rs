@@ -3,6 +3,9 @@
 //! Everything that the machine sends is put here first and posted when the reactor has fed all that a poll brought, so
 //! that many actions cost one doorbell, and so that a full send queue holds nobody up. Order is kept, with one licence:
 //! a mailbox that has not been posted is replaced by a newer one of its kind, as long as nothing was sent in between.
+//!
+//! What says again what the peer was told last, as heartbeats at rest do, leaves unsolicited: the peer sees it when it wakes up
+//! anyway, with its own tick at the latest.
 
 use std::collections::VecDeque;
 
@@ -67,8 +70,16 @@ impl Relayed {
 
 #[derive(Debug)]
 enum Item {
-    Message(Encoded),
-    Mailbox { slot: u32, bytes: [u8; MAILBOX_BYTES] },
+    /// `news`: it says what was not said before.
+    Message {
+        message: Encoded,
+        news: bool,
+    },
+    Mailbox {
+        slot: u32,
+        bytes: [u8; MAILBOX_BYTES],
+        news: bool,
+    },
     Answer(Answer),
     Relayed(Relayed),
 }
@@ -79,6 +90,10 @@ pub(crate) struct Outbox {
     queue: VecDeque<Item>,
     /// The newest mailbox of each slot, not yet posted.
     mailboxes: [Option<[u8; MAILBOX_BYTES]>; PEER_MAILBOX_SLOTS as usize],
+    /// The last of each slot that was queued for its post.
+    written: [Option<[u8; MAILBOX_BYTES]>; PEER_MAILBOX_SLOTS as usize],
+    /// What the last heartbeat said.
+    beaten: Option<Box<Encoded>>,
 }
 
 /// The queue has grown past its limit: the peer takes nothing.
@@ -89,7 +104,17 @@ impl Outbox {
     /// Queues a message.
     pub(crate) fn message(&mut self, message: Encoded) {
         self.settle_mailboxes();
-        self.queue.push_back(Item::Message(message));
+        self.queue.push_back(Item::Message { message, news: true });
+    }
+
+    /// Queues a message that is said again and again. `says`: the same without what differs each time.
+    pub(crate) fn heartbeat(&mut self, message: Encoded, says: &Encoded) {
+        let news = self.beaten.as_ref().is_none_or(|last| last.as_bytes() != says.as_bytes());
+        if news {
+            self.beaten = Some(Box::new(*says));
+        }
+        self.settle_mailboxes();
+        self.queue.push_back(Item::Message { message, news });
     }
 
     /// Queues a mailbox, in place of an older one that has not left.
@@ -114,9 +139,10 @@ impl Outbox {
     }
 
     fn settle_mailboxes(&mut self) {
-        for (slot, mailbox) in (0..).zip(&mut self.mailboxes) {
+        for ((slot, mailbox), last) in (0..).zip(&mut self.mailboxes).zip(&mut self.written) {
             if let Some(bytes) = mailbox.take() {
-                self.queue.push_back(Item::Mailbox { slot, bytes });
+                let news = last.replace(bytes) != Some(bytes);
+                self.queue.push_back(Item::Mailbox { slot, bytes, news });
             }
         }
     }
@@ -136,7 +162,9 @@ impl Outbox {
         if self.queue.is_empty() {
             self.settle_mailboxes();
         }
+        let mut solicited = false;
         while let Some(item) = self.queue.front_mut() {
+            solicited |= item.is_news();
             match item.post(fabric, conn, mailbox) {
                 Ok(()) => drop(self.queue.pop_front()),
                 // Not connected: the fabric's Closed is on its way and will clear everything.
@@ -149,16 +177,28 @@ impl Outbox {
                 self.settle_mailboxes();
             }
         }
-        fabric.submit(conn);
+        if solicited {
+            fabric.submit(conn);
+        } else {
+            fabric.submit_unsolicited(conn);
+        }
         if self.queue.len() > MAX_OUTBOX { Err(Overrun) } else { Ok(()) }
     }
 }
 
 impl Item {
+    /// Whether the peer is to be woken for it.
+    const fn is_news(&self) -> bool {
+        match self {
+            Self::Message { news, .. } | Self::Mailbox { news, .. } => *news,
+            Self::Answer(_) | Self::Relayed(_) => true,
+        }
+    }
+
     fn post<F: Fabric>(&mut self, fabric: &mut F, conn: ConnId, mailbox: RemoteKey) -> Result<(), PostError> {
         match self {
-            Self::Message(message) => fabric.send(conn, message.as_bytes()),
-            Self::Mailbox { slot, bytes } => {
+            Self::Message { message, .. } => fabric.send(conn, message.as_bytes()),
+            Self::Mailbox { slot, bytes, .. } => {
                 let to = RemoteAddr { key: mailbox, offset: mailbox_offset(*slot) };
                 let imm = Immediate::Mailbox { slot: *slot }.encode();
                 fabric.write_imm(conn, Payload::Inline(bytes), to, imm, None)

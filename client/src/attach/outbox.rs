@@ -125,13 +125,20 @@ impl Outbox {
         if self.queue.is_empty() {
             return;
         }
+        let mut solicited = false;
         while let Some(item) = self.queue.front().copied() {
+            // A node need not wake up for a heartbeat: it is there with its own tick.
+            solicited |= !matches!(item, Item::Message(ClientMsg::Heartbeat));
             if !accepted(self.post(fabric, item, memory, region, crcs)) {
                 break;
             }
             self.queue.pop_front();
         }
-        fabric.submit(self.conn);
+        if solicited {
+            fabric.submit(self.conn);
+        } else {
+            fabric.submit_unsolicited(self.conn);
+        }
     }
 
     /// Posts the payload of the blob at the head of the queue.
@@ -183,3 +190,6 @@ impl Outbox {
         self.posts.is_multiple_of(SIGNAL_EVERY).then_some(self.posts)
     }
 }
+
+#[cfg(test)]
+mod tests;
