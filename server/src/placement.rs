@@ -116,7 +116,9 @@ mod tests {
         assert_eq!(looks.count(), 20);
         // The thread may be moved between the two questions.
         assert!((0..10).any(|_| placement.came(4096, current_core())));
-        (0..2 * BLOBS).for_each(|_| drop(placement.came(1 << 20, elsewhere)));
+        (0..2 * BLOBS).for_each(|_| {
+            placement.came(1 << 20, elsewhere);
+        });
         assert!(
             placement.are_long && (0..10).all(|_| !placement.came(1 << 20, current_core())),
             "they may be together"

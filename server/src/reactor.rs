@@ -136,6 +136,14 @@ impl<F: Fabric> Reactor<F> {
         })
     }
 
+    /// From now on lets others in at `address`. Where that is.
+    ///
+    /// # Errors
+    /// If it can't be listened at.
+    pub(crate) fn listen(&mut self, address: &str) -> anyhow::Result<String> {
+        Ok(self.fabric.listen(address)?)
+    }
+
     /// Runs until every volume has ended, or a second signal comes.
     pub(crate) fn run(mut self) -> Ending {
         self.start();

@@ -171,7 +171,7 @@ fn targets(config: &Config, volume: &VolumeConfig) -> anyhow::Result<[Target; 2]
     let key = volume.key_file.as_deref().map(Key::load).transpose()?;
     Ok(NodeId::BOTH.map(|node| {
         let at = &config.nodes[node.index()];
-        let addresses = at.listen.iter().map(ToString::to_string).collect();
+        let addresses = config.addresses_of(node, volume).iter().map(ToString::to_string).collect();
         Target { node, name: at.name.clone(), addresses, volume: volume.name, key: key.clone() }
     }))
 }

@@ -28,7 +28,7 @@ impl Rig {
         let (bed, volume) = testbed::volume(node, &bell);
         let (_, requests) = crossbeam_channel::bounded(1);
         let signals = Signals::catch().unwrap();
-        let ears = Ears { bell, signals, requests, watchdog: Watchdog::from_environment() };
+        let ears = Ears { bell, signals, requests, watchdog: Watchdog::from_environment(1).remove(0) };
         let keyring = Keyring::from_iter([(volume.facts.name, key)]);
         let identity = Identity { node, name: "san1".to_owned(), keyring };
         let reactor = Reactor::new(Fake::new(), vec![volume], identity, ears, Clock::start(), 50).unwrap();
