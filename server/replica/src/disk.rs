@@ -255,7 +255,10 @@ impl Replica {
 
     /// Issues what is due (rules 2, 3).
     pub(crate) fn pump_flush(&mut self) {
-        let Some(limit) = self.flush_limit() else { return };
+        let Some(limit) = self.flush_limit() else {
+            self.flusher.forget_what_is_due();
+            return;
+        };
         let how = Batching {
             max_bytes: self.cfg.max_batch_bytes,
             block_bytes: self.cfg.geometry.block_bytes(),
@@ -268,9 +271,7 @@ impl Replica {
             }
             let Some((batch, writes)) = self.flusher.next_batch(lane, limit, how) else { return };
             assert!(self.holds_fence(), "I1: data write without the fence");
-            if !writes.is_empty() {
-                self.out(Action::Flush { batch, writes });
-            }
+            self.out(Action::Flush { batch, writes });
         }
     }
 
