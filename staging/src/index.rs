@@ -99,22 +99,25 @@ impl Index {
     fn cut(&mut self, start: u64, end: u64, mut which: impl FnMut(u64, u64, Seq) -> bool) {
         // Backwards: so the next one to look at is always the last that begins before what is done.
         let mut before = end;
-        while let Some((&first, &extent)) = self.extents.range(..before).next_back() {
+        while let Some((&first, held)) = self.extents.range_mut(..before).next_back() {
+            let extent = *held;
             if extent.end <= start {
                 break;
             }
+            if which(first.max(start), extent.end.min(end), extent.seq) {
+                if first < start {
+                    held.end = start;
+                } else {
+                    self.extents.remove(&first);
+                }
+                if extent.end > end {
+                    self.extents.insert(end, extent);
+                }
+            }
+            if first <= start {
+                break;
+            }
             before = first;
-            if !which(first.max(start), extent.end.min(end), extent.seq) {
-                continue;
-            }
-            if extent.end > end {
-                self.extents.insert(end, extent);
-            }
-            if first < start {
-                self.extents.insert(first, Extent { end: start, ..extent });
-            } else {
-                self.extents.remove(&first);
-            }
         }
     }
 }
