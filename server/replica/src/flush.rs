@@ -21,6 +21,10 @@ use twinsan_wire::{Blob, BlobKind, Lba, Seq};
 
 use crate::action::{Source, WriteRange};
 
+/// Writes of one batch, unless its last blob is in more pieces. Where the lane is full, who waits for room waits for a batch to
+/// end, and to a disk a few KiB here and there are as much work as many in one place.
+pub(crate) const MAX_WRITES: usize = 1 << 10;
+
 /// The flusher's positions in the lane, and what is due.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flusher {
@@ -107,15 +111,16 @@ impl Flusher {
     }
 
     /// What is due up to `limit` is worth a batch at once: as much as one writes, or a quarter of the lane.
-    pub(crate) fn much_is_due(&self, lane: &Lane, limit: Seq, max_bytes: u64) -> bool {
+    pub(crate) fn much_is_due(&self, lane: &Lane, limit: Seq, how: Batching) -> bool {
         let (Some(oldest), Some(newest)) = (lane.get(self.flushed.next()), lane.get(limit)) else { return false };
         if newest.seq < oldest.seq {
             return false;
         }
         let geometry = lane.geometry();
         let blobs = limit.0 - self.flushed.0;
+        let many = (how.max_writes as u64).min(u64::from(geometry.slots() / 4));
         let bytes = newest.data_pos + u64::from(newest.payload_len) - oldest.data_pos;
-        blobs >= u64::from(geometry.slots() / 4) || bytes >= max_bytes.min(geometry.ring_bytes() / 4)
+        blobs >= many || bytes >= how.max_bytes.min(geometry.ring_bytes() / 4)
     }
 
     /// The next batch of what may be flushed, up to `limit`: its number and its writes.
@@ -152,15 +157,15 @@ impl Flusher {
         }
     }
 
-    /// Takes the oldest blobs: at least one, no more than `max_bytes` to write, and whatever has nothing left to write.
+    /// Takes the oldest blobs: at least one, no more to write than a batch may, and whatever has nothing left to write.
     /// Zeros count as what they cover: a disk that can't be told to zero has to be written.
     fn take(&mut self, lane: &Lane, limit: Seq, how: Batching) -> Vec<WriteRange> {
         let most = how.max_bytes / u64::from(how.block_bytes);
         let mut writes = Vec::new();
         let mut blocks = 0;
         for blob in lane.range(self.taken.next()..=limit) {
-            let is_first = writes.is_empty();
-            if !is_first && blocks + u64::from(blob.blocks) > most && self.adds_too_much(blob, blocks, most) {
+            let room = if writes.len() < how.max_writes { most.saturating_sub(blocks) } else { 0 };
+            if !writes.is_empty() && u64::from(blob.blocks) > room && self.left_of(blob) > room {
                 break;
             }
             self.taken = blob.seq;
@@ -178,11 +183,10 @@ impl Flusher {
         writes
     }
 
-    /// What is left to write of the blob is more than there is room for.
-    fn adds_too_much(&self, blob: &Blob, blocks: u64, most: u64) -> bool {
+    /// Blocks over which something is left to write for the blob.
+    fn left_of(&self, blob: &Blob) -> u64 {
         let due = self.due.resolve(blob.lba, blob.blocks).filter(|part| part.seq.is_some());
-        let left: u64 = due.map(|part| u64::from(part.blocks)).sum();
-        left > 0 && blocks + left > most
+        due.map(|part| u64::from(part.blocks)).sum()
     }
 
     /// Only in a wrong wording: a batch that knows nothing of what comes after it.
@@ -228,6 +232,8 @@ impl Flusher {
 pub(crate) struct Batching {
     /// What one batch writes at most, unless its first blob alone is more.
     pub(crate) max_bytes: u64,
+    /// In how many pieces at most, unless its last blob is in more.
+    pub(crate) max_writes: usize,
     pub(crate) block_bytes: u32,
     /// Test-only wrong wording.
     pub(crate) overlapping: bool,

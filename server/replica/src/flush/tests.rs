@@ -30,7 +30,7 @@ impl Bench {
         Self {
             lane: Lane::new(geometry, Generation(1), Some(Seq(1))),
             flusher: Flusher::new(Seq::ZERO),
-            how: Batching { max_bytes, block_bytes: BLOCK, overlapping: false, oldest_first: false },
+            how: Batching { max_bytes, max_writes: 64, block_bytes: BLOCK, overlapping: false, oldest_first: false },
             cursor: 0,
             disk: vec![Seq::ZERO; usize::try_from(BLOCKS).unwrap()],
         }
@@ -141,6 +141,37 @@ fn there_is_no_batch_without_writes() {
     assert_eq!(writes, [(1..2, 4)]);
     bench.flusher.ended(number, true);
     assert_eq!((bench.flusher.flushed(), bench.batch_upto(Seq(5))), (Seq(5), None));
+}
+
+/// Who waits for room waits for the end of a batch, and small writes all over the disk take long.
+#[test]
+fn a_batch_has_so_many_writes() {
+    let mut bench = Bench::new(64);
+    bench.how.max_writes = 2;
+    bench.write(0..1);
+    bench.write(2..5);
+    bench.write(3..4);
+    bench.write(0..1);
+    bench.write(6..7);
+    let (number, writes) = bench.batch();
+    assert_eq!(writes, [(0..1, 4), (2..3, 2), (3..4, 3), (4..5, 2)], "a blob is written as a whole");
+    bench.flusher.ended(number, true);
+    assert_eq!(bench.flusher.flushed(), Seq(4), "and what has nothing left goes with it");
+    assert_eq!(bench.batch().1, [(6..7, 5)]);
+}
+
+#[test]
+fn as_much_as_one_batch_writes_is_much() {
+    let mut bench = Bench::new(64);
+    let is_much = |bench: &Bench, how| bench.flusher.much_is_due(&bench.lane, bench.lane.received(), how);
+    for lba in 0..3 {
+        bench.write(lba..lba + 1);
+    }
+    let how = bench.how;
+    let many = Batching { max_writes: 3, ..how };
+    assert_eq!([how, many].map(|how| is_much(&bench, how)), [false, true]);
+    bench.flusher.forget(Seq(1));
+    assert!(!is_much(&bench, many));
 }
 
 /// Also where the batch is larger than it may be, by its first blob.
@@ -370,8 +401,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 1500 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_flushed_is_on_the_disk(batch_blocks in 1..12_u64, ops in prop::collection::vec(op(), 1..120)) {
+    fn what_is_flushed_is_on_the_disk(
+        batch_blocks in 1..12_u64,
+        max_writes in 1..8_usize,
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
         let mut model = Model::new(batch_blocks);
+        model.bench.how.max_writes = max_writes;
         for op in ops {
             model.step(op);
         }
