@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use twinsan_fabric::{ConnId, Fabric, LocalSlice, Payload, PostError, RemoteAddr, RemoteKey, WorkId};
 use twinsan_replica::ReadToken;
 use twinsan_wire::imm::Immediate;
-use twinsan_wire::layout::{PEER_MAILBOX_SLOTS, descriptor_offset, descriptor_slot, mailbox_offset, read_offset};
+use twinsan_wire::layout::{PEER_MAILBOX_SLOTS, descriptor_offset, mailbox_offset, read_offset};
 use twinsan_wire::limits::MAILBOX_BYTES;
 use twinsan_wire::message::LaneGrant;
 use twinsan_wire::{Descriptor, Encoded, Mailbox};
@@ -54,6 +54,8 @@ pub(crate) struct Relayed {
     pub(crate) grant: LaneGrant,
     /// Descriptor, with the client's own CRC.
     pub(crate) descriptor: Descriptor,
+    /// Its slot in either lane.
+    pub(crate) slot: u32,
     /// The payload; of no bytes where it has none.
     pub(crate) payload: LocalSlice,
     /// Where in the data ring.
@@ -63,8 +65,14 @@ pub(crate) struct Relayed {
 
 impl Relayed {
     /// Nothing of it posted yet.
-    pub(crate) fn new(grant: LaneGrant, descriptor: Descriptor, payload: LocalSlice, ring_offset: u64) -> Self {
-        Self { grant, descriptor, payload, ring_offset, payload_posted: false }
+    pub(crate) fn new(
+        grant: LaneGrant,
+        descriptor: Descriptor,
+        slot: u32,
+        payload: LocalSlice,
+        ring_offset: u64,
+    ) -> Self {
+        Self { grant, descriptor, slot, payload, ring_offset, payload_posted: false }
     }
 }
 
@@ -88,6 +96,8 @@ enum Item {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Item>,
+    /// How many of these are blobs of the own lane: each is there once, so the lane bounds them.
+    relayed: usize,
     /// The newest mailbox of each slot, not yet posted.
     mailboxes: [Option<[u8; MAILBOX_BYTES]>; PEER_MAILBOX_SLOTS as usize],
     /// The last of each slot that was queued for its post.
@@ -130,6 +140,7 @@ impl Outbox {
 
     /// Queues a blob of the own lane.
     pub(crate) fn relayed(&mut self, relayed: Relayed) {
+        self.relayed += 1;
         self.queue.push_back(Item::Relayed(relayed));
     }
 
@@ -166,7 +177,10 @@ impl Outbox {
         while let Some(item) = self.queue.front_mut() {
             solicited |= item.is_news();
             match item.post(fabric, conn, mailbox) {
-                Ok(()) => drop(self.queue.pop_front()),
+                Ok(()) => {
+                    self.relayed -= usize::from(matches!(item, Item::Relayed(_)));
+                    self.queue.pop_front();
+                }
                 // Not connected: the fabric's Closed is on its way and will clear everything.
                 Err(PostError::Full | PostError::NotConnected) => break,
                 Err(error @ (PostError::TooLong { .. } | PostError::OutOfRegion)) => {
@@ -182,7 +196,7 @@ impl Outbox {
         } else {
             fabric.submit_unsolicited(conn);
         }
-        if self.queue.len() > MAX_OUTBOX { Err(Overrun) } else { Ok(()) }
+        if self.queue.len() - self.relayed > MAX_OUTBOX { Err(Overrun) } else { Ok(()) }
     }
 }
 
@@ -237,7 +251,7 @@ impl Relayed {
             fabric.write(conn, Payload::Region(self.payload), to, None)?;
             self.payload_posted = true;
         }
-        let slot = descriptor_slot(seq);
+        let slot = self.slot;
         let to = RemoteAddr { key: self.grant.descriptors, offset: descriptor_offset(slot) };
         let imm = Immediate::Blob { slot }.encode();
         fabric.write_imm(conn, Payload::Inline(&self.descriptor.encode()), to, imm, signal)

@@ -323,6 +323,7 @@ pub(crate) fn new_volume(
     flusher: Flusher,
     done: crossbeam_channel::Receiver<crate::flusher::Done>,
 ) -> Volume {
+    let arrivals = vec![0; layout.slots as usize].into();
     Volume {
         facts,
         // Until the machine's first action says which.
@@ -340,7 +341,7 @@ pub(crate) fn new_volume(
         dials: [None, None],
         answered: 0,
         dial_trouble: None,
-        arrivals: Box::new([0; _]),
+        arrivals,
         stopwatch: Stopwatch::default(),
         counters: Counters::default(),
         ended: false,

@@ -62,7 +62,7 @@ impl Nodes {
             memory,
             region,
             shape,
-            crcs: Crcs::new(integrity),
+            crcs: Crcs::new(integrity, shape.slots()),
             complaints: [None, None],
             timed: false,
             times: Vec::new(),

@@ -1,7 +1,9 @@
 //! Order, coalescing, and a send queue that is full.
 
 use twinsan_fabric::RegionId;
-use twinsan_wire::{Epoch, Generation, Incarnation, Members, NodeFrame, NodeMsg, Refusal, Role, Seq};
+use twinsan_wire::{
+    Blob, BlobKind, Epoch, Generation, Incarnation, Lba, Members, NodeFrame, NodeMsg, Refusal, Role, Seq,
+};
 
 use super::*;
 use crate::fake::{Call, Fake};
@@ -147,6 +149,39 @@ fn a_peer_that_takes_nothing_is_an_overrun() {
     assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Ok(()));
     outbox.message(message(Refusal::Busy));
     assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Err(Overrun));
+}
+
+/// A relay may have a whole lane to send, however many blobs that is.
+#[test]
+fn a_lane_that_waits_to_be_relayed_is_none() {
+    let (mut outbox, mut fabric) = (Outbox::default(), Fake::new());
+    let blob = Blob {
+        generation: Generation(1),
+        seq: Seq(1),
+        kind: BlobKind::Zeroes,
+        lba: Lba(0),
+        blocks: 1,
+        data_pos: 0,
+        payload_len: 0,
+    };
+    let payload = LocalSlice { region: RegionId(0), offset: 0, len: 0 };
+    let relayed = |seq: u64| {
+        let descriptor = Descriptor { blob: Blob { seq: Seq(seq), ..blob }, payload_crc: None, timed: false };
+        Relayed::new(LaneGrant { descriptors: KEY, data: KEY }, descriptor, 0, payload, 0)
+    };
+    fabric.room = 0;
+    for seq in 1..=3 * MAX_OUTBOX as u64 {
+        outbox.relayed(relayed(seq));
+    }
+    outbox.message(message(Refusal::Busy));
+    assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Ok(()));
+    fabric.room = 3 * MAX_OUTBOX;
+    assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Ok(()));
+    fabric.room = 0;
+    for _ in 0..MAX_OUTBOX {
+        outbox.message(message(Refusal::Busy));
+    }
+    assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Err(Overrun), "what has left is not counted");
 }
 
 #[test]

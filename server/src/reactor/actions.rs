@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use twinsan_fabric::{ConnId, Fabric};
 use twinsan_replica::{Action, Event, LinkId, Piece, ReadToken};
-use twinsan_wire::layout::DESCRIPTOR_RING_BYTES;
 use twinsan_wire::message::LaneGrant;
 use twinsan_wire::{Epoch, Mailbox, NodeFrame, NodeMsg, PeerBody, PeerMsg, Seq};
 
@@ -205,7 +204,7 @@ impl<F: Fabric> Reactor<F> {
             let volume = &self.volumes[index];
             let (region, layout) = (volume.region, &volume.layout);
             let fabric = &mut self.fabric;
-            let descriptors = fabric.expose(id, region, layout.descriptors, DESCRIPTOR_RING_BYTES).ok()?;
+            let descriptors = fabric.expose(id, region, layout.descriptors, layout.descriptor_bytes()).ok()?;
             let data = fabric.expose(id, region, layout.ring, layout.ring_bytes).ok()?;
             *grant = Some(LaneGrant { descriptors, data });
         }

@@ -84,7 +84,7 @@ fn a_heartbeat_alone_wakes_no_node() {
     let memory = Memory::new("db", 1 << 20, PagePolicy::Small, false).expect("memory for a test");
     let mut fabric = Doorbells { room: usize::MAX, rung: Vec::new() };
     let mut outbox = Outbox::new(CONN, false);
-    let mut crcs = Crcs::new(false);
+    let mut crcs = Crcs::new(false, 1024);
     let mut flush = |outbox: &mut Outbox, room| {
         fabric.room = room;
         outbox.flush(&mut fabric, &memory, RegionId(0), &mut crcs);
