@@ -1,6 +1,8 @@
 //! `twinsan.toml`: one file for both nodes and all clients.
 //!
 //! ```toml
+//! reactors = 1                              # threads of a node that serve volumes
+//!
 //! [[node]]                                  # exactly two; the first is node A, the second node B
 //! name = "san1"
 //! listen = ["tcp://127.0.0.1:7401"]         # where others dial; also "rdma://…", "unix:///path", "shm:///path"
@@ -31,6 +33,9 @@
 //! spin_us = 100
 //! ```
 //!
+//! With more than one reactor, volume number i (from 0) is served by reactor i mod `reactors` of either node, and reactor r
+//! listens at each of its node's addresses with r added to the port, or `.r` to the path (r > 0).
+//!
 //! Relative paths, those of `unix:` and `shm:` addresses included, count from the file's own directory.
 
 mod address;
@@ -55,6 +60,8 @@ pub use address::{Address, AddressError};
 pub struct Config {
     /// Where it was read from.
     pub path: PathBuf,
+    /// How many threads of a node serve volumes.
+    pub reactors: usize,
     /// Node A, node B.
     pub nodes: [Node; 2],
     /// In file order; at least one.
@@ -244,6 +251,33 @@ impl Config {
     #[must_use]
     pub fn shares_memory(&self) -> bool {
         self.nodes.iter().flat_map(|node| &node.listen).any(|address| matches!(address, Address::Shm(_)))
+    }
+
+    /// Which reactor of either node serves the volume with this place in the file.
+    #[must_use]
+    pub const fn reactor_of(&self, place: usize) -> usize {
+        place % self.reactors
+    }
+
+    /// Where a node's reactor listens and is dialled, best first.
+    ///
+    /// # Panics
+    /// If there is no such reactor: for all that there are, the file has been checked.
+    #[must_use]
+    pub fn addresses(&self, node: NodeId, reactor: usize) -> Vec<Address> {
+        assert!(reactor < self.reactors, "no reactor {reactor}");
+        let listen = &self.nodes[node.index()].listen;
+        listen.iter().map(|address| address.of_reactor(reactor).expect("checked")).collect()
+    }
+
+    /// Where the volume is served by a node, best first.
+    ///
+    /// # Panics
+    /// If the file has no such volume.
+    #[must_use]
+    pub fn addresses_of(&self, node: NodeId, volume: &Volume) -> Vec<Address> {
+        let place = self.volumes.iter().position(|other| other.name == volume.name).expect("a volume of this file");
+        self.addresses(node, self.reactor_of(place))
     }
 
     /// The volume of that name.

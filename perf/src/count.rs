@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use twinsan_control::admin::{Request, Response, ask};
-use twinsan_wire::limits::LANE_SLOTS;
+use twinsan_wire::limits::lane_slots;
 
 use self::kinds::Kinds;
 use self::load::Load;
@@ -226,7 +226,7 @@ impl Bench {
 
 /// Blobs of one write each that a lane holds.
 fn capacity() -> u64 {
-    u64::from(LANE_SLOTS).min(STAGING_BYTES / u64::from(WRITE_BYTES))
+    u64::from(lane_slots(STAGING_BYTES)).min(STAGING_BYTES / u64::from(WRITE_BYTES))
 }
 
 /// A pair with the volume that is written, and others.

@@ -6,39 +6,72 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use twinsan_control::admin::{Request, Response, read_line, write_line};
+use twinsan_control::admin::{NodeStatus, Request, Response, read_line, write_line};
 
 use crate::doorbell::Doorbell;
 use crate::limits::{ADMIN_QUEUE, ADMIN_TIMEOUT_MS};
 
 const TIMEOUT: Duration = Duration::from_millis(ADMIN_TIMEOUT_MS);
 
-/// Hands requests to the reactor and waits for its answers, from whatever thread.
+/// Hands requests to the reactors and waits for their answers, from whatever thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
-    reactor: Sender<Asked>,
-    bell: Doorbell,
+    reactors: Arc<[(Sender<Asked>, Doorbell)]>,
+    /// In configuration order; each is served by the reactor of its place, again and again from the first on.
+    volumes: Arc<[String]>,
 }
 
 impl Asker {
-    /// And where the requests arrive.
-    pub(crate) fn new(bell: Doorbell) -> (Self, Receiver<Asked>) {
-        let (reactor, requests) = bounded(ADMIN_QUEUE);
-        (Self { reactor, bell }, requests)
+    /// And where the requests of each reactor arrive, whose doorbell this is.
+    pub(crate) fn new(bells: &[Doorbell], volumes: Vec<String>) -> (Self, Vec<Receiver<Asked>>) {
+        let queues = bells.iter().map(|bell| {
+            let (reactor, requests) = bounded(ADMIN_QUEUE);
+            ((reactor, bell.clone()), requests)
+        });
+        let (reactors, requests): (Vec<_>, Vec<_>) = queues.unzip();
+        (Self { reactors: reactors.into(), volumes: volumes.into() }, requests)
     }
 
     /// Where no answer comes, that is the answer.
     pub(crate) fn ask(&self, request: Request) -> Response {
+        match &request {
+            Request::Status => self.status(),
+            Request::Recover { volume, .. } | Request::Switchover { volume } => {
+                // One that nobody has is for any of them to say so.
+                let place = self.volumes.iter().position(|name| name == volume).unwrap_or(0);
+                self.ask_reactor(place % self.reactors.len(), request)
+            }
+        }
+    }
+
+    /// Of all reactors' volumes.
+    fn status(&self) -> Response {
+        let mut whole: Option<Box<NodeStatus>> = None;
+        for reactor in 0..self.reactors.len() {
+            match (self.ask_reactor(reactor, Request::Status), &mut whole) {
+                (Response::Status(part), Some(whole)) => whole.volumes.extend(part.volumes),
+                (Response::Status(part), None) => whole = Some(part),
+                (other, _) => return other,
+            }
+        }
+        let mut whole = whole.expect("at least one reactor");
+        whole.volumes.sort_by_key(|volume| self.volumes.iter().position(|name| *name == volume.name));
+        Response::Status(whole)
+    }
+
+    fn ask_reactor(&self, reactor: usize, request: Request) -> Response {
+        let (queue, bell) = &self.reactors[reactor];
         let (answer, answered) = bounded(1);
-        if self.reactor.try_send(Asked { request, answer }).is_err() {
+        if queue.try_send(Asked { request, answer }).is_err() {
             return Response::Failed { message: "the node is ending, or has too many requests waiting".to_owned() };
         }
-        self.bell.ring();
+        bell.ring();
         answered.recv_timeout(TIMEOUT).unwrap_or_else(|_| Response::Failed {
             message: format!("the reactor has not answered for {ADMIN_TIMEOUT_MS} ms"),
         })
@@ -114,19 +147,53 @@ mod tests {
     use super::*;
     use twinsan_control::admin::ask;
 
+    /// With the volumes db, log and tmp.
+    fn asker(reactors: usize) -> (Asker, Vec<Receiver<Asked>>) {
+        let bells: Vec<_> = (0..reactors).map(|_| Doorbell::new().unwrap()).collect();
+        Asker::new(&bells, ["db", "log", "tmp"].map(str::to_owned).to_vec())
+    }
+
+    fn switchover(volume: &str) -> Request {
+        Request::Switchover { volume: volume.to_owned() }
+    }
+
+    #[test]
+    fn each_volumes_requests_go_to_its_own_reactor() {
+        let (asker, requests) = asker(2);
+        let reactors: Vec<_> = requests
+            .into_iter()
+            .enumerate()
+            .map(|(reactor, requests)| {
+                thread::spawn(move || {
+                    for asked in requests {
+                        let Request::Switchover { volume } = asked.request else { panic!("{:?}", asked.request) };
+                        asked.answer.send(Response::Done { message: format!("{volume} by {reactor}") }).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for (volume, reactor) in [("db", 0), ("log", 1), ("tmp", 0), ("nobody's", 0)] {
+            let message = format!("{volume} by {reactor}");
+            assert_eq!(asker.ask(switchover(volume)), Response::Done { message });
+        }
+        drop(asker);
+        reactors.into_iter().for_each(|reactor| reactor.join().unwrap());
+    }
+
     #[test]
     fn a_request_reaches_the_reactor_and_its_answer_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/admin.sock");
-        let (asker, requests) = Asker::new(Doorbell::new().unwrap());
+        let (asker, requests) = asker(1);
+        let [requests] = <[_; 1]>::try_from(requests).unwrap();
         start(&path, asker).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let reactor = thread::spawn(move || {
             let asked = requests.recv().unwrap();
-            assert_eq!(asked.request, Request::Status);
+            assert_eq!(asked.request, switchover("db"));
             asked.answer.send(Response::Done { message: "seen".to_owned() }).unwrap();
         });
-        let answer = ask(&path, &Request::Status, TIMEOUT).unwrap();
+        let answer = ask(&path, &switchover("db"), TIMEOUT).unwrap();
         assert_eq!(answer, Response::Done { message: "seen".to_owned() });
         reactor.join().unwrap();
     }
@@ -135,13 +202,13 @@ mod tests {
     fn nonsense_is_answered_by_the_thread_itself() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
-        let (asker, requests) = Asker::new(Doorbell::new().unwrap());
+        let (asker, requests) = asker(1);
         start(&path, asker).unwrap();
         let stream = UnixStream::connect(&path).unwrap();
         io::Write::write_all(&mut &stream, b"{\"request\":\"make-coffee\"}\n").unwrap();
         let Response::Failed { message } = read_line(&stream).unwrap() else { panic!("refused") };
         assert!(message.contains("make-coffee"), "{message}");
-        assert!(requests.is_empty());
+        assert!(requests[0].is_empty());
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) enum Call {
     WriteImm { conn: ConnId, bytes: Vec<u8>, to: RemoteAddr, imm: u32 },
     Send { conn: ConnId, bytes: Vec<u8> },
     Submit(ConnId),
+    SubmitUnsolicited(ConnId),
     Disconnect(ConnId),
 }
 
@@ -111,6 +112,10 @@ impl Fabric for Fake {
 
     fn submit(&mut self, conn: ConnId) {
         self.calls.push(Call::Submit(conn));
+    }
+
+    fn submit_unsolicited(&mut self, conn: ConnId) {
+        self.calls.push(Call::SubmitUnsolicited(conn));
     }
 
     fn disconnect(&mut self, conn: ConnId) {

@@ -1,7 +1,7 @@
 //! What a peer has put into our memory, taken out once, checked, and only then believed.
 
 use twinsan_arena::Arena;
-use twinsan_wire::layout::{descriptor_offset, descriptor_slot, mailbox_offset};
+use twinsan_wire::layout::mailbox_offset;
 use twinsan_wire::limits::{DESCRIPTOR_BYTES, MAILBOX_BYTES};
 use twinsan_wire::{BlobKind, DecodeError, Descriptor, Mailbox, VolumeShape};
 
@@ -13,6 +13,14 @@ pub(crate) enum BadBlob {
     /// The descriptor's own fault.
     #[error(transparent)]
     Descriptor(#[from] DecodeError),
+    /// The lane has none such.
+    #[error("an immediate for descriptor slot {found}; this lane has {slots}, from 0 on")]
+    NoSlot {
+        /// As given.
+        found: u32,
+        /// The lane's.
+        slots: u32,
+    },
     /// Right, but not here.
     #[error("blob {seq} in descriptor slot {found}; right is {right}")]
     Slot {
@@ -51,11 +59,14 @@ pub(crate) fn take_descriptor(
     shape: &VolumeShape,
     slot: u32,
 ) -> Result<Descriptor, BadBlob> {
+    if slot >= layout.slots {
+        return Err(BadBlob::NoSlot { found: slot, slots: layout.slots });
+    }
     let mut bytes = [0; DESCRIPTOR_BYTES];
-    arena.copy_out(index(layout.descriptors + descriptor_offset(slot)), &mut bytes);
+    arena.copy_out(index(layout.descriptor(slot)), &mut bytes);
     let descriptor = Descriptor::decode(&bytes)?;
     let blob = &descriptor.blob;
-    let right = descriptor_slot(blob.seq);
+    let right = layout.slot(blob.seq);
     if slot != right {
         return Err(BadBlob::Slot { seq: blob.seq.0, found: slot, right });
     }
@@ -131,7 +142,7 @@ mod tests {
         let arena = arena();
         arena.copy_in(index(LAYOUT.staged(blob.data_pos)), &[5; 8192]);
         let bytes = Descriptor { blob, payload_crc, timed: false }.encode();
-        arena.copy_in(index(LAYOUT.descriptors + descriptor_offset(slot)), &bytes);
+        arena.copy_in(index(LAYOUT.descriptor(slot)), &bytes);
         let descriptor = take_descriptor(&arena, &LAYOUT, &SHAPE, slot)?;
         check_payload(&arena, &LAYOUT, integrity, &descriptor).map(|()| descriptor.blob)
     }
@@ -157,6 +168,13 @@ mod tests {
         assert_eq!(taken(write(3), Some(right_crc()), 4, true), Err(BadBlob::Slot { seq: 3, found: 4, right: 3 }));
         let beyond = Blob { lba: Lba(999), ..write(3) };
         assert!(matches!(taken(beyond, Some(right_crc()), 3, true), Err(BadBlob::Descriptor(_))));
+    }
+
+    /// Behind the descriptor ring lies what is not the client's.
+    #[test]
+    fn a_slot_that_the_lane_does_not_have_is_not_looked_at() {
+        let error = take_descriptor(&arena(), &LAYOUT, &SHAPE, 1024).unwrap_err();
+        assert_eq!(error.to_string(), "an immediate for descriptor slot 1024; this lane has 1024, from 0 on");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! | region | bytes | written by | read by |
 //! | --- | --- | --- | --- |
-//! | descriptor ring | [`DESCRIPTOR_RING_BYTES`] | the session's client, one-sided | the reactor, once, by copy |
+//! | descriptor ring | 64 for each slot | the session's client, one-sided | the reactor, once, by copy |
 //! | peer mailboxes | [`PEER_MAILBOX_BYTES`] | the other node, one-sided | the reactor, by copy |
 //! | zeros | [`MAX_READ_BYTES`] | nobody | the fabric: a read's zeroed pieces |
 //! | read slab | [`MAX_OPEN_READS`] × [`MAX_READ_BYTES`] | the disk | the fabric: a read's pieces from the disk |
@@ -11,8 +11,9 @@
 //! One arena, so that one registration serves the fabric and one the disk. What a peer may write and what it may not
 //! share no page.
 
-use twinsan_wire::layout::{DESCRIPTOR_RING_BYTES, PEER_MAILBOX_BYTES};
-use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES};
+use twinsan_wire::Seq;
+use twinsan_wire::layout::{PEER_MAILBOX_BYTES, descriptor_offset, descriptor_ring_bytes, descriptor_slot};
+use twinsan_wire::limits::{MAX_OPEN_READS, MAX_READ_BYTES, lane_slots};
 
 const PAGE: u64 = 4096;
 
@@ -21,6 +22,8 @@ const PAGE: u64 = 4096;
 pub(crate) struct Layout {
     /// The descriptor ring.
     pub(crate) descriptors: u64,
+    /// Its slots.
+    pub(crate) slots: u32,
     /// The mailboxes that the other node writes.
     pub(crate) mailboxes: u64,
     /// Zeros.
@@ -36,17 +39,33 @@ pub(crate) struct Layout {
 impl Layout {
     /// For a data ring of so many bytes.
     pub(crate) const fn new(ring_bytes: u64) -> Self {
-        let descriptors = 0;
-        let mailboxes = descriptors + DESCRIPTOR_RING_BYTES.next_multiple_of(PAGE);
+        let (descriptors, slots) = (0, lane_slots(ring_bytes));
+        let mailboxes = descriptors + descriptor_ring_bytes(slots).next_multiple_of(PAGE);
         let zeros = mailboxes + PEER_MAILBOX_BYTES.next_multiple_of(PAGE);
         let slab = zeros + (MAX_READ_BYTES as u64).next_multiple_of(PAGE);
         let ring = slab + MAX_OPEN_READS as u64 * MAX_READ_BYTES as u64;
-        Self { descriptors, mailboxes, zeros, slab, ring, ring_bytes }
+        Self { descriptors, slots, mailboxes, zeros, slab, ring, ring_bytes }
     }
 
     /// What the arena must have.
     pub(crate) const fn bytes(&self) -> u64 {
         self.ring + self.ring_bytes
+    }
+
+    /// The size of the descriptor ring.
+    pub(crate) const fn descriptor_bytes(&self) -> u64 {
+        descriptor_ring_bytes(self.slots)
+    }
+
+    /// A blob's slot in the descriptor ring.
+    pub(crate) const fn slot(&self, seq: Seq) -> u32 {
+        descriptor_slot(seq, self.slots)
+    }
+
+    /// Where a descriptor lies.
+    pub(crate) const fn descriptor(&self, slot: u32) -> u64 {
+        assert!(slot < self.slots, "no such descriptor slot");
+        self.descriptors + descriptor_offset(slot)
     }
 
     /// The buffer of a slab slot.
@@ -79,7 +98,7 @@ mod tests {
     fn regions_follow_each_other_on_pages_and_overlap_nowhere() {
         let layout = Layout::new(64 << 20);
         let regions = [
-            (layout.descriptors, DESCRIPTOR_RING_BYTES),
+            (layout.descriptors, 16_384 * 64),
             (layout.mailboxes, PEER_MAILBOX_BYTES),
             (layout.zeros, u64::from(MAX_READ_BYTES)),
             (layout.slab, MAX_OPEN_READS as u64 * u64::from(MAX_READ_BYTES)),
@@ -100,6 +119,8 @@ mod tests {
         let last = u32::try_from(MAX_OPEN_READS).unwrap() - 1;
         assert_eq!(layout.slab_slot(0), layout.slab);
         assert_eq!(layout.slab_slot(last) + u64::from(MAX_READ_BYTES), layout.ring);
+        assert_eq!(layout.slot(Seq(1024)), 0);
+        assert_eq!(layout.descriptor(1023) + 64, layout.mailboxes);
         assert_eq!(layout.staged(0), layout.ring);
         assert_eq!(layout.staged((4 << 20) - 512), layout.bytes() - 512);
         assert_eq!(layout.staged(4 << 20), layout.ring);

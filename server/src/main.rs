@@ -1,6 +1,6 @@
 //! `twinsand`: one node of a TwinSAN pair. `twinsand --config twinsan.toml --node san1`.
 //!
-//! Threads: one reactor (`reactor.rs`), one flusher per volume (`flusher.rs`), one for the admin socket
+//! Threads: the reactors (`node.rs`, `reactor.rs`), one flusher per volume (`flusher.rs`), one for the admin socket
 //! (`control.rs`), one for the metrics where they are wanted (`metrics.rs`). Crash-only: a panic anywhere aborts the
 //! process, and the other node goes on with every completed write; a service manager starts it again.
 //!
@@ -29,6 +29,7 @@ mod layout;
 mod limits;
 mod memory;
 mod metrics;
+mod node;
 mod notice;
 mod outbox;
 mod paths;
@@ -100,15 +101,15 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let reactor = match start::start(&args.config, &args.node) {
-        Ok(reactor) => reactor,
+    let node = match start::start(&args.config, &args.node) {
+        Ok(node) => node,
         Err(error) => {
             tracing::error!("{}", in_words(&error));
             let code = if error.is::<StartError>() { WRONG_SETUP } else { COULD_NOT_START };
             return ExitCode::from(code);
         }
     };
-    match reactor.run() {
+    match node.run() {
         Ending::Orderly => {
             tracing::info!("ended in order");
             ExitCode::SUCCESS

@@ -3,13 +3,16 @@
 //! Everything that the machine sends is put here first and posted when the reactor has fed all that a poll brought, so
 //! that many actions cost one doorbell, and so that a full send queue holds nobody up. Order is kept, with one licence:
 //! a mailbox that has not been posted is replaced by a newer one of its kind, as long as nothing was sent in between.
+//!
+//! What says again what the peer was told last, as heartbeats at rest do, leaves unsolicited: the peer sees it when it wakes up
+//! anyway, with its own tick at the latest.
 
 use std::collections::VecDeque;
 
 use twinsan_fabric::{ConnId, Fabric, LocalSlice, Payload, PostError, RemoteAddr, RemoteKey, WorkId};
 use twinsan_replica::ReadToken;
 use twinsan_wire::imm::Immediate;
-use twinsan_wire::layout::{PEER_MAILBOX_SLOTS, descriptor_offset, descriptor_slot, mailbox_offset, read_offset};
+use twinsan_wire::layout::{PEER_MAILBOX_SLOTS, descriptor_offset, mailbox_offset, read_offset};
 use twinsan_wire::limits::MAILBOX_BYTES;
 use twinsan_wire::message::LaneGrant;
 use twinsan_wire::{Descriptor, Encoded, Mailbox};
@@ -51,6 +54,8 @@ pub(crate) struct Relayed {
     pub(crate) grant: LaneGrant,
     /// Descriptor, with the client's own CRC.
     pub(crate) descriptor: Descriptor,
+    /// Its slot in either lane.
+    pub(crate) slot: u32,
     /// The payload; of no bytes where it has none.
     pub(crate) payload: LocalSlice,
     /// Where in the data ring.
@@ -60,15 +65,29 @@ pub(crate) struct Relayed {
 
 impl Relayed {
     /// Nothing of it posted yet.
-    pub(crate) fn new(grant: LaneGrant, descriptor: Descriptor, payload: LocalSlice, ring_offset: u64) -> Self {
-        Self { grant, descriptor, payload, ring_offset, payload_posted: false }
+    pub(crate) fn new(
+        grant: LaneGrant,
+        descriptor: Descriptor,
+        slot: u32,
+        payload: LocalSlice,
+        ring_offset: u64,
+    ) -> Self {
+        Self { grant, descriptor, slot, payload, ring_offset, payload_posted: false }
     }
 }
 
 #[derive(Debug)]
 enum Item {
-    Message(Encoded),
-    Mailbox { slot: u32, bytes: [u8; MAILBOX_BYTES] },
+    /// `news`: it says what was not said before.
+    Message {
+        message: Encoded,
+        news: bool,
+    },
+    Mailbox {
+        slot: u32,
+        bytes: [u8; MAILBOX_BYTES],
+        news: bool,
+    },
     Answer(Answer),
     Relayed(Relayed),
 }
@@ -77,8 +96,14 @@ enum Item {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Item>,
+    /// How many of these are blobs of the own lane: each is there once, so the lane bounds them.
+    relayed: usize,
     /// The newest mailbox of each slot, not yet posted.
     mailboxes: [Option<[u8; MAILBOX_BYTES]>; PEER_MAILBOX_SLOTS as usize],
+    /// The last of each slot that was queued for its post.
+    written: [Option<[u8; MAILBOX_BYTES]>; PEER_MAILBOX_SLOTS as usize],
+    /// What the last heartbeat said.
+    beaten: Option<Box<Encoded>>,
 }
 
 /// The queue has grown past its limit: the peer takes nothing.
@@ -89,7 +114,17 @@ impl Outbox {
     /// Queues a message.
     pub(crate) fn message(&mut self, message: Encoded) {
         self.settle_mailboxes();
-        self.queue.push_back(Item::Message(message));
+        self.queue.push_back(Item::Message { message, news: true });
+    }
+
+    /// Queues a message that is said again and again. `says`: the same without what differs each time.
+    pub(crate) fn heartbeat(&mut self, message: Encoded, says: &Encoded) {
+        let news = self.beaten.as_ref().is_none_or(|last| last.as_bytes() != says.as_bytes());
+        if news {
+            self.beaten = Some(Box::new(*says));
+        }
+        self.settle_mailboxes();
+        self.queue.push_back(Item::Message { message, news });
     }
 
     /// Queues a mailbox, in place of an older one that has not left.
@@ -105,6 +140,7 @@ impl Outbox {
 
     /// Queues a blob of the own lane.
     pub(crate) fn relayed(&mut self, relayed: Relayed) {
+        self.relayed += 1;
         self.queue.push_back(Item::Relayed(relayed));
     }
 
@@ -114,9 +150,10 @@ impl Outbox {
     }
 
     fn settle_mailboxes(&mut self) {
-        for (slot, mailbox) in (0..).zip(&mut self.mailboxes) {
+        for ((slot, mailbox), last) in (0..).zip(&mut self.mailboxes).zip(&mut self.written) {
             if let Some(bytes) = mailbox.take() {
-                self.queue.push_back(Item::Mailbox { slot, bytes });
+                let news = last.replace(bytes) != Some(bytes);
+                self.queue.push_back(Item::Mailbox { slot, bytes, news });
             }
         }
     }
@@ -136,9 +173,14 @@ impl Outbox {
         if self.queue.is_empty() {
             self.settle_mailboxes();
         }
+        let mut solicited = false;
         while let Some(item) = self.queue.front_mut() {
+            solicited |= item.is_news();
             match item.post(fabric, conn, mailbox) {
-                Ok(()) => drop(self.queue.pop_front()),
+                Ok(()) => {
+                    self.relayed -= usize::from(matches!(item, Item::Relayed(_)));
+                    self.queue.pop_front();
+                }
                 // Not connected: the fabric's Closed is on its way and will clear everything.
                 Err(PostError::Full | PostError::NotConnected) => break,
                 Err(error @ (PostError::TooLong { .. } | PostError::OutOfRegion)) => {
@@ -149,16 +191,28 @@ impl Outbox {
                 self.settle_mailboxes();
             }
         }
-        fabric.submit(conn);
-        if self.queue.len() > MAX_OUTBOX { Err(Overrun) } else { Ok(()) }
+        if solicited {
+            fabric.submit(conn);
+        } else {
+            fabric.submit_unsolicited(conn);
+        }
+        if self.queue.len() - self.relayed > MAX_OUTBOX { Err(Overrun) } else { Ok(()) }
     }
 }
 
 impl Item {
+    /// Whether the peer is to be woken for it.
+    const fn is_news(&self) -> bool {
+        match self {
+            Self::Message { news, .. } | Self::Mailbox { news, .. } => *news,
+            Self::Answer(_) | Self::Relayed(_) => true,
+        }
+    }
+
     fn post<F: Fabric>(&mut self, fabric: &mut F, conn: ConnId, mailbox: RemoteKey) -> Result<(), PostError> {
         match self {
-            Self::Message(message) => fabric.send(conn, message.as_bytes()),
-            Self::Mailbox { slot, bytes } => {
+            Self::Message { message, .. } => fabric.send(conn, message.as_bytes()),
+            Self::Mailbox { slot, bytes, .. } => {
                 let to = RemoteAddr { key: mailbox, offset: mailbox_offset(*slot) };
                 let imm = Immediate::Mailbox { slot: *slot }.encode();
                 fabric.write_imm(conn, Payload::Inline(bytes), to, imm, None)
@@ -197,7 +251,7 @@ impl Relayed {
             fabric.write(conn, Payload::Region(self.payload), to, None)?;
             self.payload_posted = true;
         }
-        let slot = descriptor_slot(seq);
+        let slot = self.slot;
         let to = RemoteAddr { key: self.grant.descriptors, offset: descriptor_offset(slot) };
         let imm = Immediate::Blob { slot }.encode();
         fabric.write_imm(conn, Payload::Inline(&self.descriptor.encode()), to, imm, signal)

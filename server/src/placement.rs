@@ -11,6 +11,8 @@ use twinsan_arena::current_core;
 
 /// From here on payloads are long: copying and checking one takes 20 µs.
 const LONG_PAYLOAD_BYTES: u64 = 128 << 10;
+/// Whether they are is judged by so many blobs together.
+const BLOBS: u64 = 32;
 
 /// See the module.
 #[derive(Debug)]
@@ -19,8 +21,12 @@ pub(crate) struct Placement {
     allowed: Option<CpuSet>,
     /// It keeps off some core.
     narrowed: bool,
-    /// Blobs and their bytes, all in all, at the last look.
-    seen: (u64, u64),
+    /// Clients are on all cores: until the next judgement it is no use to move.
+    in_vain: bool,
+    are_long: bool,
+    /// Blobs and their bytes since the last judgement.
+    blobs: u64,
+    bytes: u64,
 }
 
 impl Placement {
@@ -30,19 +36,28 @@ impl Placement {
     }
 
     fn within(allowed: Option<CpuSet>) -> Self {
-        Self { allowed: allowed.filter(|cores| cores.count() > 1), narrowed: false, seen: (0, 0) }
+        let allowed = allowed.filter(|cores| cores.count() > 1);
+        Self { allowed, narrowed: false, in_vain: false, are_long: false, blobs: 0, bytes: 0 }
     }
 
-    /// Looks where the clients are, and moves this thread if need be. `received`: blobs and their bytes, since the beginning.
-    /// To be called while there is traffic: a client at rest is nowhere.
-    pub(crate) fn look(&mut self, clients: impl Iterator<Item = usize>, received: (u64, u64)) {
-        let (blobs, bytes) = (received.0 - self.seen.0, received.1 - self.seen.1);
-        self.seen = received;
-        if self.allowed.is_none() || blobs == 0 {
-            return;
+    /// A blob has come, from a client on this core, where that is known. Returns whether it is time for a
+    /// [look](Placement::look): now and then, and at once when the client is met here.
+    pub(crate) fn came(&mut self, payload_bytes: u32, client: Option<usize>) -> bool {
+        self.blobs += 1;
+        self.bytes += u64::from(payload_bytes);
+        if self.blobs == BLOBS {
+            self.are_long = self.bytes / self.blobs >= LONG_PAYLOAD_BYTES;
+            (self.blobs, self.bytes, self.in_vain) = (0, 0, false);
+            return self.allowed.is_some();
         }
+        let minds = self.allowed.is_some() && !self.are_long && !self.in_vain;
+        minds && client.is_some() && client == current_core()
+    }
+
+    /// Looks where the clients are, and moves this thread if need be.
+    pub(crate) fn look(&mut self, clients: impl Iterator<Item = usize>) {
         let mut cores = CpuSet::new();
-        if bytes / blobs < LONG_PAYLOAD_BYTES {
+        if !self.are_long {
             clients.filter(|&core| core < CpuSet::MAX_CPU).for_each(|core| cores.set(core));
         }
         if let Some(own) = current_core()
@@ -65,7 +80,8 @@ impl Placement {
         let mut mask = *allowed;
         mask.unset(own);
         let is_free = (0..CpuSet::MAX_CPU).any(|core| mask.is_set(core) && !clients.is_set(core));
-        self.narrowed = is_free;
+        self.in_vain = !is_free;
+        self.narrowed |= is_free;
         is_free.then_some(mask)
     }
 }
@@ -93,10 +109,30 @@ mod tests {
     }
 
     #[test]
+    fn it_looks_now_and_then_and_at_once_when_a_client_is_here() {
+        let mut placement = Placement::within(Some(cores(&[0, 1])));
+        let elsewhere = Some(CpuSet::MAX_CPU);
+        let looks = (0..10 * BLOBS).filter(|_| placement.came(4096, elsewhere) || placement.came(4096, None));
+        assert_eq!(looks.count(), 20);
+        // The thread may be moved between the two questions.
+        assert!((0..10).any(|_| placement.came(4096, current_core())));
+        (0..2 * BLOBS).for_each(|_| {
+            placement.came(1 << 20, elsewhere);
+        });
+        assert!(
+            placement.are_long && (0..10).all(|_| !placement.came(1 << 20, current_core())),
+            "they may be together"
+        );
+        let mut pinned = Placement::within(Some(cores(&[1])));
+        assert!((0..10 * BLOBS).all(|_| !pinned.came(4096, current_core())));
+    }
+
+    #[test]
     fn with_clients_on_all_cores_or_one_core_only_nobody_moves() {
         let mut placement = Placement::within(Some(cores(&[0, 1])));
         for _ in 0..10 {
             assert_eq!(placement.decide(1, &cores(&[0, 1])), None);
+            assert!(placement.in_vain);
         }
         let mut pinned = Placement::within(Some(cores(&[1])));
         for _ in 0..10 {

@@ -136,6 +136,14 @@ impl<F: Fabric> Reactor<F> {
         })
     }
 
+    /// From now on lets others in at `address`. Where that is.
+    ///
+    /// # Errors
+    /// If it can't be listened at.
+    pub(crate) fn listen(&mut self, address: &str) -> anyhow::Result<String> {
+        Ok(self.fabric.listen(address)?)
+    }
+
     /// Runs until every volume has ended, or a second signal comes.
     pub(crate) fn run(mut self) -> Ending {
         self.start();
@@ -201,14 +209,13 @@ impl<F: Fabric> Reactor<F> {
             self.feed(volume, Event::Tick);
         }
         self.expire();
-        if self.ticks.is_busy(self.now) {
-            let clients = self.conns.which(|conn| matches!(conn.stage, Stage::Client { .. }));
-            let received = self.volumes.iter().fold((0, 0), |(blobs, bytes), volume| {
-                (blobs + volume.counters.blobs_received, bytes + volume.counters.blob_bytes_received)
-            });
-            self.placement.look(clients.into_iter().filter_map(|conn| self.fabric.peer_core(conn)), received);
-        }
         self.ears.watchdog.pet(self.now);
+    }
+
+    /// Moves to another core, if a client is on this one.
+    fn find_place(&mut self) {
+        let clients = self.conns.which(|conn| matches!(conn.stage, Stage::Client { .. }));
+        self.placement.look(clients.into_iter().filter_map(|conn| self.fabric.peer_core(conn)));
     }
 
     /// Connections whose set-up takes too long, and dials whose address does not answer.

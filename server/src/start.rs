@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use twinsan_arena::Arena;
@@ -26,6 +27,7 @@ use crate::layout::Layout;
 use crate::limits::{DIAL_TIMEOUT_MS, MAX_BATCH_BYTES, TICK_MS};
 use crate::memory;
 use crate::metrics;
+use crate::node::Node;
 use crate::paths::Paths;
 use crate::reactor::{Ears, Identity, Reactor};
 use crate::scsi;
@@ -97,40 +99,76 @@ pub(crate) enum StartError {
 ///
 /// # Errors
 /// [`StartError`] where a person is needed, anything else where it may pass.
-pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Reactor<Network>> {
+pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Node> {
     let clock = Clock::start();
     let config = Config::load(config).map_err(StartError::Config)?;
     let (node, _) = config.node(node).map_err(StartError::Config)?;
-    let keyring = keyring(&config)?;
+    let reactors = config.reactors;
+    let keyrings = (0..reactors).map(|reactor| keyring(&config, reactor)).collect::<anyhow::Result<Vec<_>>>()?;
     let disks = config.volumes.iter().map(|volume| find_disk(&config, volume)).collect::<anyhow::Result<Vec<_>>>()?;
     // Caught before the first thread begins, so that every thread has the signals' handlers.
-    let signals = Signals::catch().context("catching signals")?;
-    let bell = Doorbell::new().context("an eventfd for the reactor")?;
-    let mut fabric = fabric(&config)?;
-    let mut volumes = Vec::with_capacity(disks.len());
-    for (volume, disk) in config.volumes.iter().zip(disks) {
-        volumes.push(open_volume(&config, node, volume, disk, &mut fabric, &bell)?);
+    let signals =
+        (0..reactors).map(|_| Signals::catch().context("catching signals")).collect::<anyhow::Result<Vec<_>>>()?;
+    let bells = (0..reactors)
+        .map(|_| Doorbell::new().context("an eventfd for a reactor"))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let names = config.volumes.iter().map(|volume| volume.name.as_str().to_owned()).collect();
+    let (asker, requests) = Asker::new(&bells, names);
+    let watchdogs = Watchdog::from_environment(reactors);
+    let ears = bells.into_iter().zip(signals).zip(requests).zip(watchdogs);
+    let ears = ears.map(|(((bell, signals), requests), watchdog)| Ears { bell, signals, requests, watchdog });
+    let its = keyrings.into_iter().zip(ears);
+    let mut its: Vec<Its> = its.map(|(keyring, ears)| Its { node, keyring, clock, ears, disks: Vec::new() }).collect();
+    for (place, disk) in disks.into_iter().enumerate() {
+        its[config.reactor_of(place)].disks.push((place, disk));
     }
+    let config = Arc::new(config);
+    let its = its.into_iter().enumerate().map(|(reactor, its)| {
+        let config = Arc::clone(&config);
+        let addresses = config.addresses(node, reactor).iter().map(ToString::to_string).collect();
+        (addresses, move || its.reactor(&config))
+    });
+    let mut running = Node::build(its)?;
     let own = &config.nodes[node.index()];
-    let (asker, requests) = Asker::new(bell.clone());
     control::start(&own.admin, asker.clone())?;
     if let Some(address) = own.metrics {
         let bound = metrics::start(address, asker)?;
         tracing::info!(node = own.name, "telling metrics at http://{bound}/metrics");
     }
-    for address in &own.listen {
-        let bound = fabric.listen(&address.to_string())?;
+    for bound in running.listen()? {
         tracing::info!(node = own.name, "listening at {bound}");
     }
-    let watchdog = Watchdog::from_environment();
-    let identity = Identity { node, name: own.name.clone(), keyring };
-    let ears = Ears { bell, signals, requests, watchdog };
-    Reactor::new(fabric, volumes, identity, ears, clock, config.timing.heartbeat_ms)
+    Ok(running)
 }
 
-fn keyring(config: &Config) -> anyhow::Result<Keyring> {
+/// What one reactor is made of.
+struct Its {
+    node: NodeId,
+    keyring: Keyring,
+    clock: Clock,
+    ears: Ears,
+    /// The disks of its volumes, with the volumes' places in the configuration.
+    disks: Vec<(usize, Found)>,
+}
+
+impl Its {
+    /// On the thread that it is to run on.
+    fn reactor(self, config: &Config) -> anyhow::Result<Reactor<Network>> {
+        let Self { node, keyring, clock, ears, disks } = self;
+        let mut fabric = fabric(config)?;
+        let mut volumes = Vec::with_capacity(disks.len());
+        for (place, disk) in disks {
+            volumes.push(open_volume(config, node, &config.volumes[place], disk, &mut fabric, &ears.bell)?);
+        }
+        let identity = Identity { node, name: config.nodes[node.index()].name.clone(), keyring };
+        Reactor::new(fabric, volumes, identity, ears, clock, config.timing.heartbeat_ms)
+    }
+}
+
+/// The keys of a reactor's volumes; it lets nobody in for another.
+fn keyring(config: &Config, reactor: usize) -> anyhow::Result<Keyring> {
     let mut keyring = Keyring::default();
-    for volume in &config.volumes {
+    for (_, volume) in config.volumes.iter().enumerate().filter(|&(place, _)| config.reactor_of(place) == reactor) {
         let key = match &volume.key_file {
             None => None,
             Some(file) => Some(
@@ -215,8 +253,8 @@ fn open_volume(
     let layout = Layout::new(geometry.ring_bytes());
     let arena = memory::arena(name, &layout, config.shares_memory());
     let arena = arena.with_context(|| format!("volume \"{name}\": staging memory"))?;
-    let region = fabric.register(std::sync::Arc::clone(&arena))?;
-    let (its_name, its_arena) = (name.to_owned(), std::sync::Arc::clone(&arena));
+    let region = fabric.register(Arc::clone(&arena))?;
+    let (its_name, its_arena) = (name.to_owned(), Arc::clone(&arena));
     let parts = Parts { name: its_name, node, reader, identity, arena: its_arena, layout, fence };
     let (flusher, done, disk_facts) =
         Flusher::start(parts, bell.clone()).with_context(|| format!("volume \"{name}\""))?;
@@ -249,7 +287,7 @@ fn facts(
     geometry: Geometry,
     disk_facts: Vec<String>,
 ) -> Facts {
-    let other = config.nodes[node.other().index()].listen.clone();
+    let other = config.addresses_of(node.other(), volume);
     Facts {
         name: volume.name,
         node,
@@ -280,11 +318,12 @@ pub(crate) fn new_volume(
     facts: Facts,
     replica: Replica,
     layout: Layout,
-    arena: std::sync::Arc<Arena>,
+    arena: Arc<Arena>,
     region: twinsan_fabric::RegionId,
     flusher: Flusher,
     done: crossbeam_channel::Receiver<crate::flusher::Done>,
 ) -> Volume {
+    let arrivals = vec![0; layout.slots as usize].into();
     Volume {
         facts,
         // Until the machine's first action says which.
@@ -302,7 +341,7 @@ pub(crate) fn new_volume(
         dials: [None, None],
         answered: 0,
         dial_trouble: None,
-        arrivals: Box::new([0; _]),
+        arrivals,
         stopwatch: Stopwatch::default(),
         counters: Counters::default(),
         ended: false,

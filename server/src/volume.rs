@@ -9,7 +9,7 @@ use twinsan_control::Address;
 use twinsan_fabric::{ConnId, LocalSlice, RegionId};
 use twinsan_replica::{Piece, PieceSource, ReadToken, Replica};
 use twinsan_sas::multipath::Watch;
-use twinsan_wire::limits::{LANE_SLOTS, MAX_READ_BYTES};
+use twinsan_wire::limits::MAX_READ_BYTES;
 use twinsan_wire::message::{VolumeName, VolumeShape};
 use twinsan_wire::{Incarnation, NodeId, Seq};
 
@@ -80,7 +80,7 @@ pub(crate) struct Volume {
     /// The last thing that a dial failed with, so that it is logged once.
     pub(crate) dial_trouble: Option<String>,
     /// When each descriptor slot was last filled.
-    pub(crate) arrivals: Box<[u64; LANE_SLOTS as usize]>,
+    pub(crate) arrivals: Box<[u64]>,
     /// How long timed blobs take.
     pub(crate) stopwatch: Stopwatch,
     /// What has happened.
@@ -98,7 +98,7 @@ impl Volume {
 
     /// A blob has been staged now.
     pub(crate) fn arrived(&mut self, seq: Seq, now: u64) {
-        self.arrivals[twinsan_wire::layout::descriptor_slot(seq) as usize] = now;
+        self.arrivals[self.layout.slot(seq) as usize] = now;
     }
 
     /// The other node.

@@ -13,7 +13,7 @@ use support::site::{Honest, Site};
 use twinsan_auth::{Connector, Key, fresh_nonce};
 use twinsan_fabric::{Fabric, Payload, RemoteAddr, RemoteKey};
 use twinsan_wire::layout::descriptor_slot;
-use twinsan_wire::limits::{LANE_SLOTS, MAX_MESSAGE_BYTES};
+use twinsan_wire::limits::{MAX_LANE_SLOTS, MAX_MESSAGE_BYTES, MIN_LANE_SLOTS};
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Descriptor, Epoch, Generation, Immediate, Incarnation, Lba, NodeId, NodeMsg, PeerBody,
     PeerMsg, Purpose, Refusal, Rejection, Role, Seq, SetupMsg, VolumeName,
@@ -57,7 +57,7 @@ fn changed(client: &mut Client, change: impl FnOnce(&mut Blob)) {
     change(&mut descriptor.blob);
     let len = descriptor.blob.payload_len as usize;
     descriptor.payload_crc = Some(crc32c::crc32c(&vec![0; len]));
-    let slot = descriptor_slot(descriptor.blob.seq);
+    let slot = descriptor_slot(descriptor.blob.seq, MIN_LANE_SLOTS);
     post_bytes(client, slot, &descriptor.encode());
 }
 
@@ -72,7 +72,9 @@ type Misuse = (&'static str, fn(&mut Client));
 
 /// What the session that has the lane can do wrong.
 const MISUSES: &[Misuse] = &[
-    ("a write past the descriptors", |client| write(client, |grant| grant.descriptors, u64::from(LANE_SLOTS) * 64, 1)),
+    ("a write past the descriptors", |client| {
+        write(client, |grant| grant.descriptors, u64::from(MIN_LANE_SLOTS) * 64, 1);
+    }),
     ("a write past the data ring", |client| write(client, |grant| grant.data, (4 << 20) - 1, 2)),
     ("a write that wraps around all numbers", |client| write(client, |grant| grant.data, u64::MAX, 2)),
     ("a write by a key that is nobody's", |client| write(client, |_| RemoteKey(0x6666), 0, 1)),
@@ -122,7 +124,8 @@ const MISUSES: &[Misuse] = &[
         client.post_at(&descriptor, 3);
     }),
     ("an immediate of no kind", |client| immediate(client, 0)),
-    ("an immediate for a slot that there is not", |client| immediate(client, 1 << 28 | LANE_SLOTS)),
+    ("an immediate for a slot that no lane has", |client| immediate(client, 1 << 28 | MAX_LANE_SLOTS)),
+    ("an immediate for a slot that this lane has not", |client| immediate(client, 1 << 28 | MIN_LANE_SLOTS)),
     ("an immediate that only a node may send", |client| {
         immediate(client, Immediate::Mailbox { slot: 1 }.encode());
     }),

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use twinsan_wire::Seq;
-use twinsan_wire::limits::{LANE_SLOTS, MAX_PAYLOAD_BYTES, MIN_RING_BYTES};
+use twinsan_wire::limits::{MAX_PAYLOAD_BYTES, MIN_RING_BYTES, lane_slots};
 
 /// The shape of a lane, the same on the client and on both nodes.
 ///
@@ -42,7 +42,7 @@ impl Geometry {
         Ok(Self { slots, ring_bytes, block_bytes })
     }
 
-    /// The shape of a volume's lanes: [`LANE_SLOTS`] slots and a ring of at least [`MIN_RING_BYTES`].
+    /// The shape of a volume's lanes: a ring of at least [`MIN_RING_BYTES`], and as many slots as go with it.
     ///
     /// # Errors
     /// See [`GeometryError`].
@@ -50,7 +50,7 @@ impl Geometry {
         if ring_bytes < MIN_RING_BYTES {
             return Err(GeometryError::RingTooSmall { ring_bytes, least: MIN_RING_BYTES });
         }
-        Self::new(LANE_SLOTS, ring_bytes, block_bytes)
+        Self::new(lane_slots(ring_bytes), ring_bytes, block_bytes)
     }
 
     /// Descriptor slots: the most blobs that are staged and not released.
@@ -168,7 +168,7 @@ mod tests {
     fn a_volume_takes_the_longest_payload_and_a_tiny_ring_half_of_itself() {
         assert_eq!(Geometry::for_volume(MIN_RING_BYTES, 4096).unwrap().ring_bytes(), MIN_RING_BYTES);
         let volume = Geometry::for_volume(64 << 20, 4096).unwrap();
-        assert_eq!((volume.slots(), volume.max_payload()), (LANE_SLOTS, MAX_PAYLOAD_BYTES));
+        assert_eq!((volume.slots(), volume.max_payload()), (16_384, MAX_PAYLOAD_BYTES));
         assert_eq!(volume.max_payload_blocks(), 256);
         for (ring_blocks, max_blocks) in [(2, 1), (3, 1), (4, 2), (7, 3), (8, 4)] {
             let tiny = Geometry::new(8, ring_blocks * 512, 512).unwrap();

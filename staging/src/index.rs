@@ -50,7 +50,7 @@ impl Index {
         self.newest = seq;
         let (start, end) = bounds(lba, blocks);
         if start < end {
-            self.cut(start, end, |_| true);
+            self.cut(start, end, |_, _, _| true);
             self.extents.insert(start, Extent { end, seq });
         }
     }
@@ -59,7 +59,19 @@ impl Index {
     pub fn remove(&mut self, lba: Lba, blocks: u32, seq: Seq) {
         let (start, end) = bounds(lba, blocks);
         if start < end {
-            self.cut(start, end, |held| held == seq);
+            self.cut(start, end, |_, _, held| held == seq);
+        }
+    }
+
+    /// Forgets all that is held of `blocks` blocks from `lba`, and says what it was: each part's first block, the block
+    /// after its last one, and the blob. The last part comes first.
+    pub fn take(&mut self, lba: Lba, blocks: u32, mut taken: impl FnMut(Lba, Lba, Seq)) {
+        let (start, end) = bounds(lba, blocks);
+        if start < end {
+            self.cut(start, end, |first, end, seq| {
+                taken(Lba(first), Lba(end), seq);
+                true
+            });
         }
     }
 
@@ -82,26 +94,30 @@ impl Index {
         self.newest = Seq::ZERO;
     }
 
-    /// Takes the blocks `start..end`, at least one, out of every extent whose seq `which` names.
-    fn cut(&mut self, start: u64, end: u64, which: impl Fn(Seq) -> bool) {
+    /// Takes the blocks `start..end`, at least one, out of every extent that `which` names: it is told what of them the
+    /// extent has (first block, the block after the last), and its seq.
+    fn cut(&mut self, start: u64, end: u64, mut which: impl FnMut(u64, u64, Seq) -> bool) {
         // Backwards: so the next one to look at is always the last that begins before what is done.
         let mut before = end;
-        while let Some((&first, &extent)) = self.extents.range(..before).next_back() {
+        while let Some((&first, held)) = self.extents.range_mut(..before).next_back() {
+            let extent = *held;
             if extent.end <= start {
                 break;
             }
+            if which(first.max(start), extent.end.min(end), extent.seq) {
+                if first < start {
+                    held.end = start;
+                } else {
+                    self.extents.remove(&first);
+                }
+                if extent.end > end {
+                    self.extents.insert(end, extent);
+                }
+            }
+            if first <= start {
+                break;
+            }
             before = first;
-            if !which(extent.seq) {
-                continue;
-            }
-            if extent.end > end {
-                self.extents.insert(end, extent);
-            }
-            if first < start {
-                self.extents.insert(first, Extent { end: start, ..extent });
-            } else {
-                self.extents.remove(&first);
-            }
         }
     }
 }

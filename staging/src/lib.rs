@@ -1,7 +1,8 @@
 //! Blobs staged in RAM: where their bytes lie, and which of them are newest.
 //!
 //! [`Window`] is the client's side of a lane, [`Lane`] a node's; both place payloads by the one rule in `ring.rs`, at
-//! the same offsets on every host. [`Index`] answers reads (newest wins), [`Cover`] composes flush batches.
+//! the same offsets on every host. [`Index`] says which blob is newest where: for reads, and for what
+//! is to be flushed.
 //!
 //! Everything here moves descriptors, never payload bytes: the bytes lie in the drivers' registered memory, which
 //! this crate does not see.
@@ -10,7 +11,6 @@
 
 extern crate alloc;
 
-mod cover;
 mod geometry;
 mod held;
 mod index;
@@ -18,7 +18,6 @@ mod lane;
 mod ring;
 mod window;
 
-pub use cover::Cover;
 pub use geometry::{Geometry, GeometryError};
 pub use index::{Index, Resolve, Segment};
 pub use lane::{Accept, Lane, LaneError};

@@ -29,6 +29,7 @@ use super::door::{Door, News, Sockets};
 use super::ladder::Ladder;
 use super::nodes::Nodes;
 use super::notice;
+use super::placement::Placement;
 use super::signals::Signals;
 use super::volume::Volume;
 use crate::front::FrontEnd;
@@ -89,6 +90,7 @@ pub(crate) struct Driver<F: Fabric> {
     /// Why no request can come in.
     shut: Option<String>,
     ticks: Ticks,
+    placement: Placement,
 }
 
 /// What a driver is made of.
@@ -109,7 +111,8 @@ impl<F: Fabric> Driver<F> {
     pub(crate) fn new(parts: Parts<F>) -> Self {
         let Parts { fabric, nodes, volume, front, door, signals, clock, heartbeat_ms, on_ready } = parts;
         let ticks = Ticks::new(TICK_MS, heartbeat_ms, clock.now_ms());
-        Self { fabric, nodes, volume, front, door, signals, clock, on_ready, state: State::Opening, shut: None, ticks }
+        let (state, shut, placement) = (State::Opening, None, Placement::of_this_thread());
+        Self { fabric, nodes, volume, front, door, signals, clock, on_ready, state, shut, ticks, placement }
     }
 
     /// Until the session ends or a signal ends it.
@@ -162,7 +165,10 @@ impl<F: Fabric> Driver<F> {
                 let news = self.door.ready(&mut self.fabric, &mut self.front);
                 self.heard(news);
             }
-            FabricEvent::Ready { token } => self.front.ready(token),
+            FabricEvent::Ready { token } => {
+                self.front.ready(token);
+                self.placement.arrived(self.nodes.cores(&self.fabric));
+            }
             event => {
                 if let Some(event) = self.nodes.handle(event, &mut self.fabric, self.volume.now_ms) {
                     self.volume.handle(event);
@@ -231,7 +237,10 @@ impl<F: Fabric> Driver<F> {
             Action::Connect { node } => return self.nodes.connect(node, &mut self.fabric, self.volume.now_ms),
             Action::Close { conn } => self.nodes.close(conn, &mut self.fabric),
             Action::Send { conn, msg } => self.nodes.send(conn, msg),
-            Action::Post { conn, blob } => self.nodes.post(conn, blob),
+            Action::Post { conn, blob } => {
+                self.placement.posted(blob.payload_len);
+                self.nodes.post(conn, blob);
+            }
             Action::WritesCompleted { upto } => {
                 self.climb(|ladder| ladder.completed(upto));
                 self.front.writes_completed(upto);

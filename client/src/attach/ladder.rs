@@ -17,7 +17,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::time::Instant;
 
-use twinsan_wire::limits::LANE_SLOTS;
 use twinsan_wire::{Seq, Times};
 
 /// Writes that are kept: the last ones.
@@ -59,14 +58,14 @@ pub(crate) struct Ladder {
 }
 
 impl Ladder {
-    /// Will be written into `file`.
-    pub(crate) fn new(file: File, block_bytes: u32) -> Self {
+    /// Will be written into `file`. `slots`: the most writes that wait for the nodes' word.
+    pub(crate) fn new(file: File, block_bytes: u32, slots: u32) -> Self {
         let one = Seq(1);
         Self {
             file,
             block_bytes,
             there: None,
-            steps: vec![None; LANE_SLOTS as usize].into(),
+            steps: vec![None; slots as usize].into(),
             unposted: one,
             uncompleted: one,
             unanswered: one,
@@ -221,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_write_has_a_line_with_what_both_nodes_said() {
-        let mut ladder = Ladder::new(tempfile::tempfile().unwrap(), 512);
+        let mut ladder = Ladder::new(tempfile::tempfile().unwrap(), 512, 1024);
         write(&mut ladder, 1);
         ladder.times(times(1, Some(30), Some(40)));
         ladder.times(times(1, Some(20), None));
@@ -238,8 +237,8 @@ mod tests {
 
     #[test]
     fn a_late_word_on_a_slot_that_has_a_new_write_is_nobodys() {
-        let mut ladder = Ladder::new(tempfile::tempfile().unwrap(), 512);
-        let slots = u64::from(LANE_SLOTS);
+        let mut ladder = Ladder::new(tempfile::tempfile().unwrap(), 512, 1024);
+        let slots = 1024;
         write(&mut ladder, 1);
         for seq in 2..=slots + 1 {
             write(&mut ladder, seq);

@@ -10,6 +10,7 @@ mod ladder;
 mod nodes;
 mod notice;
 mod outbox;
+mod placement;
 mod signals;
 mod volume;
 
@@ -170,7 +171,7 @@ fn targets(config: &Config, volume: &VolumeConfig) -> anyhow::Result<[Target; 2]
     let key = volume.key_file.as_deref().map(Key::load).transpose()?;
     Ok(NodeId::BOTH.map(|node| {
         let at = &config.nodes[node.index()];
-        let addresses = at.listen.iter().map(ToString::to_string).collect();
+        let addresses = config.addresses_of(node, volume).iter().map(ToString::to_string).collect();
         Target { node, name: at.name.clone(), addresses, volume: volume.name, key: key.clone() }
     }))
 }
@@ -212,14 +213,14 @@ fn assemble(
         FrontEnd::Nbd(Box::new(NbdFront::new(options, memory)))
     };
     let on_ready = Box::new(ready(options.volume.clone(), shape));
-    let ladder = options.ladder.as_deref().map(|path| ladder(path, said.block_bytes)).transpose()?;
+    let ladder = options.ladder.as_deref().map(|path| ladder(path, &geometry)).transpose()?;
     let volume = Volume { session, actions: Vec::with_capacity(256), now_ms: 0, ladder };
     Ok(Parts { fabric, nodes, volume, front, door, signals, clock, heartbeat_ms: config.timing.heartbeat_ms, on_ready })
 }
 
-fn ladder(path: &Path, block_bytes: u32) -> anyhow::Result<Ladder> {
+fn ladder(path: &Path, geometry: &Geometry) -> anyhow::Result<Ladder> {
     let file = File::create(path).with_context(|| format!("--ladder {}", path.display()))?;
-    Ok(Ladder::new(file, block_bytes))
+    Ok(Ladder::new(file, geometry.block_bytes(), geometry.slots()))
 }
 
 /// Tells people and the service manager that requests may come.

@@ -62,7 +62,7 @@ impl Nodes {
             memory,
             region,
             shape,
-            crcs: Crcs::new(integrity),
+            crcs: Crcs::new(integrity, shape.slots()),
             complaints: [None, None],
             timed: false,
             times: Vec::new(),
@@ -82,6 +82,11 @@ impl Nodes {
     /// The node's name in the configuration.
     pub(crate) fn name(&self, node: NodeId) -> &str {
         &self.dials[node.index()].target().name
+    }
+
+    /// The cores of those that are on this host, where that is known.
+    pub(crate) fn cores<F: Fabric>(&self, fabric: &F) -> impl Iterator<Item = usize> {
+        self.up.iter().filter_map(|up| fabric.peer_core(up.outbox.conn()))
     }
 
     // ---- What the session wants.

@@ -20,7 +20,6 @@ use std::collections::VecDeque;
 use twinsan_fabric::{ConnId, Fabric, LocalSlice, Payload, PostError, RegionId, RemoteAddr};
 use twinsan_wire::imm::Immediate;
 use twinsan_wire::layout::{descriptor_offset, descriptor_slot};
-use twinsan_wire::limits::LANE_SLOTS;
 use twinsan_wire::{Blob, ClientMsg, Descriptor, LaneGrant, Seq};
 
 use crate::memory::Memory;
@@ -49,17 +48,28 @@ fn accepted(post: Result<(), PostError>) -> bool {
 /// Payload CRCs of the blobs last posted with each descriptor slot: computed once for both nodes and for every time that
 /// one is sent again.
 #[derive(Debug)]
-pub(crate) struct Crcs(Option<Box<[(Seq, u32)]>>);
+pub(crate) struct Crcs {
+    /// Of the lane's descriptor ring.
+    slots: u32,
+    /// None, without `integrity`.
+    crcs: Option<Box<[(Seq, u32)]>>,
+}
 
 impl Crcs {
-    /// None, without `integrity`.
-    pub(crate) fn new(integrity: bool) -> Self {
-        Self(integrity.then(|| vec![(Seq::ZERO, 0); LANE_SLOTS as usize].into()))
+    /// For a lane of so many slots.
+    pub(crate) fn new(integrity: bool, slots: u32) -> Self {
+        Self { slots, crcs: integrity.then(|| vec![(Seq::ZERO, 0); slots as usize].into()) }
+    }
+
+    /// A blob's descriptor slot.
+    const fn slot(&self, seq: Seq) -> u32 {
+        descriptor_slot(seq, self.slots)
     }
 
     fn of(&mut self, blob: &Blob, memory: &Memory) -> Option<u32> {
-        let crcs = self.0.as_mut().filter(|_| blob.payload_len > 0)?;
-        let slot = &mut crcs[descriptor_slot(blob.seq) as usize];
+        let slot = self.slot(blob.seq);
+        let crcs = self.crcs.as_mut().filter(|_| blob.payload_len > 0)?;
+        let slot = &mut crcs[slot as usize];
         if slot.0 != blob.seq {
             let crc = memory.arena().crc32c(memory.staged(blob.data_pos), blob.payload_len as usize);
             *slot = (blob.seq, crc);
@@ -125,13 +135,20 @@ impl Outbox {
         if self.queue.is_empty() {
             return;
         }
+        let mut solicited = false;
         while let Some(item) = self.queue.front().copied() {
+            // A node need not wake up for a heartbeat: it is there with its own tick.
+            solicited |= !matches!(item, Item::Message(ClientMsg::Heartbeat));
             if !accepted(self.post(fabric, item, memory, region, crcs)) {
                 break;
             }
             self.queue.pop_front();
         }
-        fabric.submit(self.conn);
+        if solicited {
+            fabric.submit(self.conn);
+        } else {
+            fabric.submit_unsolicited(self.conn);
+        }
     }
 
     /// Posts the payload of the blob at the head of the queue.
@@ -171,7 +188,7 @@ impl Outbox {
         }
         let lane = self.lane.expect("the session posts only to a lane that has been opened");
         let payload_crc = crcs.of(&blob, memory);
-        let slot = descriptor_slot(blob.seq);
+        let slot = crcs.slot(blob.seq);
         let to = RemoteAddr { key: lane.descriptors, offset: descriptor_offset(slot) };
         let bytes = Descriptor { blob, payload_crc, timed: self.timed }.encode();
         let signal = self.signal();
@@ -183,3 +200,6 @@ impl Outbox {
         self.posts.is_multiple_of(SIGNAL_EVERY).then_some(self.posts)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,25 @@ impl Address {
         Err(AddressError(right.to_owned()))
     }
 
+    /// That of a node's reactor, where this is the first one's; `None`: there is no such port, or the path is too long.
+    #[must_use]
+    pub fn of_reactor(&self, reactor: usize) -> Option<Self> {
+        let port = |port: u16| port.checked_add(u16::try_from(reactor).ok()?);
+        let path = |path: &Path| {
+            let mut path = path.as_os_str().to_owned();
+            if reactor > 0 {
+                path.push(format!(".{reactor}"));
+            }
+            (path.len() <= MAX_UNIX_PATH).then(|| PathBuf::from(path))
+        };
+        Some(match self {
+            Self::Tcp { host, port: first } => Self::Tcp { host: host.clone(), port: port(*first)? },
+            Self::Rdma { host, port: first } => Self::Rdma { host: host.clone(), port: port(*first)? },
+            Self::Unix(first) => Self::Unix(path(first)?),
+            Self::Shm(first) => Self::Shm(path(first)?),
+        })
+    }
+
     /// The socket's file, if it has one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {

@@ -37,9 +37,10 @@ pub(super) fn checked(raw: raw::File, path: &Path) -> Result<Config, ConfigError
     let checker = Checker { path, base };
     let nodes = checker.nodes(raw.node)?;
     let volumes = checker.volumes(raw.volume)?;
+    let reactors = checker.reactors(raw.reactors, &nodes, &volumes)?;
     checker.no_open_door(&nodes, &volumes)?;
     checker.timing(&raw.timing)?;
-    Ok(Config { path: path.to_owned(), nodes, volumes, timing: raw.timing })
+    Ok(Config { path: path.to_owned(), reactors, nodes, volumes, timing: raw.timing })
 }
 
 impl Checker<'_> {
@@ -73,6 +74,43 @@ impl Checker<'_> {
             }
         }
         Ok([a, b])
+    }
+
+    /// Each has a volume, and its own addresses.
+    fn reactors(&self, count: u64, nodes: &[Node; 2], volumes: &[Volume]) -> Result<usize, ConfigError> {
+        let wrong = |why: String| self.value("at the top".to_owned(), "reactors", count.to_string(), why);
+        let most = volumes.len();
+        let reactors = usize::try_from(count).unwrap_or(usize::MAX);
+        if !(1..=most).contains(&reactors) {
+            return Err(wrong(format!("each serves a volume, and there are {most}; write 1 to {most}")));
+        }
+        let mut seen: Vec<(Address, String)> = nodes
+            .iter()
+            .map(|node| (Address::Unix(node.admin.clone()), format!("{}'s admin socket", node.name)))
+            .collect();
+        for node in nodes {
+            for (first, reactor) in
+                node.listen.iter().flat_map(|first| (0..reactors).map(move |reactor| (first, reactor)))
+            {
+                let name = &node.name;
+                let Some(address) = first.of_reactor(reactor) else {
+                    return Err(wrong(format!(
+                        "reactor {reactor} of {name} would have no address beside {first}: no such port, or too long a path"
+                    )));
+                };
+                let same = |(other, _): &&(Address, String)| {
+                    *other == address || (address.path().is_some() && other.path() == address.path())
+                };
+                if let Some((_, whose)) = seen.iter().find(same) {
+                    return Err(wrong(format!(
+                        "reactor {reactor} of {name} would listen at {address}, which is {whose}; leave {reactors} ports \
+                         (or names) to each address"
+                    )));
+                }
+                seen.push((address, format!("reactor {reactor}'s of {name}")));
+            }
+        }
+        Ok(reactors)
     }
 
     fn node(&self, raw: raw::Node) -> Result<Node, ConfigError> {

@@ -10,6 +10,8 @@ use crate::Size;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
+    #[serde(default = "default_reactors")]
+    pub(super) reactors: u64,
     #[serde(default)]
     pub(super) node: Vec<Node>,
     #[serde(default)]
@@ -40,6 +42,10 @@ pub(super) struct Volume {
     pub(super) staging: Size,
     #[serde(default = "default_integrity")]
     pub(super) integrity: bool,
+}
+
+const fn default_reactors() -> u64 {
+    1
 }
 
 const fn default_staging() -> Size {

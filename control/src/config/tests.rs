@@ -74,6 +74,35 @@ fn metrics_are_told_at_an_ip_address_and_port() {
 }
 
 #[test]
+fn each_reactor_has_volumes_and_addresses_of_its_own() {
+    let volumes = format!("{VOLUME}{}", VOLUME.replace("db", "log"));
+    let file = |reactors: u64, second: &str| {
+        format!("reactors = {reactors}\n{}{volumes}", NODES.replace("tcp://[::1]:7402", second))
+    };
+    let config = parse(&file(2, "tcp://127.0.0.1:7403")).unwrap();
+    let told = |node, volume: &str| {
+        let addresses = config.addresses_of(node, config.volume(volume).unwrap());
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(config.reactors, 2);
+    assert_eq!(told(NodeId::A, "db"), ["tcp://127.0.0.1:7401", "unix:///run/twinsan/san1.fabric"]);
+    assert_eq!(told(NodeId::A, "log"), ["tcp://127.0.0.1:7402", "unix:///run/twinsan/san1.fabric.1"]);
+    assert_eq!(told(NodeId::B, "log"), ["tcp://127.0.0.1:7404"]);
+    let wrong = |file: &str, message: &str| refused(file, &format!("at the top: reactors = {message}"));
+    wrong(&file(0, "tcp://[::1]:7402"), "0: each serves a volume, and there are 2; write 1 to 2");
+    wrong(&file(3, "tcp://[::1]:7402"), "3: each serves a volume, and there are 2; write 1 to 2");
+    wrong(
+        &file(2, "tcp://127.0.0.1:7402"),
+        "2: reactor 0 of san2 would listen at tcp://127.0.0.1:7402, which is reactor 1's of san1; leave 2 ports (or \
+         names) to each address",
+    );
+    wrong(
+        &file(2, "tcp://[::1]:65535"),
+        "2: reactor 1 of san2 would have no address beside tcp://[::1]:65535: no such port, or too long a path",
+    );
+}
+
+#[test]
 fn the_least_file_has_sensible_defaults() {
     let config = parse(&format!("{NODES}{VOLUME}")).unwrap();
     let [san1, san2] = &config.nodes;

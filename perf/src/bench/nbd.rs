@@ -1,7 +1,7 @@
 //! NBD connections, pipelined, on one thread.
 //!
 //! Requests of a batch leave in one gathered system call, and replies are read through a buffer. With one request in flight
-//! that is what a blocking client does: send, receive. With more, nothing blocks while something is left to send: a server that
+//! that is what a simple client does: send, poll, receive. With more, nothing blocks while something is left to send: a server that
 //! does not read before its answers are taken finds somebody who takes them.
 //!
 //! With two connections every write goes to both, and has ended when both have answered; reads go to one.
@@ -297,9 +297,23 @@ impl Connection {
         }
     }
 
-    /// One system call. When it returned, unless there was nothing.
+    /// Until there is something to receive, by poll(2) as libnbd does it and so fio, nbdcopy and qemu: who sleeps in recv(2) on
+    /// a unix socket is woken for nothing when the server takes the payload.
+    fn sleep(&self) -> Result<()> {
+        let mut fds = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error).context("NBD connection: poll"),
+        }
+    }
+
+    /// What there is, by one more system call; if `wait`, as soon as there is something. When it returned, unless there was
+    /// nothing.
     fn receive(&mut self, wait: bool, buffers: &mut Buffers) -> Result<Option<Instant>> {
-        let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        if wait {
+            self.sleep()?;
+        }
+        let flags = RecvFlags::DONTWAIT;
         let direct = match self.reading {
             Some((slot, got)) if self.from == self.to => {
                 let len = self.pending[slot].map_or(0, |p| p.request.len);

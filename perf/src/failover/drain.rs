@@ -13,7 +13,7 @@ use super::report::Drain;
 use super::{Bench, PATIENCE, SOME, SPAN_BYTES, STAGING_BYTES, Settings, ended_well};
 use crate::cluster::NODES;
 
-/// Requests in flight while lanes are filled. A lane takes 1024 blobs, so they have to be large to fill its ring.
+/// Requests in flight while lanes are filled. Few and large: what fills a lane is bytes.
 const DEPTH: u32 = 16;
 /// A lane as full as this is called full: what is being released is never there.
 const FULL: u64 = STAGING_BYTES / 4 * 3;

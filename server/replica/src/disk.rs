@@ -5,7 +5,7 @@ use twinsan_wire::{Seq, Superblock};
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
 use crate::event::{DiskError, FenceError, SlotRead};
-use crate::flush::Batching;
+use crate::flush::{Batching, MAX_WRITES};
 use crate::machine::{Failing, Refusals, Refused, Replica};
 use crate::state::{Admission, Leaving, Phase, Purpose, State, SuperblockWrite, TakeOver};
 
@@ -255,22 +255,24 @@ impl Replica {
 
     /// Issues what is due (rules 2, 3).
     pub(crate) fn pump_flush(&mut self) {
-        let Some(limit) = self.flush_limit() else { return };
+        let Some(limit) = self.flush_limit() else {
+            self.flusher.forget_what_is_due();
+            return;
+        };
         let how = Batching {
             max_bytes: self.cfg.max_batch_bytes,
+            max_writes: MAX_WRITES,
             block_bytes: self.cfg.geometry.block_bytes(),
             overlapping: self.cfg.weak(Weakness::OverlappingBatches),
             oldest_first: self.cfg.weak(Weakness::OldestFirst),
         };
         while let Some(lane) = &self.lane {
-            if self.gathers() && !self.flusher.much_is_due(lane, limit, how.max_bytes) {
+            if self.gathers() && !self.flusher.much_is_due(lane, limit, how) {
                 return;
             }
             let Some((batch, writes)) = self.flusher.next_batch(lane, limit, how) else { return };
             assert!(self.holds_fence(), "I1: data write without the fence");
-            if !writes.is_empty() {
-                self.out(Action::Flush { batch, writes });
-            }
+            self.out(Action::Flush { batch, writes });
         }
     }
 

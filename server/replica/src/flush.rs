@@ -1,35 +1,42 @@
 //! What goes to the disk, in which batches (rule 2).
 //!
-//! One batch is in flight at a time, so no two disk writes over one block ever are. A batch takes the oldest blobs
-//! that are due, up to a size, and leaves out every part that a newer blob covers which may be flushed too. Such a
-//! blob counts as flushed once the newer one is.
+//! One batch is in flight at a time, so no two disk writes over one block ever are. A batch takes the oldest blobs that
+//! are not flushed, up to a size, and for every block of theirs it writes the newest bytes that may be flushed, whoever's
+//! those are. So when it has ended well, its blobs are flushed, whatever has come meanwhile.
 //!
 //! ```text
-//!   released ≤ flushed ≤ handled ≤ issued ≤ limit ≤ received
+//!   released ≤ flushed ≤ taken ≤ limit ≤ received
 //! ```
 //!
-//! *handled*: in an ended batch, or left out of it; *flushed*: handled, and so is all that it was left out for, and all
-//! that those were left out for.
+//! *flushed*: in a batch that has ended well; *taken*: in a batch.
+//!
+//! What is *due* is known per block: the newest blob that may be flushed, unless a batch has taken those very bytes. What it
+//! has written of a newer blob is not written again when that one's turn comes. That knowledge only spares writes: where it
+//! is lost, or `limit` goes back, it is made anew from all that is not flushed.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use twinsan_staging::Cover;
-use twinsan_staging::Lane;
+use twinsan_staging::{Index, Lane};
 use twinsan_wire::{Blob, BlobKind, Lba, Seq};
 
 use crate::action::{Source, WriteRange};
 
-/// The flusher's positions in the lane.
+/// Writes of one batch, unless its last blob is in more pieces. Where the lane is full, who waits for room waits for a batch to
+/// end, and to a disk a few KiB here and there are as much work as many in one place.
+pub(crate) const MAX_WRITES: usize = 1 << 10;
+
+/// The flusher's positions in the lane, and what is due.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flusher {
-    handled: Seq,
     flushed: Seq,
+    taken: Seq,
     issued: Seq,
     in_flight: Vec<InFlight>,
     next_batch: u64,
-    /// For each blob in (flushed, handled]: the newest blob that it was left out for.
-    waits_for: VecDeque<Seq>,
+    /// The newest blob over each block among those in (taken, `known_upto`], where the disk has not got it yet.
+    due: Index,
+    /// `None`: what is due is to be found out.
+    known_upto: Option<Seq>,
     /// After a failure: not before this time.
     pub(crate) retry_at: Option<u64>,
     /// After a batch: while dual, not before this time unless there is [much](Flusher::much_is_due) to do.
@@ -42,9 +49,7 @@ struct InFlight {
     upto: Seq,
     /// What it writes; `None` where zeros are among it, of which a disk takes any number in no time.
     blocks: Option<u64>,
-    /// For each blob of the batch, what it was left out for.
-    waits_for: Vec<Seq>,
-    /// Ended and failed, or its positions were declared void: it no longer counts.
+    /// Its positions were declared void: it no longer counts.
     void: bool,
 }
 
@@ -52,12 +57,13 @@ impl Flusher {
     /// Everything up to `released` is on the disk, and nothing is known of the rest.
     pub(crate) fn new(released: Seq) -> Self {
         Self {
-            handled: released,
             flushed: released,
+            taken: released,
             issued: released,
             in_flight: Vec::new(),
             next_batch: 1,
-            waits_for: VecDeque::new(),
+            due: Index::new(),
+            known_upto: None,
             retry_at: None,
             rests_until: None,
         }
@@ -65,15 +71,21 @@ impl Flusher {
 
     /// Rules 5, 6 and 9: all knowledge of what was flushed is void. A batch in flight no longer counts.
     pub(crate) fn forget(&mut self, released: Seq) {
-        self.handled = released;
         self.flushed = released;
+        self.taken = released;
         self.issued = released;
-        self.waits_for.clear();
+        self.forget_what_is_due();
         self.retry_at = None;
         self.rests_until = None;
         for batch in &mut self.in_flight {
             batch.void = true;
         }
+    }
+
+    /// It is found out again when a batch is made.
+    pub(crate) fn forget_what_is_due(&mut self) {
+        self.due.clear();
+        self.known_upto = None;
     }
 
     /// On the disk by its own bytes or by newer ones over the same blocks.
@@ -99,41 +111,97 @@ impl Flusher {
     }
 
     /// What is due up to `limit` is worth a batch at once: as much as one writes, or a quarter of the lane.
-    pub(crate) fn much_is_due(&self, lane: &Lane, limit: Seq, max_bytes: u64) -> bool {
-        let (Some(oldest), Some(newest)) = (lane.get(self.handled.next()), lane.get(limit)) else { return false };
+    pub(crate) fn much_is_due(&self, lane: &Lane, limit: Seq, how: Batching) -> bool {
+        let (Some(oldest), Some(newest)) = (lane.get(self.flushed.next()), lane.get(limit)) else { return false };
         if newest.seq < oldest.seq {
             return false;
         }
         let geometry = lane.geometry();
-        let blobs = limit.0 - self.handled.0;
+        let blobs = limit.0 - self.flushed.0;
+        let many = (how.max_writes as u64).min(u64::from(geometry.slots() / 4));
         let bytes = newest.data_pos + u64::from(newest.payload_len) - oldest.data_pos;
-        blobs >= u64::from(geometry.slots() / 4) || bytes >= max_bytes.min(geometry.ring_bytes() / 4)
+        blobs >= many || bytes >= how.max_bytes.min(geometry.ring_bytes() / 4)
     }
 
-    /// The next batch of what is due up to `limit`: its number and its writes. A batch without writes has ended
-    /// already.
+    /// The next batch of what may be flushed, up to `limit`: its number and its writes.
     pub(crate) fn next_batch(&mut self, lane: &Lane, limit: Seq, how: Batching) -> Option<(u64, Vec<WriteRange>)> {
+        let limit = if how.oldest_first { self.next_few(lane, limit, how.max_bytes) } else { limit };
+        self.follow(lane, limit);
         let busy = !self.in_flight.is_empty() && !how.overlapping;
-        // What has been issued and failed is due again.
-        let start = if how.overlapping { self.issued } else { self.handled };
-        if busy || self.retry_at.is_some() || start >= limit {
+        if busy || self.retry_at.is_some() || self.taken >= limit {
             return None;
         }
-        let upto = cut(lane, start, limit, how.max_bytes);
-        let newest = if how.oldest_first { upto } else { limit };
-        let mut writes = Vec::new();
-        let waits_for = paint(lane, start, upto, newest, how.block_bytes, &mut writes);
-        writes.sort_unstable_by_key(|w| w.lba);
+        if self.known_upto.is_none() {
+            self.known_upto = Some(self.taken);
+            self.follow(lane, limit);
+        }
+        let writes = self.take(lane, limit, how);
         let number = self.next_batch;
         self.next_batch += 1;
-        self.issued = self.issued.max(upto);
         let all_staged = writes.iter().all(|w| matches!(w.source, Source::Staged { .. }));
         let blocks = all_staged.then(|| writes.iter().map(|w| w.blocks).sum());
-        self.in_flight.push(InFlight { number, upto, blocks, waits_for, void: false });
-        if writes.is_empty() {
-            self.ended(number, true);
-        }
+        self.in_flight.push(InFlight { number, upto: self.taken, blocks, void: false });
         Some((number, writes))
+    }
+
+    /// What is known to be due is that up to `limit`. Where that goes back, what a newer blob has covered is due again.
+    fn follow(&mut self, lane: &Lane, limit: Seq) {
+        let Some(known_upto) = self.known_upto else { return };
+        if limit < known_upto {
+            self.forget_what_is_due();
+        } else if limit > known_upto {
+            for blob in lane.range(known_upto.next()..=limit) {
+                self.due.insert(blob.lba, blob.blocks, blob.seq);
+            }
+            self.known_upto = Some(limit);
+        }
+    }
+
+    /// Takes the oldest blobs: at least one, no more to write than a batch may, and whatever has nothing left to write.
+    /// Zeros count as what they cover: a disk that can't be told to zero has to be written.
+    fn take(&mut self, lane: &Lane, limit: Seq, how: Batching) -> Vec<WriteRange> {
+        let most = how.max_bytes / u64::from(how.block_bytes);
+        let mut writes = Vec::new();
+        let mut blocks = 0;
+        for blob in lane.range(self.taken.next()..=limit) {
+            let room = if writes.len() < how.max_writes { most.saturating_sub(blocks) } else { 0 };
+            if !writes.is_empty() && u64::from(blob.blocks) > room && self.left_of(blob) > room {
+                break;
+            }
+            self.taken = blob.seq;
+            let issued = &mut self.issued;
+            self.due.take(blob.lba, blob.blocks, |first, end, seq| {
+                let newest = if seq == blob.seq { blob } else { lane.get(seq).expect("what is due is held") };
+                let source = source(newest, first, how.block_bytes);
+                writes.push(WriteRange { lba: first, blocks: end.0 - first.0, seq, source });
+                blocks += end.0 - first.0;
+                *issued = seq.max(*issued);
+            });
+        }
+        assert!(!writes.is_empty(), "a batch of nothing");
+        writes.sort_unstable_by_key(|w| w.lba);
+        writes
+    }
+
+    /// Blocks over which something is left to write for the blob.
+    fn left_of(&self, blob: &Blob) -> u64 {
+        let due = self.due.resolve(blob.lba, blob.blocks).filter(|part| part.seq.is_some());
+        due.map(|part| u64::from(part.blocks)).sum()
+    }
+
+    /// Only in a wrong wording: a batch that knows nothing of what comes after it.
+    fn next_few(&self, lane: &Lane, limit: Seq, max_bytes: u64) -> Seq {
+        let block_bytes = u64::from(lane.geometry().block_bytes());
+        let mut bytes = 0;
+        let mut upto = self.taken;
+        for blob in lane.range(self.taken.next()..=limit) {
+            bytes += u64::from(blob.blocks) * block_bytes;
+            if upto > self.taken && bytes > max_bytes {
+                break;
+            }
+            upto = blob.seq;
+        }
+        upto
     }
 
     /// What a batch in flight writes, if that tells how fast the disk is.
@@ -141,100 +209,36 @@ impl Flusher {
         self.in_flight.iter().find(|b| b.number == number)?.blocks
     }
 
-    /// A batch has ended. After a failure it is due again, as a whole. False: it no longer counts.
+    /// A batch has ended. After a failure its blobs are due again, as a whole. False: it no longer counts.
     pub(crate) fn ended(&mut self, number: u64, ok: bool) -> bool {
         let at = self.in_flight.iter().position(|b| b.number == number).expect("a batch ends once");
         let batch = self.in_flight.remove(at);
         if batch.void {
             return false;
         }
-        if !ok {
-            self.issued = self.issued.max(self.handled);
-            return true;
+        if ok {
+            self.flushed = self.flushed.max(batch.upto);
+            self.taken = self.taken.max(batch.upto);
+        } else {
+            self.taken = self.flushed;
+            self.forget_what_is_due();
         }
-        if batch.upto > self.handled {
-            self.handled = batch.upto;
-            self.waits_for.extend(batch.waits_for);
-        }
-        while let Some(upto) = self.settled() {
-            while self.flushed < upto {
-                self.waits_for.pop_front();
-                self.flushed = self.flushed.next();
-            }
-        }
-        assert!(self.flushed <= self.handled, "flushed before it was written");
         true
-    }
-
-    /// The next blob and all that it was left out for, if all of them are handled. What one was left out for may in
-    /// turn have been left out for a newer one, in a later batch that saw more.
-    fn settled(&self) -> Option<Seq> {
-        let mut upto = self.flushed.next();
-        let mut at = self.flushed;
-        for &wait in &self.waits_for {
-            at = at.next();
-            upto = upto.max(wait);
-            if upto > self.handled {
-                return None;
-            }
-            if at == upto {
-                return Some(upto);
-            }
-        }
-        None
     }
 }
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batching {
-    /// What one batch covers at most, unless its first blob alone is more.
+    /// What one batch writes at most, unless its first blob alone is more.
     pub(crate) max_bytes: u64,
+    /// In how many pieces at most, unless its last blob is in more.
+    pub(crate) max_writes: usize,
     pub(crate) block_bytes: u32,
     /// Test-only wrong wording.
     pub(crate) overlapping: bool,
     /// Test-only wrong wording.
     pub(crate) oldest_first: bool,
-}
-
-/// The last blob of a batch that begins after `after`: at least one, at most `max_bytes` to write, not past `limit`.
-/// Zeros count as what they cover: a disk that can't be told to zero has to be written.
-fn cut(lane: &Lane, after: Seq, limit: Seq, max_bytes: u64) -> Seq {
-    let block_bytes = u64::from(lane.geometry().block_bytes());
-    let mut bytes = 0;
-    let mut upto = after;
-    for blob in lane.range(after.next()..=limit) {
-        bytes += u64::from(blob.blocks) * block_bytes;
-        if upto > after && bytes > max_bytes {
-            break;
-        }
-        upto = blob.seq;
-    }
-    assert!(upto > after, "a batch of nothing");
-    upto
-}
-
-/// Paints from the newest blob backwards; emits what is not covered of the blobs in (after, upto]. Returns for each of
-/// those the newest blob past `upto` that covers a part of it (or zero).
-fn paint(lane: &Lane, after: Seq, upto: Seq, newest: Seq, block_bytes: u32, writes: &mut Vec<WriteRange>) -> Vec<Seq> {
-    let mut cover = Cover::new();
-    for blob in lane.range(upto.next()..=newest).rev() {
-        cover.paint(blob.lba, blob.end(), blob.seq, |_, _| {});
-    }
-    let mut waits_for = Vec::new();
-    for blob in lane.range(after.next()..=upto).rev() {
-        waits_for.push(cover.covered_by(blob.lba, blob.end()).unwrap_or(Seq::ZERO));
-        cover.paint(blob.lba, blob.end(), blob.seq, |start, end| {
-            writes.push(WriteRange {
-                lba: start,
-                blocks: end.0 - start.0,
-                seq: blob.seq,
-                source: source(blob, start, block_bytes),
-            });
-        });
-    }
-    waits_for.reverse();
-    waits_for
 }
 
 fn source(blob: &Blob, start: Lba, block_bytes: u32) -> Source {
@@ -243,3 +247,6 @@ fn source(blob: &Blob, start: Lba, block_bytes: u32) -> Source {
         kind @ (BlobKind::Zeroes | BlobKind::Discard) => Source::Zeros(kind),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use twinsan_staging::Index;
 use twinsan_staging::Lane;
-use twinsan_wire::{Blob, BlobKind, Lba, Seq};
+use twinsan_wire::{BlobKind, Lba, Seq};
 
 use crate::action::{Piece, PieceSource};
 use crate::ids::{ConnId, ReadToken};
@@ -26,14 +26,6 @@ pub(crate) struct OpenRead {
     /// The oldest staged payload that it uses.
     pub(crate) pins: Option<Seq>,
     pub(crate) step: ReadStep,
-}
-
-impl OpenRead {
-    /// Some of the blob's blocks come from the disk.
-    pub(crate) fn reads_from_disk(&self, blob: &Blob) -> bool {
-        let overlaps = |p: &Piece| p.lba.0 < blob.end().0 && blob.lba.0 < p.lba.0 + u64::from(p.blocks);
-        self.pieces.iter().any(|piece| piece.source == PieceSource::Disk && overlaps(piece))
-    }
 }
 
 /// How far a read is.

@@ -182,11 +182,12 @@ impl Replica {
             return;
         }
         if result.is_ok() {
-            // It may have seen blobs whose batch is in flight or has failed half-way: those must be durable too.
-            let seen = self.flusher.flushed().next()..=self.flusher.issued();
-            let written = self.lane.iter().flat_map(|lane| lane.range(seen.clone()));
-            let overlapping = written.filter(|blob| read.reads_from_disk(blob)).map(|blob| blob.seq).max();
-            read.needs = overlapping.map_or(read.needs, |seq| read.needs.max(seq));
+            // It may have seen what has been staged there since it was resolved, of batches that are in flight or have failed
+            // half-way: that must be durable too.
+            let from_disk = read.pieces.iter().filter(|piece| piece.source == PieceSource::Disk);
+            let staged_since = from_disk.flat_map(|piece| self.index.resolve(piece.lba, piece.blocks));
+            let newest = staged_since.filter_map(|part| part.seq).max();
+            read.needs = newest.map_or(read.needs, |seq| read.needs.max(seq.min(self.flusher.issued())));
             read.step = ReadStep::Settling;
         } else {
             read.step = ReadStep::Retry(retry_at);

@@ -63,7 +63,8 @@ fn what_is_only_in_ram_is_told_by_volume() {
 
 /// The page, asked of a thread that is answered `times` times.
 fn running(times: usize) -> SocketAddr {
-    let (asker, requests) = Asker::new(Doorbell::new().unwrap());
+    let (asker, mut requests) = Asker::new(&[Doorbell::new().unwrap()], vec!["db".to_owned()]);
+    let requests = requests.remove(0);
     let bound = start("127.0.0.1:0".parse().unwrap(), asker).unwrap();
     thread::spawn(move || {
         for _ in 0..times {
@@ -128,7 +129,7 @@ fn a_silent_scrape_ends() {
 fn an_address_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let (asker, _requests) = Asker::new(Doorbell::new().unwrap());
+    let (asker, _requests) = Asker::new(&[Doorbell::new().unwrap()], vec!["db".to_owned()]);
     let message = format!("{:#}", start(address, asker).unwrap_err());
     assert!(message.starts_with(&format!("metrics = \"{address}\": Address already in use")), "{message}");
 }

@@ -1,7 +1,9 @@
 //! Order, coalescing, and a send queue that is full.
 
 use twinsan_fabric::RegionId;
-use twinsan_wire::{Epoch, Generation, Incarnation, NodeFrame, NodeMsg, Refusal, Seq};
+use twinsan_wire::{
+    Blob, BlobKind, Epoch, Generation, Incarnation, Lba, Members, NodeFrame, NodeMsg, Refusal, Role, Seq,
+};
 
 use super::*;
 use crate::fake::{Call, Fake};
@@ -149,6 +151,39 @@ fn a_peer_that_takes_nothing_is_an_overrun() {
     assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Err(Overrun));
 }
 
+/// A relay may have a whole lane to send, however many blobs that is.
+#[test]
+fn a_lane_that_waits_to_be_relayed_is_none() {
+    let (mut outbox, mut fabric) = (Outbox::default(), Fake::new());
+    let blob = Blob {
+        generation: Generation(1),
+        seq: Seq(1),
+        kind: BlobKind::Zeroes,
+        lba: Lba(0),
+        blocks: 1,
+        data_pos: 0,
+        payload_len: 0,
+    };
+    let payload = LocalSlice { region: RegionId(0), offset: 0, len: 0 };
+    let relayed = |seq: u64| {
+        let descriptor = Descriptor { blob: Blob { seq: Seq(seq), ..blob }, payload_crc: None, timed: false };
+        Relayed::new(LaneGrant { descriptors: KEY, data: KEY }, descriptor, 0, payload, 0)
+    };
+    fabric.room = 0;
+    for seq in 1..=3 * MAX_OUTBOX as u64 {
+        outbox.relayed(relayed(seq));
+    }
+    outbox.message(message(Refusal::Busy));
+    assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Ok(()));
+    fabric.room = 3 * MAX_OUTBOX;
+    assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Ok(()));
+    fabric.room = 0;
+    for _ in 0..MAX_OUTBOX {
+        outbox.message(message(Refusal::Busy));
+    }
+    assert_eq!(outbox.flush(&mut fabric, CONN, KEY), Err(Overrun), "what has left is not counted");
+}
+
 #[test]
 fn a_connection_that_has_gone_keeps_its_items_for_nobody() {
     let (mut outbox, mut fabric) = (Outbox::default(), Fake::new());
@@ -156,4 +191,80 @@ fn a_connection_that_has_gone_keeps_its_items_for_nobody() {
     fabric.take();
     outbox.message(message(Refusal::Busy));
     assert_eq!(flushed(&mut outbox, &mut fabric), [Call::Submit(CONN)], "the fabric's Closed clears them");
+}
+
+fn view(role: Role) -> Encoded {
+    let msg = NodeMsg::View {
+        role,
+        from: Incarnation::from_random(1),
+        epoch: Epoch(1),
+        primary: None,
+        members: Members::NONE,
+        joiner: None,
+        generation: Generation(1),
+    };
+    NodeFrame { msg, grant: None }.encode()
+}
+
+#[test]
+fn a_heartbeat_that_says_nothing_new_wakes_nobody() {
+    let (mut outbox, mut fabric) = (Outbox::default(), Fake::new());
+    let (first, second) = (view(Role::Secondary), view(Role::Primary));
+    let mut beat = |view: &Encoded| {
+        outbox.heartbeat(*view, view);
+        flushed(&mut outbox, &mut fabric)
+    };
+    assert_eq!(beat(&first), [sent(&first), Call::Submit(CONN)], "the first is news");
+    assert_eq!(beat(&first), [sent(&first), Call::SubmitUnsolicited(CONN)]);
+    assert_eq!(beat(&second), [sent(&second), Call::Submit(CONN)], "so is a change");
+    assert_eq!(beat(&second), [sent(&second), Call::SubmitUnsolicited(CONN)]);
+    assert_eq!(beat(&first), [sent(&first), Call::Submit(CONN)], "and the change back");
+}
+
+#[test]
+fn what_differs_each_time_is_no_news() {
+    let (mut outbox, mut fabric) = (Outbox::default(), Fake::new());
+    outbox.heartbeat(message(Refusal::Busy), &view(Role::Primary));
+    outbox.flush(&mut fabric, CONN, KEY).unwrap();
+    fabric.take();
+    let later = message(Refusal::NotReady);
+    outbox.heartbeat(later, &view(Role::Primary));
+    assert_eq!(flushed(&mut outbox, &mut fabric), [sent(&later), Call::SubmitUnsolicited(CONN)]);
+}
+
+#[test]
+fn a_mailbox_that_is_written_again_wakes_nobody() {
+    let (mut outbox, mut fabric) = (Outbox::default(), Fake::new());
+    outbox.mailbox(&released(1));
+    assert_eq!(flushed(&mut outbox, &mut fabric), [written(&released(1)), Call::Submit(CONN)]);
+    outbox.mailbox(&released(1));
+    assert_eq!(flushed(&mut outbox, &mut fabric), [written(&released(1)), Call::SubmitUnsolicited(CONN)]);
+    // Each kind by itself, and news of one takes the other along.
+    outbox.mailbox(&released(1));
+    outbox.mailbox(&ack(1));
+    let both = [written(&ack(1)), written(&released(1)), Call::Submit(CONN)];
+    assert_eq!(flushed(&mut outbox, &mut fabric), both);
+    outbox.mailbox(&released(2));
+    assert_eq!(flushed(&mut outbox, &mut fabric), [written(&released(2)), Call::Submit(CONN)]);
+    outbox.mailbox(&released(1));
+    assert_eq!(flushed(&mut outbox, &mut fabric), [written(&released(1)), Call::Submit(CONN)], "an older one is news");
+}
+
+#[test]
+fn news_beside_a_heartbeat_wakes() {
+    let (mut outbox, mut fabric) = (Outbox::default(), Fake::new());
+    let (view, refused) = (view(Role::Primary), message(Refusal::Busy));
+    outbox.heartbeat(view, &view);
+    outbox.flush(&mut fabric, CONN, KEY).unwrap();
+    fabric.take();
+    outbox.message(refused);
+    outbox.heartbeat(view, &view);
+    assert_eq!(flushed(&mut outbox, &mut fabric), [sent(&refused), sent(&view), Call::Submit(CONN)]);
+    // What found no room is still news when it finds some.
+    outbox.message(refused);
+    outbox.heartbeat(view, &view);
+    fabric.room = 0;
+    assert_eq!(flushed(&mut outbox, &mut fabric), [Call::Submit(CONN)]);
+    fabric.room = 9;
+    assert_eq!(flushed(&mut outbox, &mut fabric), [sent(&refused), sent(&view), Call::Submit(CONN)]);
 }

@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use twinsan_fabric::{ConnId, Fabric};
 use twinsan_replica::{Action, Event, LinkId, Piece, ReadToken};
-use twinsan_wire::layout::DESCRIPTOR_RING_BYTES;
 use twinsan_wire::message::LaneGrant;
-use twinsan_wire::{Epoch, Mailbox, NodeFrame, NodeMsg, Seq};
+use twinsan_wire::{Epoch, Mailbox, NodeFrame, NodeMsg, PeerBody, PeerMsg, Seq};
 
 use super::Reactor;
 use crate::conn::Stage;
@@ -32,6 +31,16 @@ const fn client(conn: twinsan_replica::ConnId) -> ConnId {
 
 const fn link(link: LinkId) -> ConnId {
     ConnId(link.0)
+}
+
+/// A heartbeat with a counter that stands still.
+const fn without_beat(msg: &PeerMsg) -> Option<PeerMsg> {
+    match msg.body {
+        PeerBody::Status { role, paths, .. } => {
+            Some(PeerMsg { body: PeerBody::Status { role, beat: 0, paths }, ..*msg })
+        }
+        _ => None,
+    }
 }
 
 impl<F: Fabric> Reactor<F> {
@@ -71,7 +80,10 @@ impl<F: Fabric> Reactor<F> {
             Action::CloseRelay { relay } => drop(self.destroy(ConnId(relay.0))),
             Action::SendPeer { link: id, msg } => {
                 if let Some(outbox) = self.conns.outbox(link(id)) {
-                    outbox.message(msg.encode());
+                    match without_beat(&msg) {
+                        Some(says) => outbox.heartbeat(msg.encode(), &says.encode()),
+                        None => outbox.message(msg.encode()),
+                    }
                 }
             }
             Action::PeerMailbox { link: id, mailbox } => self.mail(volume, link(id), &mailbox),
@@ -177,7 +189,11 @@ impl<F: Fabric> Reactor<F> {
             Some(None) => return,
         };
         if let Some(outbox) = self.conns.outbox(id) {
-            outbox.message(NodeFrame { msg, grant }.encode());
+            let frame = NodeFrame { msg, grant }.encode();
+            match msg {
+                NodeMsg::View { .. } => outbox.heartbeat(frame, &frame),
+                _ => outbox.message(frame),
+            }
         }
     }
 
@@ -188,7 +204,7 @@ impl<F: Fabric> Reactor<F> {
             let volume = &self.volumes[index];
             let (region, layout) = (volume.region, &volume.layout);
             let fabric = &mut self.fabric;
-            let descriptors = fabric.expose(id, region, layout.descriptors, DESCRIPTOR_RING_BYTES).ok()?;
+            let descriptors = fabric.expose(id, region, layout.descriptors, layout.descriptor_bytes()).ok()?;
             let data = fabric.expose(id, region, layout.ring, layout.ring_bytes).ok()?;
             *grant = Some(LaneGrant { descriptors, data });
         }

@@ -7,8 +7,6 @@ use twinsan_control::admin::{
 use twinsan_fabric::Fabric;
 use twinsan_replica::{Drained, Event, HandedOver, Obstacle};
 use twinsan_sas::multipath::{PathStatus, Watch};
-use twinsan_wire::layout::descriptor_slot;
-use twinsan_wire::limits::LANE_SLOTS;
 use twinsan_wire::{Incarnation, NodeId, Role};
 
 use super::Reactor;
@@ -166,10 +164,10 @@ fn hex(incarnation: Incarnation) -> String {
 
 fn lane(volume: &Volume, status: &twinsan_replica::Status, now: u64) -> LaneStatus {
     let staged_blobs = status.received.0 - status.released.0;
-    let oldest = volume.arrivals[descriptor_slot(status.released.next()) as usize];
+    let oldest = volume.arrivals[volume.layout.slot(status.released.next()) as usize];
     LaneStatus {
         ring_bytes: volume.facts.shape.ring_bytes,
-        slots: LANE_SLOTS,
+        slots: volume.layout.slots,
         received: status.received.0,
         durable: status.durable.0,
         flushed: status.flushed.0,

@@ -2,7 +2,6 @@
 
 use twinsan_fabric::{ConnId, Fabric, LocalSlice};
 use twinsan_replica::{Event, RelayId};
-use twinsan_wire::layout::{descriptor_offset, descriptor_slot};
 use twinsan_wire::limits::DESCRIPTOR_BYTES;
 use twinsan_wire::message::SetupMsg;
 use twinsan_wire::{Blob, BlobKind, Descriptor, Incarnation, NodeFrame};
@@ -70,14 +69,14 @@ impl Volume {
         let descriptor = Descriptor { blob: *blob, payload_crc: self.payload_crc(blob), timed: false };
         let at = self.layout.staged(blob.data_pos);
         let payload = LocalSlice { region: self.region, offset: at, len: blob.payload_len };
-        Relayed::new(grant, descriptor, payload, at - self.layout.ring)
+        Relayed::new(grant, descriptor, self.layout.slot(blob.seq), payload, at - self.layout.ring)
     }
 
     /// The client's own, as it stands in its descriptor: what has rotted here since is not passed on as sound. The
     /// descriptor lies where the client may write: if it is not this blob's any more, the CRC is that of the bytes.
     fn payload_crc(&self, blob: &Blob) -> Option<u32> {
         let mut bytes = [0; DESCRIPTOR_BYTES];
-        self.arena.copy_out(offset(self.layout.descriptors + descriptor_offset(descriptor_slot(blob.seq))), &mut bytes);
+        self.arena.copy_out(offset(self.layout.descriptor(self.layout.slot(blob.seq))), &mut bytes);
         match Descriptor::decode(&bytes) {
             Ok(descriptor) if descriptor.blob == *blob => descriptor.payload_crc,
             _ if blob.kind == BlobKind::Write => {

@@ -5,7 +5,10 @@ use std::time::Instant;
 use twinsan_auth::{Connector, ConnectorStep, Key};
 use twinsan_fabric::CloseReason;
 use twinsan_wire::message::{LaneGrant, Purpose, RemoteKey, SetupMsg, VolumeName};
-use twinsan_wire::{Epoch, Generation, Incarnation, Mailbox, NodeFrame, NodeMsg, Rejection, Seq, Times};
+use twinsan_wire::{
+    Epoch, Generation, Incarnation, Mailbox, Members, NodeFrame, NodeMsg, PeerBody, PeerMsg, Rejection, Role, Seq,
+    Times,
+};
 
 use super::*;
 use crate::fake::{Call, Fake};
@@ -25,7 +28,7 @@ impl Rig {
         let (bed, volume) = testbed::volume(node, &bell);
         let (_, requests) = crossbeam_channel::bounded(1);
         let signals = Signals::catch().unwrap();
-        let ears = Ears { bell, signals, requests, watchdog: Watchdog::from_environment() };
+        let ears = Ears { bell, signals, requests, watchdog: Watchdog::from_environment(1).remove(0) };
         let keyring = Keyring::from_iter([(volume.facts.name, key)]);
         let identity = Identity { node, name: "san1".to_owned(), keyring };
         let reactor = Reactor::new(Fake::new(), vec![volume], identity, ears, Clock::start(), 50).unwrap();
@@ -325,4 +328,41 @@ fn who_asks_how_long_a_blob_took_is_told_behind_the_word_that_ends_it() {
     rig.reactor.volumes[0].stopwatch.came(conn, generation, Seq(10), Instant::now());
     rig.reactor.fabric_event(FabricEvent::Closed { conn, why: CloseReason::Ended });
     assert!(rig.reactor.volumes[0].stopwatch.is_idle());
+}
+
+#[test]
+fn heartbeats_at_rest_wake_neither_the_other_node_nor_the_client() {
+    let mut rig = Rig::new(NodeId::A, None);
+    let (link, client) = (ConnId(1), ConnId(2));
+    rig.let_in(link, peer());
+    rig.let_in(client, Purpose::Client);
+    rig.take();
+    let me = Incarnation::from_random(1);
+    // What a primary says with each heartbeat.
+    let mut beat = |beat, role, released| {
+        let body = PeerBody::Status { role, beat, paths: true };
+        let msg = PeerMsg { epoch: Epoch(1), from: me, to: None, body };
+        let members = Members::NONE;
+        let (generation, epoch) = (Generation(1), Epoch(1));
+        let view = NodeMsg::View { role, from: me, epoch, primary: None, members, joiner: None, generation };
+        let mailbox = Mailbox::Released { epoch, from: me, to: me, generation, released: Seq(released) };
+        rig.reactor.act(0, Action::SendPeer { link: LinkId(link.0), msg });
+        rig.reactor.act(0, Action::SendClient { conn: twinsan_replica::ConnId(client.0), msg: view });
+        rig.reactor.act(0, Action::PeerMailbox { link: LinkId(link.0), mailbox });
+        let mut doorbells = rig.take();
+        doorbells.retain(|call| matches!(call, Call::Submit(_) | Call::SubmitUnsolicited(_)));
+        doorbells
+    };
+    let (wake, spare) = (Call::Submit, Call::SubmitUnsolicited);
+    assert_eq!(beat(1, Role::Waiting, 0), [wake(link), wake(client)]);
+    assert_eq!(beat(2, Role::Waiting, 0), [spare(link), spare(client)]);
+    assert_eq!(beat(3, Role::Waiting, 0), [spare(link), spare(client)]);
+    assert_eq!(beat(4, Role::Primary, 0), [wake(link), wake(client)], "another role is news");
+    assert_eq!(beat(5, Role::Primary, 7), [wake(link), spare(client)], "and what may be forgotten");
+    assert_eq!(beat(6, Role::Primary, 7), [spare(link), spare(client)]);
+    let msg = PeerMsg { epoch: Epoch(1), from: me, to: None, body: PeerBody::Leave };
+    for _ in 0..2 {
+        rig.reactor.act(0, Action::SendPeer { link: LinkId(link.0), msg });
+        assert_eq!(rig.take().last(), Some(&wake(link)), "all other words wake, each time");
+    }
 }

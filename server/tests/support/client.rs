@@ -243,7 +243,7 @@ impl Client {
 
     /// Puts it into the node's lane, in the slot where it belongs.
     pub(crate) fn post(&mut self, descriptor: &Descriptor) {
-        let slot = descriptor_slot(descriptor.blob.seq);
+        let slot = descriptor_slot(descriptor.blob.seq, self.shape.slots());
         self.post_at(descriptor, slot);
     }
 

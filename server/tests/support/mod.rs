@@ -71,9 +71,29 @@ impl Cluster {
         path
     }
 
+    /// With so many reactors, and one more volume of this name on a disk of its own.
+    pub(crate) fn add_volume(&self, name: &str, reactors: usize) {
+        let disk = self.disk_of(name);
+        let file = self.path("twinsan.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        let volume =
+            format!("[[volume]]\nname = \"{name}\"\ndisk = {disk:?}\nfence = \"local-lock\"\nstaging = \"4 MiB\"\n");
+        fs::write(file, format!("reactors = {reactors}\n{text}{volume}")).unwrap();
+        Self::format_disk(disk, name, NODES);
+    }
+
+    /// The disk of a volume that was added.
+    pub(crate) fn disk_of(&self, name: &str) -> PathBuf {
+        self.disk_dir.path().join(format!("{name}.img"))
+    }
+
     pub(crate) fn format(&self, volume: &str, nodes: [&str; 2]) {
+        Self::format_disk(self.disk(), volume, nodes);
+    }
+
+    fn format_disk(path: PathBuf, volume: &str, nodes: [&str; 2]) {
         let options = FormatOptions {
-            path: self.disk(),
+            path,
             name: VolumeName::new(volume).unwrap(),
             bytes: Some(VOLUME_BYTES),
             block_bytes: Some(4096),

@@ -42,6 +42,8 @@ enum Op {
     ReleaseOldest,
     /// A part of a blob, or of none at all, is forgotten.
     Remove(u64, u32, u64),
+    /// All of a range is taken out.
+    Take(u64, u32),
     Clear,
 }
 
@@ -57,6 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
         10 => range().prop_map(|(lba, blocks)| Op::Insert(lba, blocks)),
         6 => Just(Op::ReleaseOldest),
         3 => (range(), 1_u64..40).prop_map(|((lba, blocks), seq)| Op::Remove(lba, blocks, seq)),
+        3 => range().prop_map(|(lba, blocks)| Op::Take(lba, blocks)),
         1 => Just(Op::Clear),
     ]
 }
@@ -94,6 +97,17 @@ proptest! {
                     for newest in model.of(lba, blocks) {
                         newest.take_if(|newest| *newest == Seq(seq));
                     }
+                }
+                Op::Take(lba, blocks) => {
+                    let mut taken = vec![];
+                    index.take(Lba(lba), blocks, |start, end, seq| {
+                        taken.push(Segment { lba: start, blocks: u32::try_from(end.0 - start.0).unwrap(), seq: Some(seq) });
+                    });
+                    taken.reverse();
+                    let mut held = model.resolve(lba, blocks);
+                    held.retain(|segment| segment.seq.is_some());
+                    prop_assert_eq!(taken, held);
+                    model.of(lba, blocks).fill(None);
                 }
                 Op::Clear => {
                     index.clear();

@@ -34,7 +34,7 @@ pub struct Outcome {
 pub enum Kind {
     /// Writes and reads, one after the other, as fast as they complete.
     Full,
-    /// Writes only, at most 80 a second and fio's 16: a lane of 64 MiB and 1024 blobs holds them for over 10 s.
+    /// Writes only, at most 80 a second and fio's 16: a lane of 64 MiB holds them for over 10 s.
     Paced,
 }
 

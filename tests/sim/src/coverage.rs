@@ -188,7 +188,7 @@ impl World {
             Action::Flush { writes, .. } => {
                 self.fired(Firing::DataWritten);
                 self.fired_if(status.role == Role::TakingOver, Firing::FiveDrains);
-                if self.leaves_something_out(node, writes) {
+                if self.leaves_something_out(node, writes, status.flushed) {
                     self.fired(Firing::NewestWins);
                 }
             }
@@ -387,15 +387,15 @@ impl World {
         }
     }
 
-    /// Rule 2: a batch writes less of a blob than there is, as a newer one covers it.
-    fn leaves_something_out(&self, node: NodeId, writes: &[WriteRange]) -> bool {
+    /// Rule 2: a batch writes something over a blob that is not flushed, and so skips the disk there.
+    fn leaves_something_out(&self, node: NodeId, writes: &[WriteRange], flushed: Seq) -> bool {
         let Some(life) = self.nodes[node.index()].life else { return false };
-        let seqs = || writes.iter().map(|w| w.seq.0);
-        let (Some(first), Some(last)) = (seqs().min(), seqs().max()) else { return false };
-        (first..=last).any(|seq| {
-            let written: u64 = writes.iter().filter(|w| w.seq.0 == seq).map(|w| w.blocks).sum();
+        let covers = |write: &WriteRange, seq: u64| {
             let slot = self.config.geometry.slot(Seq(seq)) as usize;
-            self.lives[life].slots[slot].is_some_and(|blob| blob.seq.0 == seq && written < u64::from(blob.blocks))
-        })
+            let blob = self.lives[life].slots[slot].filter(|blob| blob.seq.0 == seq);
+            let end = write.lba.0 + write.blocks;
+            blob.is_some_and(|blob| blob.lba.0 < end && write.lba.0 < blob.end().0)
+        };
+        writes.iter().any(|write| (flushed.0 + 1..write.seq.0).any(|seq| covers(write, seq)))
     }
 }

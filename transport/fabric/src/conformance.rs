@@ -50,6 +50,11 @@ pub const TESTS: &[(&str, Test)] = &[
     ("plain_write_is_not_reported", order::plain_write_is_not_reported),
     ("empty_writes_are_fine", order::empty_writes_are_fine),
     ("both_directions_at_once", order::both_directions_at_once),
+    ("unsolicited_posts_keep_order_and_arrive", order::unsolicited_posts_keep_order_and_arrive),
+    (
+        "an_unsolicited_message_is_there_when_a_poll_has_ended",
+        order::an_unsolicited_message_is_there_when_a_poll_has_ended,
+    ),
     ("inline_payload_is_copied_at_the_post", memory::inline_payload_is_copied_at_the_post),
     ("nothing_leaves_before_submit", memory::nothing_leaves_before_submit),
     ("memory_is_free_after_sent", memory::memory_is_free_after_sent),
@@ -109,6 +114,8 @@ macro_rules! conformance_tests {
             plain_write_is_not_reported
             empty_writes_are_fine
             both_directions_at_once
+            unsolicited_posts_keep_order_and_arrive
+            an_unsolicited_message_is_there_when_a_poll_has_ended
             inline_payload_is_copied_at_the_post
             nothing_leaves_before_submit
             memory_is_free_after_sent

@@ -140,6 +140,17 @@ impl<F: Fabric> FaultyFabric<F> {
         ids
     }
 
+    /// The doorbell.
+    fn ring(&mut self, conn: ConnId, solicited: bool) {
+        if let Some(known) = self.conns.get_mut(&conn) {
+            known.ring(solicited);
+            // At once, now and then, as a good day has it.
+            if self.rng.one_in(3) {
+                self.let_go(conn);
+            }
+        }
+    }
+
     /// Moves some of a connection's posts to the inner fabric, or breaks it.
     fn let_go(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -157,7 +168,11 @@ impl<F: Fabric> FaultyFabric<F> {
                 Err(other) => panic!("the inner fabric refuses what was checked: {other}"),
             }
         }
-        self.inner.submit(id);
+        if conn.take_solicited() {
+            self.inner.submit(id);
+        } else {
+            self.inner.submit_unsolicited(id);
+        }
     }
 
     /// Puts an event of the inner fabric in its connection's queue.
@@ -267,13 +282,11 @@ impl<F: Fabric> Fabric for FaultyFabric<F> {
     }
 
     fn submit(&mut self, conn: ConnId) {
-        if let Some(known) = self.conns.get_mut(&conn) {
-            known.ring();
-            // At once, now and then, as a good day has it.
-            if self.rng.one_in(3) {
-                self.let_go(conn);
-            }
-        }
+        self.ring(conn, true);
+    }
+
+    fn submit_unsolicited(&mut self, conn: ConnId) {
+        self.ring(conn, false);
     }
 
     fn disconnect(&mut self, conn: ConnId) {

@@ -18,6 +18,9 @@
 //! 6. **Limits.** A connection takes [`Limits::send_depth`] posts that have not completed, and a message of at most
 //!    [`Limits::max_message`] bytes; past that a post is [`PostError::Full`] or [`PostError::TooLong`]. The receiver
 //!    side returns credits by itself; a sender that outruns them is held back, never dropped.
+//! 7. **Unsolicited** posts ([`Fabric::submit_unsolicited`]) need not wake a receiver that sleeps in [`Fabric::poll`]. They
+//!    are there when that poll returns, because its time is over or something else has woken it, in order with all other posts
+//!    of their connection. So whoever is sent such sleeps for a bounded time.
 //!
 //! # Features
 //!
@@ -282,6 +285,12 @@ pub trait Fabric {
     /// The doorbell: what was posted on `conn` leaves.
     fn submit(&mut self, conn: ConnId);
 
+    /// The doorbell for what the peer need not be woken for (contract 7), as it is without IBV_SEND_SOLICITED. A fabric may
+    /// wake it all the same.
+    fn submit_unsolicited(&mut self, conn: ConnId) {
+        self.submit(conn);
+    }
+
     /// Destroys the connection (contract 5). Unknown ones are ignored.
     fn disconnect(&mut self, conn: ConnId);
 
@@ -295,7 +304,7 @@ pub trait Fabric {
     /// Ends [`Fabric::watch`].
     fn unwatch(&mut self, fd: BorrowedFd<'_>);
 
-    /// The core on which the peer of `conn` rang last, where that is known: it is on this host then.
+    /// The core on which the peer of `conn` rang or took something last, where that is known: it is on this host then.
     fn peer_core(&self, conn: ConnId) -> Option<usize> {
         let _ = conn;
         None

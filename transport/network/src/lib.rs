@@ -260,6 +260,10 @@ impl Fabric for Network {
         self.of(conn).submit(conn);
     }
 
+    fn submit_unsolicited(&mut self, conn: ConnId) {
+        self.of(conn).submit_unsolicited(conn);
+    }
+
     fn disconnect(&mut self, conn: ConnId) {
         self.of(conn).disconnect(conn);
     }

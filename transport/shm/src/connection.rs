@@ -12,7 +12,7 @@ use twinsan_fabric::parts::{Exposures, Span};
 use twinsan_fabric::{CloseReason, ConnId, Event, FabricError, PostError, RemoteKey, WorkId};
 
 use crate::packet::{self, Packet, Received};
-use crate::ring::{DIRECTION, Receiver, Sender, before_last_look};
+use crate::ring::{DIRECTION, Receiver, Sender, Sleep, before_last_look};
 use crate::slot::{Header, Op, Source};
 
 /// Bytes of a connection's memory.
@@ -169,8 +169,8 @@ impl Connection {
     }
 
     /// The doorbell.
-    pub(crate) fn ring(&mut self) {
-        if self.sender.ring(&self.receiver) {
+    pub(crate) fn ring(&mut self, solicited: bool) {
+        if self.sender.ring(&self.receiver, solicited) {
             packet::wake(&self.socket);
         }
     }
@@ -189,6 +189,9 @@ impl Connection {
                 false
             }
         };
+        if self.receiver.has_news() {
+            self.sender.say_core();
+        }
         if self.receiver.tell() {
             packet::wake(&self.socket);
         }
@@ -306,7 +309,7 @@ impl Connection {
     pub(crate) fn warm(&mut self) -> bool {
         let was_cold = self.quiet.replace(0).is_none();
         if was_cold {
-            self.set_asleep(false);
+            self.set_asleep(Sleep::Awake);
         }
         was_cold
     }
@@ -332,7 +335,7 @@ impl Connection {
         if quiet < self.patience {
             return (more, true);
         }
-        self.set_asleep(true);
+        self.set_asleep(Sleep::Deep);
         before_last_look();
         let more = self.take(regions, events);
         if is_quiet(self, more) && events.len() == before {
@@ -340,7 +343,7 @@ impl Connection {
             return (false, false);
         }
         self.quiet = Some(0);
-        self.set_asleep(false);
+        self.set_asleep(Sleep::Awake);
         (more, true)
     }
 
@@ -354,14 +357,14 @@ impl Connection {
         self.has_ended
     }
 
-    /// The core on which the peer rang last.
+    /// The core on which the peer rang or took something last.
     pub(crate) fn peer_core(&self) -> Option<usize> {
         self.receiver.core()
     }
 
     /// Says to the peer that it has to wake us, or need not.
-    pub(crate) fn set_asleep(&self, asleep: bool) {
-        self.sender.set_asleep(asleep);
+    pub(crate) fn set_asleep(&self, sleep: Sleep) {
+        self.sender.set_asleep(sleep);
     }
 }
 

@@ -20,7 +20,7 @@ use twinsan_fabric::{
 use twinsan_wire::limits::MAX_MESSAGE_BYTES;
 
 use crate::connection::{Connection, reason, receive_rings};
-use crate::ring::{SLOTS, before_last_look};
+use crate::ring::{SLOTS, Sleep, before_last_look};
 use crate::slot::Op;
 
 /// How addresses begin.
@@ -255,7 +255,8 @@ impl ShmFabric {
         if asleep || self.is_asleep {
             // The others have said so before.
             let warm = self.warm.iter().filter_map(|conn| self.connections.get(conn));
-            warm.for_each(|connection| connection.set_asleep(asleep));
+            let sleep = if asleep { Sleep::Dozing } else { Sleep::Awake };
+            warm.for_each(|connection| connection.set_asleep(sleep));
             self.is_asleep = asleep;
         }
     }
@@ -265,6 +266,15 @@ impl ShmFabric {
         if self.connections.get_mut(&conn).is_some_and(Connection::warm) {
             self.warm.push(conn);
         }
+    }
+
+    /// The doorbell.
+    fn ring(&mut self, conn: ConnId, solicited: bool) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.ring(solicited);
+        }
+        // What it answers, and that it has taken this.
+        self.warm(conn);
     }
 
     fn dispatch(&mut self, ready: Readiness, events: &mut Vec<Event>) {
@@ -401,11 +411,11 @@ impl Fabric for ShmFabric {
     }
 
     fn submit(&mut self, conn: ConnId) {
-        if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.ring();
-        }
-        // What it answers, and that it has taken this.
-        self.warm(conn);
+        self.ring(conn, true);
+    }
+
+    fn submit_unsolicited(&mut self, conn: ConnId) {
+        self.ring(conn, false);
     }
 
     fn disconnect(&mut self, conn: ConnId) {

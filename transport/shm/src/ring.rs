@@ -4,8 +4,9 @@
 //! offset  size  field    written by
 //!      0     8  tail     sender      posts that have been rung for, since the beginning
 //!      8     8  closed   sender      1: its memory is no longer to be read
-//!     16     8  asleep   sender      1: wake it when something has come for it, or a signalled post of its is taken
-//!     24     8  core     sender      the core on which it rang last, plus one
+//!     16     8  asleep   sender      wake it when something has come for it, or a signalled post of its is taken;
+//!                                    1: not for what is unsolicited, 2: for everything
+//!     24     8  core     sender      the core on which its end was last seen to work, plus one
 //!     64     8  head     receiver    posts that have been taken, since the beginning
 //!    128   512 × 576     sender      the slots; post n is in slot n mod 512
 //! ```
@@ -33,6 +34,17 @@ const ASLEEP: usize = 16;
 const CORE: usize = 24;
 const HEAD: usize = 64;
 const FIRST: usize = 128;
+
+/// Whether an end looks at the connection by itself: what stands in its word `asleep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    /// It does, all the time.
+    Awake = 0,
+    /// When it wakes up, whatever wakes it.
+    Dozing = 1,
+    /// Not before it is woken for it.
+    Deep = 2,
+}
 
 /// Bytes of one direction.
 pub(crate) const DIRECTION: usize = FIRST + SLOTS * SLOT;
@@ -67,13 +79,15 @@ pub(crate) struct Sender {
     reaped: u64,
     /// The signalled ones that have not been reaped.
     signals: VecDeque<(u64, WorkId)>,
+    /// What stands in the core's place.
+    core: u64,
 }
 
 impl Sender {
     /// At the start of a connection.
     pub(crate) fn new(memory: &Arc<Arena>, direction: usize) -> Self {
         let place = Place { memory: Arc::clone(memory), base: direction * DIRECTION };
-        Self { place, posted: 0, rung: 0, reaped: 0, signals: VecDeque::new() }
+        Self { place, posted: 0, rung: 0, reaped: 0, signals: VecDeque::new(), core: 0 }
     }
 
     /// Whether all slots are taken.
@@ -93,15 +107,23 @@ impl Sender {
     }
 
     /// The doorbell. Returns whether the receiver, whose own direction is `back`, sleeps and is to be woken.
-    pub(crate) fn ring(&mut self, back: &Receiver) -> bool {
+    pub(crate) fn ring(&mut self, back: &Receiver, solicited: bool) -> bool {
         if self.rung == self.posted {
             return false;
         }
         self.rung = self.posted;
-        let core = current_core().map_or(0, |core| core as u64 + 1);
-        self.place.word(CORE).store(core, Relaxed);
+        self.say_core();
         self.place.word(TAIL).store(self.rung, Release);
-        back.must_wake()
+        back.must_wake(solicited)
+    }
+
+    /// Says on which core this end works. The other polls the cache line where that stands: it is written if it changes.
+    pub(crate) fn say_core(&mut self) {
+        let core = current_core().map_or(0, |core| core as u64 + 1);
+        if core != self.core {
+            self.core = core;
+            self.place.word(CORE).store(core, Relaxed);
+        }
     }
 
     /// Frees the slots of posts that have been taken, and hands the signals of those to `sent`.
@@ -121,8 +143,8 @@ impl Sender {
     }
 
     /// Says that this end is going to sleep, or that it is awake.
-    pub(crate) fn set_asleep(&self, asleep: bool) {
-        self.place.word(ASLEEP).store(asleep.into(), SeqCst);
+    pub(crate) fn set_asleep(&self, sleep: Sleep) {
+        self.place.word(ASLEEP).store(sleep as u64, SeqCst);
     }
 
     /// Says that this end's memory is no longer to be read.
@@ -163,7 +185,7 @@ impl Receiver {
         self.taken
     }
 
-    /// The core on which the sender rang last, by its own word.
+    /// The core on which the sender's end rang or took something last, by its own word.
     pub(crate) fn core(&self) -> Option<usize> {
         usize::try_from(self.place.word(CORE).load(Relaxed)).ok()?.checked_sub(1)
     }
@@ -214,22 +236,28 @@ impl Receiver {
         self.awaited |= post.header.signalled;
     }
 
+    /// Whether something has been taken of which the sender has not been told.
+    pub(crate) const fn has_news(&self) -> bool {
+        self.told != self.taken
+    }
+
     /// Tells the sender what has been taken. Returns whether it waits for that asleep, and is to be woken.
     pub(crate) fn tell(&mut self) -> bool {
-        if self.told == self.taken {
+        if !self.has_news() {
             return false;
         }
         self.told = self.taken;
         self.place.word(HEAD).store(self.told, Release);
-        std::mem::take(&mut self.awaited) && self.must_wake()
+        std::mem::take(&mut self.awaited) && self.must_wake(true)
     }
 
     /// Whether the sender of this direction sleeps; the one who asks is to wake it. What it is to be woken for is stored
     /// already: either this sees that it is going to sleep, or it sees that before it does.
-    fn must_wake(&self) -> bool {
+    fn must_wake(&self, solicited: bool) -> bool {
         fence(SeqCst);
         let asleep = self.place.word(ASLEEP);
-        asleep.load(Relaxed) != 0 && asleep.swap(0, SeqCst) != 0
+        let spared = if solicited { Sleep::Awake } else { Sleep::Dozing };
+        asleep.load(Relaxed) > spared as u64 && asleep.swap(Sleep::Awake as u64, SeqCst) > 0
     }
 }
 

@@ -10,7 +10,7 @@
 //! No kind is zero: an immediate that was never filled in is not mistaken for one.
 
 use crate::error::DecodeError;
-use crate::limits::LANE_SLOTS;
+use crate::limits::MAX_LANE_SLOTS;
 
 use crate::layout::{CLIENT_MAILBOX_SLOTS, PEER_MAILBOX_SLOTS};
 
@@ -23,14 +23,14 @@ const KIND_MAILBOX: u32 = 2;
 const MAILBOX_SLOTS: u32 =
     if PEER_MAILBOX_SLOTS > CLIENT_MAILBOX_SLOTS { PEER_MAILBOX_SLOTS } else { CLIENT_MAILBOX_SLOTS };
 
-const _: () = assert!(LANE_SLOTS - 1 <= SLOT_MASK && MAILBOX_SLOTS - 1 <= SLOT_MASK);
+const _: () = assert!(MAX_LANE_SLOTS - 1 <= SLOT_MASK && MAILBOX_SLOTS - 1 <= SLOT_MASK);
 
 /// What a write with immediate has put where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Immediate {
     /// A descriptor, in this slot of the lane's descriptor ring; its payload landed before it.
     Blob {
-        /// Below [`LANE_SLOTS`].
+        /// Below [`MAX_LANE_SLOTS`]; the receiver knows how many the lane has.
         slot: u32,
     },
     /// A mailbox, in this slot of the receiver's mailbox region.
@@ -48,7 +48,7 @@ impl Immediate {
     #[must_use]
     pub const fn encode(self) -> u32 {
         let (kind, slot, slots) = match self {
-            Self::Blob { slot } => (KIND_BLOB, slot, LANE_SLOTS),
+            Self::Blob { slot } => (KIND_BLOB, slot, MAX_LANE_SLOTS),
             Self::Mailbox { slot } => (KIND_MAILBOX, slot, MAILBOX_SLOTS),
         };
         assert!(slot < slots, "an immediate for a slot that does not exist");
@@ -62,8 +62,8 @@ impl Immediate {
     pub const fn decode(raw: u32) -> Result<Self, DecodeError> {
         let slot = raw & SLOT_MASK;
         match raw >> KIND_SHIFT {
-            KIND_BLOB if slot < LANE_SLOTS => Ok(Self::Blob { slot }),
-            KIND_BLOB => Err(bad("Immediate.slot (blob)", slot, "below LANE_SLOTS, 1024")),
+            KIND_BLOB if slot < MAX_LANE_SLOTS => Ok(Self::Blob { slot }),
+            KIND_BLOB => Err(bad("Immediate.slot (blob)", slot, "below MAX_LANE_SLOTS, 131072")),
             KIND_MAILBOX if slot < MAILBOX_SLOTS => Ok(Self::Mailbox { slot }),
             KIND_MAILBOX => Err(bad("Immediate.slot (mailbox)", slot, "0 or 1")),
             kind => Err(bad("Immediate.kind", kind, "1 (blob) or 2 (mailbox)")),

@@ -1,11 +1,8 @@
 //! The one-sided regions: which slot is where. Nothing here is negotiated; `docs/wire-format.md` has the picture.
 
 use crate::ids::Seq;
-use crate::limits::{DESCRIPTOR_BYTES, LANE_SLOTS, MAILBOX_BYTES, MAX_OPEN_READS, MAX_READ_BYTES};
+use crate::limits::{DESCRIPTOR_BYTES, MAILBOX_BYTES, MAX_OPEN_READS, MAX_READ_BYTES};
 use crate::mailbox::Mailbox;
-
-/// Bytes of a lane's descriptor ring.
-pub const DESCRIPTOR_RING_BYTES: u64 = LANE_SLOTS as u64 * DESCRIPTOR_BYTES as u64;
 
 /// Where the other node writes [`Mailbox::Ack`] in a node's mailbox region.
 pub const PEER_ACK_SLOT: u32 = 0;
@@ -26,12 +23,18 @@ pub const CLIENT_MAILBOX_BYTES: u64 = CLIENT_MAILBOX_SLOTS as u64 * MAILBOX_BYTE
 /// Bytes of the read buffers that a client opens to a node.
 pub const READ_REGION_BYTES: u64 = MAX_OPEN_READS as u64 * MAX_READ_BYTES as u64;
 
-/// The descriptor ring slot of a blob.
+/// Bytes of a descriptor ring of so many slots ([`crate::limits::lane_slots`]).
 #[must_use]
-pub const fn descriptor_slot(seq: Seq) -> u32 {
-    // The remainder is below LANE_SLOTS, a u32.
+pub const fn descriptor_ring_bytes(slots: u32) -> u64 {
+    slots as u64 * DESCRIPTOR_BYTES as u64
+}
+
+/// The slot of a blob in a descriptor ring of so many.
+#[must_use]
+pub const fn descriptor_slot(seq: Seq, slots: u32) -> u32 {
+    // The remainder is below `slots`, a u32.
     #[allow(clippy::cast_possible_truncation)]
-    let slot = (seq.0 % LANE_SLOTS as u64) as u32;
+    let slot = (seq.0 % slots as u64) as u32;
     slot
 }
 

@@ -21,8 +21,12 @@ pub const MAX_READ_BYTES: u32 = 1 << 20;
 pub const MAX_OPEN_READS: usize = 64;
 /// The longest small message, its header included.
 pub const MAX_MESSAGE_BYTES: usize = 512;
-/// Descriptor ring slots of a lane: the most blobs staged and not released.
-pub const LANE_SLOTS: u32 = 1024;
+/// The least descriptor ring slots of a lane. See [`lane_slots`].
+pub const MIN_LANE_SLOTS: u32 = 1 << 10;
+/// The most descriptor ring slots of a lane.
+pub const MAX_LANE_SLOTS: u32 = 1 << 17;
+/// Payload bytes of the data ring for which a lane has a slot. A lane of shorter blobs is full before its ring is.
+const SLOT_BYTES: u64 = 4096;
 /// The least data ring: two longest payloads, so that one that skips to the wrap still fits.
 pub const MIN_RING_BYTES: u64 = 4 * MAX_PAYLOAD_BYTES as u64;
 /// The smallest logical block.
@@ -30,7 +34,25 @@ pub const MIN_BLOCK_BYTES: u32 = 512;
 /// The largest logical block.
 pub const MAX_BLOCK_BYTES: u32 = 4096;
 
-const _: () = assert!(LANE_SLOTS.is_power_of_two());
+/// Descriptor ring slots of a lane whose data ring has so many bytes: the most blobs staged and not released. One for
+/// each 4 KiB, and a power of two.
+#[must_use]
+pub const fn lane_slots(ring_bytes: u64) -> u32 {
+    let wanted = ring_bytes.div_ceil(SLOT_BYTES);
+    if wanted >= MAX_LANE_SLOTS as u64 {
+        MAX_LANE_SLOTS
+    } else if wanted <= MIN_LANE_SLOTS as u64 {
+        MIN_LANE_SLOTS
+    } else {
+        // Below MAX_LANE_SLOTS, a u32.
+        #[allow(clippy::cast_possible_truncation)]
+        let wanted = wanted as u32;
+        wanted.next_power_of_two()
+    }
+}
+
+const _: () = assert!(MIN_LANE_SLOTS.is_power_of_two() && MAX_LANE_SLOTS.is_power_of_two());
+const _: () = assert!(lane_slots(MIN_RING_BYTES) == MIN_LANE_SLOTS);
 const _: () = assert!(MIN_RING_BYTES >= 2 * MAX_PAYLOAD_BYTES as u64);
 const _: () =
     assert!(MAX_PAYLOAD_BYTES.is_multiple_of(MAX_BLOCK_BYTES) && MAX_READ_BYTES.is_multiple_of(MAX_BLOCK_BYTES));

@@ -25,7 +25,7 @@ use crate::codec::parts::{bad, incarnation, optional, seq_from_one, zero};
 use crate::crc::crc32c;
 use crate::error::DecodeError;
 use crate::ids::{Epoch, Generation, Incarnation, Seq};
-use crate::limits::{LANE_SLOTS, MAILBOX_BYTES, PROTOCOL_VERSION};
+use crate::limits::{MAILBOX_BYTES, MAX_LANE_SLOTS, PROTOCOL_VERSION};
 
 /// A mailbox's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +44,7 @@ pub enum Mailbox {
         first: Option<Seq>,
         /// The last seq received.
         received: Seq,
-        /// The sender's released position: at most [`LANE_SLOTS`] behind.
+        /// The sender's released position: at most [`MAX_LANE_SLOTS`] behind.
         released: Seq,
     },
     /// Primary → secondary (or joiner): every blob up to `released` is on the disk, its space may be given back.
@@ -118,7 +118,7 @@ impl Mailbox {
             Self::Ack { epoch, from, to, generation, first, received, released } => {
                 let behind = received.0.checked_sub(released.0).and_then(|behind| u32::try_from(behind).ok());
                 let behind =
-                    behind.filter(|behind| *behind <= LANE_SLOTS).expect("a lane holds no more than its slots");
+                    behind.filter(|behind| *behind <= MAX_LANE_SLOTS).expect("a lane holds no more than its slots");
                 Raw { behind: behind.into(), ..Raw::new(KIND_ACK, epoch, from, Some(to), generation, received, first) }
             }
             Self::Released { epoch, from, to, generation, released } => {
@@ -228,8 +228,8 @@ impl Raw {
     /// An ACK's released position.
     fn released(&self, received: Seq) -> Result<Seq, DecodeError> {
         let behind = u64::from(self.behind.get());
-        if behind > u64::from(LANE_SLOTS) {
-            return Err(bad("Mailbox.behind", behind, "at most LANE_SLOTS, 1024"));
+        if behind > u64::from(MAX_LANE_SLOTS) {
+            return Err(bad("Mailbox.behind", behind, "at most MAX_LANE_SLOTS, 131072"));
         }
         match received.0.checked_sub(behind) {
             Some(released) => Ok(Seq(released)),

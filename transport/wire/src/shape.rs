@@ -4,10 +4,16 @@ use crate::blob::{Blob, BlobKind};
 use crate::codec::parts::bad;
 use crate::error::DecodeError;
 use crate::ids::Lba;
-use crate::limits::{MAX_BLOCK_BYTES, MAX_READ_BYTES, MIN_BLOCK_BYTES, MIN_RING_BYTES};
+use crate::limits::{MAX_BLOCK_BYTES, MAX_READ_BYTES, MIN_BLOCK_BYTES, MIN_RING_BYTES, lane_slots};
 use crate::message::VolumeShape;
 
 impl VolumeShape {
+    /// Descriptor ring slots of this volume's lanes.
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        lane_slots(self.ring_bytes)
+    }
+
     /// Whether a volume can have this shape.
     ///
     /// # Errors

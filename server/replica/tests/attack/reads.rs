@@ -60,6 +60,21 @@ fn a_read_from_the_disk_waits_for_the_batch_that_it_may_have_seen() {
     }
 }
 
+/// It can't have seen what no batch has written, and does not wait for that: under steady overwriting it would wait for ever.
+#[test]
+fn a_read_from_the_disk_does_not_wait_for_what_came_after_the_batch() {
+    let mut rig = Rig::attached();
+    rig.hold(|action| is_flush(action) || is_read(action));
+    read(&mut rig, 1, 4, 1);
+    rig.write(1, 1, 4);
+    rig.write(1, 2, 4);
+    disk_read(&mut rig);
+    assert_eq!(answers(&mut rig), [], "the first may have been seen");
+    rig.end_batch(Ok(()));
+    assert_eq!(rig.status().flushed, Seq(1));
+    assert_eq!(answers(&mut rig).len(), 1, "the second is under way only now");
+}
+
 /// A mirror takes no reads: one that it kept would show, when it serves, what was the newest long before.
 #[test]
 fn a_mirror_keeps_no_read_for_later() {

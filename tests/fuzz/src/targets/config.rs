@@ -5,6 +5,7 @@ use std::path::Path;
 
 use twinsan_control::admin::{MAX_LINE_BYTES, Request, Response, read_line, write_line};
 use twinsan_control::{Address, Config, ConfigError, Size};
+use twinsan_wire::NodeId;
 
 use crate::input::Input;
 
@@ -59,6 +60,13 @@ fn sound(config: &Config) {
     let addresses: BTreeSet<_> = a.listen.iter().chain(&b.listen).map(ToString::to_string).collect();
     assert_eq!(addresses.len(), a.listen.len() + b.listen.len(), "an address twice");
     assert!(!a.listen.is_empty() && !b.listen.is_empty() && !config.volumes.is_empty());
+    let all: BTreeSet<_> = [NodeId::A, NodeId::B]
+        .into_iter()
+        .flat_map(|node| (0..config.reactors).flat_map(move |reactor| config.addresses(node, reactor)))
+        .map(|address| address.to_string())
+        .collect();
+    assert_eq!(all.len(), config.reactors * addresses.len(), "two reactors at one address");
+    assert!((1..=config.volumes.len()).contains(&config.reactors), "a reactor without a volume");
     let local = a.listen.iter().chain(&b.listen).all(Address::is_local);
     for volume in &config.volumes {
         assert!(volume.disk.is_absolute());

@@ -23,7 +23,7 @@ fn twice(seed: u64) -> [World; 2] {
 
 #[test]
 fn a_list_is_the_same_run() {
-    for seed in [3, 8, 22] {
+    for seed in [3, 8, 23] {
         let [first, again] = twice(seed);
         assert_eq!(again.deeds(), first.deeds(), "seed {seed}");
         assert_eq!(again.counts().writes_completed, first.counts().writes_completed, "seed {seed}");

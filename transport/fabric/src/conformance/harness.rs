@@ -92,6 +92,12 @@ impl Side {
         Some(found)
     }
 
+    /// Takes out the first event of one connection.
+    pub(super) fn pick_first(&mut self, of: ConnId) -> Option<Event> {
+        let at = self.events.iter().position(|event| event.conn() == Some(of))?;
+        Some(self.events.remove(at))
+    }
+
     /// Takes out what is the news of one connection.
     pub(super) fn news_of(&mut self, of: ConnId) -> Vec<Event> {
         let (news, rest) = std::mem::take(&mut self.events).into_iter().partition(|event| event.conn() == Some(of));
@@ -148,14 +154,29 @@ impl Pair {
         }
     }
 
+    /// Both sleep for a moment.
+    pub(super) fn doze(&mut self) {
+        self.poll_for(Some(TURN));
+    }
+
     /// Tries a post until there is a slot for it, and submits it.
-    pub(super) fn post(&mut self, conn: ConnId, mut post: impl FnMut(&mut Side) -> Result<(), PostError>) {
+    pub(super) fn post(&mut self, conn: ConnId, post: impl FnMut(&mut Side) -> Result<(), PostError>) {
+        self.try_post(post);
+        self.left.fabric.submit(conn);
+    }
+
+    /// The same, unsolicited.
+    pub(super) fn unsolicited(&mut self, conn: ConnId, post: impl FnMut(&mut Side) -> Result<(), PostError>) {
+        self.try_post(post);
+        self.left.fabric.submit_unsolicited(conn);
+    }
+
+    fn try_post(&mut self, mut post: impl FnMut(&mut Side) -> Result<(), PostError>) {
         self.wait("a free slot", |pair| match post(&mut pair.left) {
             Ok(()) => Some(()),
             Err(PostError::Full) => None,
             Err(other) => panic!("a post was refused: {other}"),
         });
-        self.left.fabric.submit(conn);
     }
 
     /// The left one's message on `conn`.

@@ -131,3 +131,46 @@ pub(super) fn both_directions_at_once(setup: Setup) {
     assert!(pair.right.bytes(REGION / 2, LEN as usize) == from_left);
     assert!(pair.left.bytes(REGION / 2, LEN as usize) == from_right);
 }
+
+/// Contract 7: what is unsolicited comes in order with what is not, and comes too where nothing follows it.
+pub(super) fn unsolicited_posts_keep_order_and_arrive(setup: Setup) {
+    const COUNT: u32 = 300;
+    let mut pair = Pair::new(setup);
+    let (a, b) = (pair.a, pair.b);
+    let key = pair.right.expose_all(b);
+    for number in 0..COUNT {
+        let bytes = number.to_le_bytes();
+        // The last ones are all unsolicited.
+        match number % 3 {
+            0 if number < COUNT - 10 => pair.send(a, &bytes),
+            1 => pair.unsolicited(a, |left| left.fabric.send(a, &bytes)),
+            _ => pair.unsolicited(a, |left| {
+                left.fabric.write_imm(a, Payload::Inline(&bytes), at(key, u64::from(number) * 4), number, None)
+            }),
+        }
+    }
+    for number in 0..COUNT {
+        let event = pair.wait("the next event", |pair| pair.right.pick_first(b));
+        let came = match event {
+            Event::Message { bytes, .. } => u32::from_le_bytes(bytes[..].try_into().expect("four bytes")),
+            Event::Immediate { imm, .. } => {
+                assert_eq!(pair.right.bytes(4 * imm as usize, 4), imm.to_le_bytes(), "its bytes were not there");
+                imm
+            }
+            other => panic!("{other:?} was not posted"),
+        };
+        assert_eq!(came, number, "out of order");
+    }
+}
+
+/// Contract 7: a poll whose time is over has what was rung for before it, without a further post.
+pub(super) fn an_unsolicited_message_is_there_when_a_poll_has_ended(setup: Setup) {
+    let mut pair = Pair::new(setup);
+    let (a, b) = (pair.a, pair.b);
+    for number in 0..20_u32 {
+        // Both have just slept.
+        pair.doze();
+        pair.unsolicited(a, |left| left.fabric.send(a, &number.to_le_bytes()));
+        assert_eq!(&pair.message(b)[..], number.to_le_bytes());
+    }
+}

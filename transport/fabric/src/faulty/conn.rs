@@ -77,6 +77,8 @@ pub(super) struct Conn {
     pub(super) events: VecDeque<Event>,
     posts: VecDeque<Post>,
     rung: usize,
+    /// Some of what was rung for and has not been given is solicited.
+    solicited: bool,
     atoms: VecDeque<Atom>,
     flying: VecDeque<Flying>,
     guards: VecDeque<Guard>,
@@ -156,8 +158,17 @@ impl Conn {
     }
 
     /// The doorbell.
-    pub(super) fn ring(&mut self) {
+    pub(super) fn ring(&mut self, solicited: bool) {
+        self.solicited |= solicited && self.rung < self.posts.len();
         self.rung = self.posts.len();
+    }
+
+    /// Whether the inner doorbell is to wake the peer, for what it has just been given.
+    pub(super) fn take_solicited(&mut self) -> bool {
+        let solicited = self.solicited;
+        // What is still held back may be what it is for.
+        self.solicited &= self.rung > 0 || !self.atoms.is_empty();
+        solicited
     }
 
     /// Moves some posts on, in order.

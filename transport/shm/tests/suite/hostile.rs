@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketType, connect, recvmsg, sendmsg, socket,
+    SendFlags, SocketAddrUnix, SocketType, connect, recv, recvmsg, sendmsg, socket,
 };
 use tempfile::TempDir;
 use twinsan_arena::{Arena, ArenaOptions, PagePolicy};
@@ -27,6 +28,7 @@ const DIRECTION: usize = 128 + SLOTS * SLOT;
 /// Words of the direction that the raw peer sends by, and of the other one.
 const TAIL: usize = 0;
 const CLOSED: usize = 8;
+const ASLEEP: usize = 16;
 const HEAD: usize = DIRECTION + 64;
 
 /// A fabric with a raw peer that has connected to it.
@@ -295,4 +297,36 @@ fn wake_ups_for_nothing_are_nothing() {
     raw.post(&message, b"hi");
     raw.fabric.poll(&mut events, None);
     assert!(matches!(&events[..], [Event::Message { bytes, .. }] if bytes[..] == *b"hi"), "{events:?}");
+}
+
+/// The raw peer's own word says how it sleeps; what wakes it for what, as documented.
+#[test]
+fn who_is_woken_for_what() {
+    let mut raw = Raw::new();
+    let conn = raw.conn;
+    let mut rung = |sleeps: u64, solicited: bool| {
+        raw.rings.word(ASLEEP).store(sleeps, SeqCst);
+        raw.fabric.send(conn, b"a post").expect("a free slot");
+        if solicited {
+            raw.fabric.submit(conn);
+        } else {
+            raw.fabric.submit_unsolicited(conn);
+        }
+        let mut byte = [0];
+        let woken = match recv(&raw.socket, &mut byte, RecvFlags::DONTWAIT) {
+            Ok((_, bytes)) => {
+                assert_eq!((bytes, byte), (1, [1]), "a wake-up is one packet of one byte");
+                true
+            }
+            Err(Errno::AGAIN) => false,
+            Err(other) => panic!("{other}"),
+        };
+        (woken, raw.rings.word(ASLEEP).load(SeqCst))
+    };
+    assert_eq!(rung(0, true), (false, 0), "it is awake");
+    assert_eq!(rung(0, false), (false, 0));
+    assert_eq!(rung(1, false), (false, 1), "it sees it when it wakes up, and is to be woken for the next");
+    assert_eq!(rung(1, true), (true, 0));
+    assert_eq!(rung(2, false), (true, 0), "it does not look before it is woken for this connection");
+    assert_eq!(rung(2, true), (true, 0));
 }

@@ -97,6 +97,56 @@ fn sleepers_wake_each_other() {
     assert_eq!(answerer.join().expect("it has seen nothing strange"), ROUNDS);
 }
 
+/// Contract 7: what is unsolicited waits for the sleeper's own time, and what is solicited behind it wakes the sleeper for both.
+#[test]
+fn a_sleeper_finds_what_is_unsolicited_when_it_wakes_up() {
+    const ROUNDS: u32 = 200;
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = format!("shm://{}", folder.path().join("fabric.shm").display());
+    let (listening, listens) = channel();
+    let there = address.clone();
+    let answerer = thread::spawn(move || {
+        let (mut sleeper, _) = Sleeper::new();
+        sleeper.fabric.listen(&there).expect("a folder to listen in");
+        listening.send(()).expect("somebody waits for it");
+        let Event::Accepted { conn } = sleeper.next() else { panic!("nobody came") };
+        let mut seen = 0_u32;
+        loop {
+            match sleeper.next() {
+                Event::Message { bytes, .. } => {
+                    assert_eq!(bytes[..], seen.to_le_bytes(), "each once, in order");
+                    seen += 1;
+                    // Of three, two are unsolicited; so the next is not sent before this one has been seen.
+                    if seen.is_multiple_of(3) {
+                        sleeper.fabric.send(conn, &seen.to_le_bytes()).expect("a free slot");
+                        sleeper.fabric.submit(conn);
+                    }
+                }
+                Event::Closed { why: CloseReason::Ended, .. } => return seen,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    listens.recv().expect("it listens");
+    let (mut sleeper, _) = Sleeper::new();
+    let conn = sleeper.fabric.connect(&address).expect("an address");
+    assert!(matches!(sleeper.next(), Event::Connected { .. }));
+    for round in 0..ROUNDS {
+        for word in 3 * round..3 * round + 3 {
+            sleeper.fabric.send(conn, &word.to_le_bytes()).expect("a free slot");
+            if word % 3 == 2 {
+                sleeper.fabric.submit(conn);
+            } else {
+                sleeper.fabric.submit_unsolicited(conn);
+            }
+        }
+        let Event::Message { bytes, .. } = sleeper.next() else { panic!("no answer") };
+        assert_eq!(bytes[..], (3 * round + 3).to_le_bytes());
+    }
+    sleeper.fabric.disconnect(conn);
+    assert_eq!(answerer.join().expect("it has seen nothing strange"), 3 * ROUNDS);
+}
+
 /// It says so, and whose memory it is.
 #[test]
 fn private_memory_is_not_posted_from() {
@@ -141,6 +191,10 @@ fn a_quiet_connection_is_heard_again_beside_a_busy_one() {
         fabric.send(conn, &word.to_le_bytes()).expect("a free slot");
         fabric.submit(conn);
     };
+    let unsolicited = |fabric: &mut ShmFabric, conn, word: u32| {
+        fabric.send(conn, &word.to_le_bytes()).expect("a free slot");
+        fabric.submit_unsolicited(conn);
+    };
     // The next message of `fabric` within so many polls that don't wait.
     let next = |fabric: &mut ShmFabric, polls| {
         let mut events = Vec::new();
@@ -159,8 +213,8 @@ fn a_quiet_connection_is_heard_again_beside_a_busy_one() {
         message(&mut left, conns[busy], word);
         assert_eq!(next(&mut right, 64), Some((accepted[busy], word)));
     }
-    message(&mut right, accepted[quiet], 1);
-    assert_eq!(next(&mut left, 64), Some((conns[quiet], 1)), "cold at both ends");
+    unsolicited(&mut right, accepted[quiet], 1);
+    assert_eq!(next(&mut left, 64), Some((conns[quiet], 1)), "cold at both ends: nobody looks before it is told to");
     message(&mut left, conns[quiet], 2);
     assert_eq!(next(&mut right, 64), Some((accepted[quiet], 2)), "one end has spoken");
     // It ends while it is not looked at.

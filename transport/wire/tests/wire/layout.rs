@@ -1,9 +1,10 @@
 //! Where things go, and what fits a volume.
 
 use twinsan_wire::layout::{
-    CLIENT_MAILBOX_BYTES, DESCRIPTOR_RING_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset,
+    CLIENT_MAILBOX_BYTES, PEER_MAILBOX_BYTES, READ_REGION_BYTES, descriptor_offset, descriptor_ring_bytes,
     descriptor_slot, mailbox_offset, read_offset,
 };
+use twinsan_wire::limits::lane_slots;
 use twinsan_wire::{Blob, BlobKind, DecodeError, Generation, Immediate, Lba, Seq, VolumeShape};
 
 use crate::pinned;
@@ -32,10 +33,20 @@ fn named(error: Result<(), DecodeError>) -> Option<&'static str> {
 
 #[test]
 fn slots_have_their_places() {
-    assert_eq!((DESCRIPTOR_RING_BYTES, PEER_MAILBOX_BYTES, CLIENT_MAILBOX_BYTES), (65_536, 128, 64));
+    assert_eq!((descriptor_ring_bytes(1024), PEER_MAILBOX_BYTES, CLIENT_MAILBOX_BYTES), (65_536, 128, 64));
     assert_eq!(READ_REGION_BYTES, 64 << 20);
-    assert_eq!([0, 1, 1023, 1024, 1025, u64::MAX].map(|seq| descriptor_slot(Seq(seq))), [0, 1, 1023, 0, 1, 1023]);
+    assert_eq!([0, 1, 1023, 1024, 1025, u64::MAX].map(|seq| descriptor_slot(Seq(seq), 1024)), [0, 1, 1023, 0, 1, 1023]);
+    assert_eq!([1024, 4095, 4096].map(|seq| descriptor_slot(Seq(seq), 4096)), [1024, 4095, 0]);
     assert_eq!((descriptor_offset(1023), mailbox_offset(1), read_offset(63)), (65_472, 64, 63 << 20));
+}
+
+/// Both ends go by the ring's size alone.
+#[test]
+fn a_lane_has_a_slot_for_each_4_kib_of_its_ring() {
+    let mib = |n: u64| lane_slots(n << 20);
+    assert_eq!([4, 16, 64, 256, 512].map(mib), [1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 17]);
+    assert_eq!([mib(17), mib(48), lane_slots((64 << 20) + 4096)], [1 << 13, 1 << 14, 1 << 15], "a power of two");
+    assert_eq!([lane_slots(0), mib(513), lane_slots(u64::MAX)], [1 << 10, 1 << 17, 1 << 17], "bounded");
 }
 
 #[test]
@@ -48,7 +59,7 @@ fn mailboxes_have_their_slots() {
 #[test]
 #[should_panic(expected = "an immediate for a slot that does not exist")]
 fn an_immediate_is_not_made_for_a_slot_past_the_ring() {
-    let _ = Immediate::Blob { slot: 1024 }.encode();
+    let _ = Immediate::Blob { slot: 1 << 17 }.encode();
 }
 
 #[test]

@@ -500,6 +500,7 @@ fn mailboxes() {
 fn immediates() {
     for (value, pinned) in [
         (Immediate::Blob { slot: 0 }, 0x1000_0000),
+        (Immediate::Blob { slot: 131_071 }, 0x1001_ffff),
         (Immediate::Blob { slot: 1023 }, 0x1000_03ff),
         (Immediate::Mailbox { slot: 0 }, 0x2000_0000),
         (Immediate::Mailbox { slot: 1 }, 0x2000_0001),

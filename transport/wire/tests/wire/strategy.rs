@@ -3,7 +3,7 @@
 use proptest::option;
 use proptest::prelude::*;
 use twinsan_wire::limits::{
-    LANE_SLOTS, MAX_COUNT, MAX_OPEN_READS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES, MAX_ZERO_BLOCKS, MIN_BLOCK_BYTES,
+    MAX_COUNT, MAX_LANE_SLOTS, MAX_OPEN_READS, MAX_PAYLOAD_BYTES, MAX_READ_BYTES, MAX_ZERO_BLOCKS, MIN_BLOCK_BYTES,
     MIN_RING_BYTES,
 };
 use twinsan_wire::{
@@ -32,7 +32,7 @@ pub(crate) fn descriptor() -> impl Strategy<Value = Descriptor> {
 
 pub(crate) fn mailbox() -> impl Strategy<Value = Mailbox> {
     let head = (epoch(), incarnation(), incarnation(), any_generation(), seq());
-    let rest = (option::of(seq_from_one()), option::of(seq()), 0..=u64::from(LANE_SLOTS), any::<bool>());
+    let rest = (option::of(seq_from_one()), option::of(seq()), 0..=u64::from(MAX_LANE_SLOTS), any::<bool>());
     (head, 0..3, rest).prop_map(|((epoch, from, to, generation, position), kind, (first, durable, behind, relayed))| {
         match kind {
             0 => {
@@ -47,7 +47,7 @@ pub(crate) fn mailbox() -> impl Strategy<Value = Mailbox> {
 
 pub(crate) fn immediate() -> impl Strategy<Value = Immediate> {
     prop_oneof![
-        (0..LANE_SLOTS).prop_map(|slot| Immediate::Blob { slot }),
+        (0..MAX_LANE_SLOTS).prop_map(|slot| Immediate::Blob { slot }),
         (0..2u32).prop_map(|slot| Immediate::Mailbox { slot }),
     ]
 }

@@ -343,7 +343,7 @@ fn any_mailbox(bench: &mut Bench, input: &mut Input<'_>) {
     let generation = Generation(input.number(status.generation.0));
     let (received, released) = (Seq(input.number(status.received.0)), Seq(input.number(status.released.0)));
     let mailbox = match input.byte() % 3 {
-        0 if released <= received && received.0 - released.0 <= 1024 => {
+        0 if released <= received && received.0 - released.0 <= u64::from(twinsan_wire::limits::MAX_LANE_SLOTS) => {
             let first = input.flag().then(|| Seq(input.number(1).max(1)));
             Mailbox::Ack { epoch, from, to, generation, first, received, released }
         }
