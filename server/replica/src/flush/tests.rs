@@ -419,3 +419,31 @@ proptest! {
         prop_assert!(model.bench.lane.is_empty());
     }
 }
+
+/// A DISCARD may cover 4 GiB, and a whole lane of writes may lie over it: that is no one batch.
+#[test]
+fn zeros_at_the_head_take_no_more_with_them_than_a_batch_may() {
+    let mut bench = Bench::new(2);
+    bench.put(BlobKind::Discard, 0..12);
+    for lba in 0..11 {
+        bench.write(lba..lba + 1);
+    }
+    bench.how.max_writes = 3;
+    let mut covered = Vec::new();
+    for _ in 0..12 {
+        if bench.lane.is_empty() {
+            break;
+        }
+        let (number, writes) = bench.batch();
+        assert!(
+            writes.len() <= 3 && writes.iter().map(|(lbas, _)| lbas.end - lbas.start).sum::<u64>() <= 2,
+            "{writes:?}"
+        );
+        covered.extend(writes.iter().flat_map(|(lbas, _)| lbas.clone()));
+        bench.flusher.ended(number, true);
+        bench.lane.release(bench.flusher.flushed());
+    }
+    assert!(bench.lane.is_empty(), "{}", bench.flusher.flushed());
+    covered.sort_unstable();
+    assert_eq!(covered, (0..12).collect::<Vec<_>>(), "each block once");
+}
