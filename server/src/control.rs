@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use twinsan_control::admin::{NodeStatus, Request, Response, read_line, write_line};
 
 use crate::doorbell::Doorbell;
@@ -45,7 +45,7 @@ impl Asker {
             Request::Recover { volume, .. } | Request::Switchover { volume } => {
                 // One that nobody has is for any of them to say so.
                 let place = self.volumes.iter().position(|name| name == volume).unwrap_or(0);
-                self.ask_reactor(place % self.reactors.len(), request)
+                self.ask_reactor(place % self.reactors.len(), request).unwrap_or_else(Response::from)
             }
         }
     }
@@ -55,26 +55,42 @@ impl Asker {
         let mut whole: Option<Box<NodeStatus>> = None;
         for reactor in 0..self.reactors.len() {
             match (self.ask_reactor(reactor, Request::Status), &mut whole) {
-                (Response::Status(part), Some(whole)) => whole.volumes.extend(part.volumes),
-                (Response::Status(part), None) => whole = Some(part),
-                (other, _) => return other,
+                (Ok(Response::Status(part)), Some(whole)) => whole.volumes.extend(part.volumes),
+                (Ok(Response::Status(part)), None) => whole = Some(part),
+                (Ok(other), _) => return other,
+                // Others may take longer to end, and that is when one wants to see them.
+                (Err(Ended), _) => {}
             }
         }
-        let mut whole = whole.expect("at least one reactor");
+        let Some(mut whole) = whole else { return Ended.into() };
         whole.volumes.sort_by_key(|volume| self.volumes.iter().position(|name| *name == volume.name));
         Response::Status(whole)
     }
 
-    fn ask_reactor(&self, reactor: usize, request: Request) -> Response {
+    fn ask_reactor(&self, reactor: usize, request: Request) -> Result<Response, Ended> {
+        let failed = |message: String| Ok(Response::Failed { message });
         let (queue, bell) = &self.reactors[reactor];
         let (answer, answered) = bounded(1);
-        if queue.try_send(Asked { request, answer }).is_err() {
-            return Response::Failed { message: "the node is ending, or has too many requests waiting".to_owned() };
+        match queue.try_send(Asked { request, answer }) {
+            Ok(()) => bell.ring(),
+            Err(TrySendError::Full(_)) => return failed("the node has too many requests waiting".to_owned()),
+            Err(TrySendError::Disconnected(_)) => return Err(Ended),
         }
-        bell.ring();
-        answered.recv_timeout(TIMEOUT).unwrap_or_else(|_| Response::Failed {
-            message: format!("the reactor has not answered for {ADMIN_TIMEOUT_MS} ms"),
-        })
+        match answered.recv_timeout(TIMEOUT) {
+            Ok(response) => Ok(response),
+            Err(RecvTimeoutError::Timeout) => failed(format!("the reactor has not answered for {ADMIN_TIMEOUT_MS} ms")),
+            Err(RecvTimeoutError::Disconnected) => Err(Ended),
+        }
+    }
+}
+
+/// The reactor is gone.
+#[derive(Debug)]
+struct Ended;
+
+impl From<Ended> for Response {
+    fn from(_: Ended) -> Self {
+        Self::Failed { message: "the node is ending".to_owned() }
     }
 }
 
@@ -178,6 +194,28 @@ mod tests {
         }
         drop(asker);
         reactors.into_iter().for_each(|reactor| reactor.join().unwrap());
+    }
+
+    #[test]
+    fn a_reactor_that_has_ended_does_not_hide_the_others() {
+        let (asker, requests) = asker(2);
+        let [ended, left] = <[_; 2]>::try_from(requests).unwrap();
+        drop(ended);
+        let node = || NodeStatus {
+            node: "san1".to_owned(),
+            version: String::new(),
+            pid: 1,
+            uptime_ms: 2,
+            volumes: Vec::new(),
+        };
+        let reactor = thread::spawn(move || {
+            left.recv().unwrap().answer.send(Response::Status(Box::new(node()))).unwrap();
+        });
+        assert_eq!(asker.ask(Request::Status), Response::Status(Box::new(node())));
+        reactor.join().unwrap();
+        let ending = Response::Failed { message: "the node is ending".to_owned() };
+        assert_eq!(asker.ask(Request::Status), ending);
+        assert_eq!(asker.ask(switchover("db")), ending);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use twinsan_arena::current_core;
+use twinsan_fabric::ConnId;
 
 /// From here on payloads are long: copying and checking one takes 20 µs.
 const LONG_PAYLOAD_BYTES: u64 = 128 << 10;
@@ -27,6 +28,19 @@ pub(crate) struct Placement {
     /// Blobs and their bytes since the last judgement.
     blobs: u64,
     bytes: u64,
+    /// Judgements so far.
+    judged: u64,
+    /// Clients of which blobs have come lately. One at rest is nowhere.
+    clients: Vec<Client>,
+}
+
+/// Where a client was when its last blob came.
+#[derive(Debug)]
+struct Client {
+    conn: ConnId,
+    core: Option<usize>,
+    /// After so many judgements.
+    at: u64,
 }
 
 impl Placement {
@@ -36,53 +50,78 @@ impl Placement {
     }
 
     fn within(allowed: Option<CpuSet>) -> Self {
-        let allowed = allowed.filter(|cores| cores.count() > 1);
-        Self { allowed, narrowed: false, in_vain: false, are_long: false, blobs: 0, bytes: 0 }
+        Self {
+            allowed: allowed.filter(|cores| cores.count() > 1),
+            narrowed: false,
+            in_vain: false,
+            are_long: false,
+            blobs: 0,
+            bytes: 0,
+            judged: 0,
+            clients: Vec::new(),
+        }
     }
 
-    /// A blob has come, from a client on this core, where that is known. Returns whether it is time for a
-    /// [look](Placement::look): now and then, and at once when the client is met here.
-    pub(crate) fn came(&mut self, payload_bytes: u32, client: Option<usize>) -> bool {
-        self.blobs += 1;
-        self.bytes += u64::from(payload_bytes);
-        if self.blobs == BLOBS {
-            self.are_long = self.bytes / self.blobs >= LONG_PAYLOAD_BYTES;
-            (self.blobs, self.bytes, self.in_vain) = (0, 0, false);
-            return self.allowed.is_some();
+    /// A blob has come from a client, which is on this core, where that is known: moves this thread if need be. It judges
+    /// now and then, and at once when the client is met here.
+    pub(crate) fn came(&mut self, conn: ConnId, payload_bytes: u32, core: Option<usize>) {
+        if self.allowed.is_none() {
+            return;
         }
-        let minds = self.allowed.is_some() && !self.are_long && !self.in_vain;
-        minds && client.is_some() && client == current_core()
-    }
-
-    /// Looks where the clients are, and moves this thread if need be.
-    pub(crate) fn look(&mut self, clients: impl Iterator<Item = usize>) {
-        let mut cores = CpuSet::new();
-        if !self.are_long {
-            clients.filter(|&core| core < CpuSet::MAX_CPU).for_each(|core| cores.set(core));
+        self.count(conn, payload_bytes, core);
+        let judges = self.blobs == BLOBS;
+        if judges {
+            self.judge();
         }
-        if let Some(own) = current_core()
-            && let Some(mask) = self.decide(own, &cores)
+        let own = current_core();
+        let met = core.is_some() && core == own && !self.are_long && !self.in_vain;
+        if (judges || met)
+            && let Some(own) = own
+            && let Some(mask) = self.decide(own)
             && let Err(error) = sched_setaffinity(None, &mask)
         {
-            tracing::debug!(%error, "the reactor's cores could not be changed");
+            tracing::debug!(%error, "the reactor's cores can't be changed: it stays where the scheduler has it");
+            self.allowed = None;
         }
     }
 
-    /// The cores to use from now on, if that changes; `clients`: those to keep off.
-    fn decide(&mut self, own: usize, clients: &CpuSet) -> Option<CpuSet> {
-        let allowed = self.allowed.as_ref()?;
+    fn count(&mut self, conn: ConnId, payload_bytes: u32, core: Option<usize>) {
+        self.blobs += 1;
+        self.bytes += u64::from(payload_bytes);
+        let at = self.judged;
+        match self.clients.iter_mut().find(|client| client.conn == conn) {
+            Some(client) => (client.core, client.at) = (core, at),
+            None => self.clients.push(Client { conn, core, at }),
+        }
+    }
+
+    fn judge(&mut self) {
+        self.are_long = self.bytes / self.blobs >= LONG_PAYLOAD_BYTES;
+        (self.blobs, self.bytes, self.in_vain) = (0, 0, false);
+        let judged = self.judged;
+        self.clients.retain(|client| client.at == judged);
+        self.judged += 1;
+    }
+
+    /// The cores to use from now on, if that changes.
+    fn decide(&mut self, own: usize) -> Option<CpuSet> {
+        let allowed = self.allowed?;
+        let mut clients = CpuSet::new();
+        if !self.are_long {
+            let cores = self.clients.iter().filter_map(|client| client.core).filter(|&core| core < CpuSet::MAX_CPU);
+            cores.for_each(|core| clients.set(core));
+        }
         if clients.count() == 0 {
-            return std::mem::take(&mut self.narrowed).then_some(*allowed);
+            return std::mem::take(&mut self.narrowed).then_some(allowed);
         }
         if !clients.is_set(own) {
             return None;
         }
-        let mut mask = *allowed;
-        mask.unset(own);
-        let is_free = (0..CpuSet::MAX_CPU).any(|core| mask.is_set(core) && !clients.is_set(core));
-        self.in_vain = !is_free;
-        self.narrowed |= is_free;
-        is_free.then_some(mask)
+        let mut free = allowed;
+        (0..CpuSet::MAX_CPU).filter(|&core| clients.is_set(core)).for_each(|core| free.unset(core));
+        self.in_vain = free.count() == 0;
+        self.narrowed |= !self.in_vain;
+        (!self.in_vain).then_some(free)
     }
 }
 
@@ -96,47 +135,71 @@ mod tests {
         set
     }
 
+    /// Where no thread is.
+    const ELSEWHERE: Option<usize> = Some(CpuSet::MAX_CPU);
+
+    /// A reactor that may use these cores, and whose clients are on those.
+    fn placement(allowed: &[usize], clients: &[usize]) -> Placement {
+        let mut placement = Placement::within(Some(cores(allowed)));
+        clients_on(&mut placement, clients);
+        placement
+    }
+
+    fn clients_on(placement: &mut Placement, cores: &[usize]) {
+        placement.clients.clear();
+        (1..).zip(cores).for_each(|(conn, &core)| placement.count(ConnId(conn), 4096, Some(core)));
+    }
+
     #[test]
     fn who_meets_its_client_leaves_it_the_core_until_it_is_gone() {
-        let mut placement = Placement::within(Some(cores(&[0, 1])));
-        assert_eq!(placement.decide(0, &cores(&[1])), None);
-        assert_eq!(placement.decide(1, &cores(&[1])), Some(cores(&[0])));
-        assert_eq!(placement.decide(0, &cores(&[1])), None);
+        let mut placement = placement(&[0, 1], &[1]);
+        assert_eq!(placement.decide(0), None);
+        assert_eq!(placement.decide(1), Some(cores(&[0])));
+        assert_eq!(placement.decide(0), None);
         // The client has followed.
-        assert_eq!(placement.decide(0, &cores(&[0])), Some(cores(&[1])));
-        assert_eq!(placement.decide(1, &cores(&[])), Some(cores(&[0, 1])));
-        assert_eq!(placement.decide(1, &cores(&[])), None);
+        clients_on(&mut placement, &[0]);
+        assert_eq!(placement.decide(0), Some(cores(&[1])));
+        clients_on(&mut placement, &[]);
+        assert_eq!(placement.decide(1), Some(cores(&[0, 1])));
+        assert_eq!(placement.decide(1), None);
     }
 
     #[test]
-    fn it_looks_now_and_then_and_at_once_when_a_client_is_here() {
-        let mut placement = Placement::within(Some(cores(&[0, 1])));
-        let elsewhere = Some(CpuSet::MAX_CPU);
-        let looks = (0..10 * BLOBS).filter(|_| placement.came(4096, elsewhere) || placement.came(4096, None));
-        assert_eq!(looks.count(), 20);
-        // The thread may be moved between the two questions.
-        assert!((0..10).any(|_| placement.came(4096, current_core())));
-        (0..2 * BLOBS).for_each(|_| {
-            placement.came(1 << 20, elsewhere);
-        });
-        assert!(
-            placement.are_long && (0..10).all(|_| !placement.came(1 << 20, current_core())),
-            "they may be together"
-        );
-        let mut pinned = Placement::within(Some(cores(&[1])));
-        assert!((0..10 * BLOBS).all(|_| !pinned.came(4096, current_core())));
+    fn it_goes_where_no_client_is() {
+        assert_eq!(placement(&[0, 1, 2, 3], &[2, 0]).decide(2), Some(cores(&[1, 3])));
+        let mut crowded = placement(&[0, 1], &[0, 1]);
+        for _ in 0..10 {
+            assert_eq!(crowded.decide(1), None);
+            assert!(crowded.in_vain && !crowded.narrowed);
+        }
+        let mut pinned = placement(&[1], &[1]);
+        assert_eq!(pinned.decide(1), None, "somebody has decided already");
     }
 
     #[test]
-    fn with_clients_on_all_cores_or_one_core_only_nobody_moves() {
+    fn a_client_counts_while_its_blobs_come() {
         let mut placement = Placement::within(Some(cores(&[0, 1])));
-        for _ in 0..10 {
-            assert_eq!(placement.decide(1, &cores(&[0, 1])), None);
-            assert!(placement.in_vain);
+        placement.count(ConnId(1), 4096, ELSEWHERE);
+        let told = |placement: &Placement| placement.clients.iter().map(|client| client.conn.0).collect::<Vec<_>>();
+        for _ in 0..2 {
+            (0..BLOBS).for_each(|_| placement.count(ConnId(2), 4096, ELSEWHERE));
+            placement.judge();
         }
-        let mut pinned = Placement::within(Some(cores(&[1])));
-        for _ in 0..10 {
-            assert_eq!(pinned.decide(1, &cores(&[1])), None);
-        }
+        assert_eq!(told(&placement), [2], "the first is at rest");
+        placement.count(ConnId(1), 4096, ELSEWHERE);
+        assert_eq!(told(&placement), [2, 1]);
+    }
+
+    #[test]
+    fn long_payloads_may_be_copied_on_any_core() {
+        let mut placement = placement(&[0, 1], &[1]);
+        placement.narrowed = true;
+        (0..BLOBS).for_each(|_| placement.count(ConnId(1), 1 << 20, Some(1)));
+        placement.judge();
+        assert_eq!(placement.decide(1), Some(cores(&[0, 1])));
+        assert_eq!(placement.decide(1), None);
+        (0..BLOBS).for_each(|_| placement.count(ConnId(1), 4096, Some(1)));
+        placement.judge();
+        assert_eq!(placement.decide(1), Some(cores(&[0])));
     }
 }

@@ -212,12 +212,6 @@ impl<F: Fabric> Reactor<F> {
         self.ears.watchdog.pet(self.now);
     }
 
-    /// Moves to another core, if a client is on this one.
-    fn find_place(&mut self) {
-        let clients = self.conns.which(|conn| matches!(conn.stage, Stage::Client { .. }));
-        self.placement.look(clients.into_iter().filter_map(|conn| self.fabric.peer_core(conn)));
-    }
-
     /// Connections whose set-up takes too long, and dials whose address does not answer.
     fn expire(&mut self) {
         let now = self.now;

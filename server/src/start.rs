@@ -107,8 +107,7 @@ pub(crate) fn start(config: &Path, node: &str) -> anyhow::Result<Node> {
     let keyrings = (0..reactors).map(|reactor| keyring(&config, reactor)).collect::<anyhow::Result<Vec<_>>>()?;
     let disks = config.volumes.iter().map(|volume| find_disk(&config, volume)).collect::<anyhow::Result<Vec<_>>>()?;
     // Caught before the first thread begins, so that every thread has the signals' handlers.
-    let signals =
-        (0..reactors).map(|_| Signals::catch().context("catching signals")).collect::<anyhow::Result<Vec<_>>>()?;
+    let signals = Signals::catch(reactors).context("catching signals")?;
     let bells = (0..reactors)
         .map(|_| Doorbell::new().context("an eventfd for a reactor"))
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -287,7 +286,14 @@ fn facts(
     geometry: Geometry,
     disk_facts: Vec<String>,
 ) -> Facts {
-    let other = config.addresses_of(node.other(), volume);
+    let mut other = config.addresses_of(node.other(), volume);
+    // Its first reactor's too: a node that was started with another `reactors` is not taken for one that is gone, but says
+    // whether it serves the volume.
+    for address in config.addresses(node.other(), 0) {
+        if !other.contains(&address) {
+            other.push(address);
+        }
+    }
     Facts {
         name: volume.name,
         node,

@@ -98,3 +98,22 @@ fn a_node_whose_second_reactor_has_no_address_starts_with_none() {
     assert_eq!(cluster.ended(0).code(), Some(1), "{}", cluster.log(0));
     assert!(cluster.log(0).contains("san1.fabric.1"), "{}", cluster.log(0));
 }
+
+/// The file is changed, and only one of the nodes is started again: it knocks where the other does not listen, and must not
+/// conclude that nobody is there.
+#[test]
+fn a_node_that_knows_of_more_reactors_than_the_other_does_not_fence_it() {
+    let mut cluster = Cluster::new("staging = \"4 MiB\"\n");
+    cluster.add_volume(LOG, 1);
+    cluster.start(0);
+    wait(&cluster, 0, "primary", |volume| volume.role == "primary");
+    let file = cluster.path("twinsan.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("reactors = 1", "reactors = 2")).unwrap();
+    cluster.start(1);
+    // The first one's volume, and the other's by the first one's address.
+    wait(&cluster, 1, "dual", |volume| volume.dual);
+    assert!(!cluster.has_ended(0), "{}\n{}", cluster.log(0), cluster.log(1));
+    let volumes = wait(&cluster, 0, "primary still", |volume| volume.role == "primary" && volume.dual);
+    assert!(volumes.iter().all(|volume| volume.counters["fenced"] == 0), "{volumes:#?}");
+}

@@ -76,7 +76,8 @@ impl Placement {
             self.sight.moved();
             let moved = sched_setaffinity(None, &there).and_then(|()| sched_setaffinity(None, allowed));
             if let Err(error) = moved {
-                tracing::debug!(%error, "the client's core could not be changed");
+                tracing::debug!(%error, "the client's core can't be changed: it stays where the scheduler has it");
+                self.allowed = None;
             }
         }
     }

@@ -157,30 +157,54 @@ impl Flusher {
         }
     }
 
-    /// Takes the oldest blobs: at least one, no more to write than a batch may, and whatever has nothing left to write.
+    /// Takes the oldest blobs: no more to write than a batch may, but one in any case, and whatever has nothing left to write.
+    /// Of zeros with more than that over them it takes the first blocks; the next batch goes on there.
     /// Zeros count as what they cover: a disk that can't be told to zero has to be written.
     fn take(&mut self, lane: &Lane, limit: Seq, how: Batching) -> Vec<WriteRange> {
         let most = how.max_bytes / u64::from(how.block_bytes);
         let mut writes = Vec::new();
         let mut blocks = 0;
         for blob in lane.range(self.taken.next()..=limit) {
+            let is_first = writes.is_empty();
             let room = if writes.len() < how.max_writes { most.saturating_sub(blocks) } else { 0 };
-            if !writes.is_empty() && u64::from(blob.blocks) > room && self.left_of(blob) > room {
+            if !is_first && u64::from(blob.blocks) > room && self.left_of(blob) > room {
                 break;
             }
-            self.taken = blob.seq;
+            // Zeros may lie under any number of newer writes.
+            let now =
+                if is_first && blob.payload_len == 0 { self.fitting(blob, most, how.max_writes) } else { blob.blocks };
+            let is_whole = now == blob.blocks;
+            if is_whole {
+                self.taken = blob.seq;
+            }
             let issued = &mut self.issued;
-            self.due.take(blob.lba, blob.blocks, |first, end, seq| {
+            self.due.take(blob.lba, now, |first, end, seq| {
                 let newest = if seq == blob.seq { blob } else { lane.get(seq).expect("what is due is held") };
                 let source = source(newest, first, how.block_bytes);
                 writes.push(WriteRange { lba: first, blocks: end.0 - first.0, seq, source });
                 blocks += end.0 - first.0;
                 *issued = seq.max(*issued);
             });
+            if !is_whole {
+                break;
+            }
         }
         assert!(!writes.is_empty(), "a batch of nothing");
         writes.sort_unstable_by_key(|w| w.lba);
         writes
+    }
+
+    /// How many blocks of the blob, from its first on, have no more to write than a batch may: its first part in any case.
+    fn fitting(&self, blob: &Blob, most: u64, max_writes: usize) -> u32 {
+        let (mut parts, mut blocks) = (0, 0);
+        for part in self.due.resolve(blob.lba, blob.blocks).filter(|part| part.seq.is_some()) {
+            parts += 1;
+            blocks += u64::from(part.blocks);
+            if parts > 1 && (parts > max_writes || blocks > most) {
+                return u32::try_from(part.lba.0 - blob.lba.0).expect("within the blob");
+            }
+        }
+        blob.blocks
     }
 
     /// Blocks over which something is left to write for the blob.

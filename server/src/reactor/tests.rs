@@ -27,7 +27,7 @@ impl Rig {
         let bell = Doorbell::new().unwrap();
         let (bed, volume) = testbed::volume(node, &bell);
         let (_, requests) = crossbeam_channel::bounded(1);
-        let signals = Signals::catch().unwrap();
+        let signals = Signals::catch(1).unwrap().remove(0);
         let ears = Ears { bell, signals, requests, watchdog: Watchdog::from_environment(1).remove(0) };
         let keyring = Keyring::from_iter([(volume.facts.name, key)]);
         let identity = Identity { node, name: "san1".to_owned(), keyring };

@@ -58,9 +58,7 @@ impl<F: Fabric> Reactor<F> {
                 volume.counters.blobs_received += 1;
                 volume.counters.blob_bytes_received += u64::from(blob.payload_len);
                 volume.arrived(blob.seq, self.now);
-                if self.placement.came(blob.payload_len, self.fabric.peer_core(id)) {
-                    self.find_place();
-                }
+                self.placement.came(id, blob.payload_len, self.fabric.peer_core(id));
                 self.feed(index, Event::Blob { conn: twinsan_replica::ConnId(id.0), blob });
             }
             Err(error) => {
