@@ -106,19 +106,19 @@ impl Placement {
     /// The cores to use from now on, if that changes.
     fn decide(&mut self, own: usize) -> Option<CpuSet> {
         let allowed = self.allowed?;
-        let mut clients = CpuSet::new();
+        let (mut free, mut some, mut here) = (allowed, false, false);
         if !self.are_long {
-            let cores = self.clients.iter().filter_map(|client| client.core).filter(|&core| core < CpuSet::MAX_CPU);
-            cores.for_each(|core| clients.set(core));
+            for core in self.clients.iter().filter_map(|client| client.core).filter(|&core| core < CpuSet::MAX_CPU) {
+                free.unset(core);
+                (some, here) = (true, here || core == own);
+            }
         }
-        if clients.count() == 0 {
+        if !some {
             return std::mem::take(&mut self.narrowed).then_some(allowed);
         }
-        if !clients.is_set(own) {
+        if !here {
             return None;
         }
-        let mut free = allowed;
-        (0..CpuSet::MAX_CPU).filter(|&core| clients.is_set(core)).for_each(|core| free.unset(core));
         self.in_vain = free.count() == 0;
         self.narrowed |= !self.in_vain;
         (!self.in_vain).then_some(free)
