@@ -9,9 +9,8 @@
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use twinsan_arena::current_core;
 use twinsan_fabric::ConnId;
+use twinsan_fabric::parts::Payloads;
 
-/// From here on payloads are long: copying and checking one takes 20 µs.
-const LONG_PAYLOAD_BYTES: u64 = 128 << 10;
 /// Whether they are is judged by so many blobs together.
 const BLOBS: u64 = 32;
 
@@ -25,9 +24,8 @@ pub(crate) struct Placement {
     /// Clients are on all cores: until the next judgement it is no use to move.
     in_vain: bool,
     are_long: bool,
-    /// Blobs and their bytes since the last judgement.
-    blobs: u64,
-    bytes: u64,
+    /// Since the last judgement.
+    payloads: Payloads,
     /// Judgements so far.
     judged: u64,
     /// Clients of which blobs have come lately. One at rest is nowhere.
@@ -55,8 +53,7 @@ impl Placement {
             narrowed: false,
             in_vain: false,
             are_long: false,
-            blobs: 0,
-            bytes: 0,
+            payloads: Payloads::default(),
             judged: 0,
             clients: Vec::new(),
         }
@@ -69,7 +66,7 @@ impl Placement {
             return;
         }
         self.count(conn, payload_bytes, core);
-        let judges = self.blobs == BLOBS;
+        let judges = self.payloads.blobs() == BLOBS;
         if judges {
             self.judge();
         }
@@ -86,8 +83,7 @@ impl Placement {
     }
 
     fn count(&mut self, conn: ConnId, payload_bytes: u32, core: Option<usize>) {
-        self.blobs += 1;
-        self.bytes += u64::from(payload_bytes);
+        self.payloads.add(payload_bytes);
         let at = self.judged;
         match self.clients.iter_mut().find(|client| client.conn == conn) {
             Some(client) => (client.core, client.at) = (core, at),
@@ -96,8 +92,8 @@ impl Placement {
     }
 
     fn judge(&mut self) {
-        self.are_long = self.bytes / self.blobs >= LONG_PAYLOAD_BYTES;
-        (self.blobs, self.bytes, self.in_vain) = (0, 0, false);
+        self.are_long = self.payloads.judge() == Some(true);
+        self.in_vain = false;
         let judged = self.judged;
         self.clients.retain(|client| client.at == judged);
         self.judged += 1;

@@ -12,9 +12,8 @@ use std::fs::File;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use twinsan_arena::current_core;
+use twinsan_fabric::parts::Payloads;
 
-/// From here on payloads are long: caller, client and nodes copy one at the same time, if they have a core each.
-const LONG_PAYLOAD_BYTES: u64 = 128 << 10;
 /// So many arrivals are judged together.
 const ARRIVALS: u32 = 16;
 /// After a move, so many of those pass before the next judgement, and twice as many each time that it was in vain.
@@ -36,8 +35,7 @@ pub(crate) struct Placement {
 #[derive(Debug)]
 struct Sight {
     arrivals: u32,
-    blobs: u64,
-    bytes: u64,
+    payloads: Payloads,
     /// How often this thread had come to its core at the last judgement.
     slices: Option<u64>,
     /// Judgements to pass over.
@@ -55,8 +53,7 @@ impl Placement {
 
     /// A blob is posted.
     pub(crate) fn posted(&mut self, payload_bytes: u32) {
-        self.sight.blobs += 1;
-        self.sight.bytes += u64::from(payload_bytes);
+        self.sight.payloads.add(payload_bytes);
     }
 
     /// A caller's connection, which had nothing to say, has something to say. `nodes`: the cores of those on this host.
@@ -84,8 +81,8 @@ impl Placement {
 }
 
 impl Sight {
-    const fn new() -> Self {
-        Self { arrivals: 0, blobs: 0, bytes: 0, slices: None, rest: 0, patience: PATIENCE }
+    fn new() -> Self {
+        Self { arrivals: 0, payloads: Payloads::default(), slices: None, rest: 0, patience: PATIENCE }
     }
 
     /// Judges the arrivals since the last time: whether the caller of short writes runs on another core. `slices`: how
@@ -93,9 +90,8 @@ impl Sight {
     fn is_elsewhere(&mut self, slices: Option<u64>) -> bool {
         let before = std::mem::replace(&mut self.slices, slices);
         let arrivals = std::mem::take(&mut self.arrivals);
-        let (blobs, bytes) = (std::mem::take(&mut self.blobs), std::mem::take(&mut self.bytes));
+        let is_short = self.payloads.judge() == Some(false);
         let (Some(before), Some(slices)) = (before, slices) else { return false };
-        let is_short = blobs > 0 && bytes / blobs < LONG_PAYLOAD_BYTES;
         let is_elsewhere = slices - before < u64::from(arrivals / 2);
         if self.rest > 0 {
             self.rest -= 1;
@@ -141,8 +137,9 @@ mod tests {
     }
 
     /// A judgement of so many slices more, after blobs of so many bytes.
-    fn judge(sight: &mut Sight, slices: &mut u64, more: u64, bytes: u64) -> bool {
-        (sight.arrivals, sight.blobs, sight.bytes) = (ARRIVALS, 10, 10 * bytes);
+    fn judge(sight: &mut Sight, slices: &mut u64, more: u64, bytes: u32) -> bool {
+        sight.arrivals = ARRIVALS;
+        sight.payloads.add(bytes);
         *slices += more;
         sight.is_elsewhere(Some(*slices))
     }

@@ -78,6 +78,12 @@ impl Address {
         })
     }
 
+    /// Whether who listens at the one is in the way of who listens at the other.
+    #[must_use]
+    pub fn is_in_the_way_of(&self, other: &Self) -> bool {
+        self == other || (self.path().is_some() && self.path() == other.path())
+    }
+
     /// The socket's file, if it has one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {

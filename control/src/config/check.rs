@@ -64,10 +64,7 @@ impl Checker<'_> {
         let mut seen: Vec<&Address> = admins.iter().collect();
         for node in [&a, &b] {
             for address in &node.listen {
-                let same = |other: &&Address| {
-                    *other == address || (address.path().is_some() && other.path() == address.path())
-                };
-                if seen.iter().any(same) {
+                if seen.iter().any(|other| other.is_in_the_way_of(address)) {
                     return Err(self.node_error(node, "listen", address, "this address stands here twice"));
                 }
                 seen.push(address);
@@ -98,10 +95,7 @@ impl Checker<'_> {
                         "reactor {reactor} of {name} would have no address beside {first}: no such port, or too long a path"
                     )));
                 };
-                let same = |(other, _): &&(Address, String)| {
-                    *other == address || (address.path().is_some() && other.path() == address.path())
-                };
-                if let Some((_, whose)) = seen.iter().find(same) {
+                if let Some((_, whose)) = seen.iter().find(|(other, _)| other.is_in_the_way_of(&address)) {
                     return Err(wrong(format!(
                         "reactor {reactor} of {name} would listen at {address}, which is {whose}; leave {reactors} ports \
                          (or names) to each address"

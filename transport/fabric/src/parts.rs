@@ -3,6 +3,7 @@
 
 mod exposures;
 mod listeners;
+mod payloads;
 mod poller;
 mod regions;
 mod resolver;
@@ -14,6 +15,7 @@ mod watches;
 
 pub use exposures::Exposures;
 pub use listeners::Listeners;
+pub use payloads::Payloads;
 pub use poller::{Poller, Readiness, Token, Wait};
 pub use regions::{Regions, Span, within};
 pub use resolver::{Answer, Resolver};

@@ -41,12 +41,6 @@ impl Ticks {
         true
     }
 
-    /// Whether there has been traffic lately.
-    #[must_use]
-    pub fn is_busy(&self, now_ms: u64) -> bool {
-        now_ms < self.rest_from
-    }
-
     /// There is traffic.
     pub fn stir(&mut self, now_ms: u64) {
         self.rest_from = now_ms + REST_AFTER_MS;
