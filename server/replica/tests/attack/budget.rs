@@ -51,7 +51,9 @@ fn what_completes_in_ram_is_what_the_disk_takes_in_time() {
 /// What counts is how fast the disk is by now: of what was long ago, ever less is remembered.
 #[test]
 fn the_pace_follows_the_disk() {
-    let mut rig = Rig::dual_with(budgeted());
+    let mut config = budgeted();
+    config.timing.flush_rest_ms = 0;
+    let mut rig = Rig::dual_with(config);
     rig.hold(|a| matches!(a, Action::Flush { .. }));
     let mut seq = 0;
     let mut took = |us| {
