@@ -279,7 +279,7 @@ impl Replica {
 
     /// Both nodes hold what completes, so that nobody waits for the disk: what is due may gather for a moment.
     fn gathers(&self) -> bool {
-        if self.is_at_budget() {
+        if self.is_at_budget() || self.is_half_exposed() {
             return false;
         }
         let dual = matches!(self.state, State::Primary(Phase::Dual { .. })) && self.attach.is_none();
