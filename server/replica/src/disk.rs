@@ -268,7 +268,7 @@ impl Replica {
             oldest_first: self.cfg.weak(Weakness::OldestFirst),
         };
         while let Some(lane) = &self.lane {
-            if self.gathers() && !self.flusher.much_is_due(lane, limit) {
+            if self.gathers() && self.flusher.goes_on_resting(lane, limit) {
                 return;
             }
             let Some((batch, writes)) = self.flusher.next_batch(lane, limit, how) else { return };

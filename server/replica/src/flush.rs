@@ -135,7 +135,7 @@ impl Flusher {
     }
 
     /// What is due up to `limit` is so much that it has to go: a quarter of the lane.
-    pub(crate) fn much_is_due(&self, lane: &Lane, limit: Seq) -> bool {
+    fn much_is_due(&self, lane: &Lane, limit: Seq) -> bool {
         let (Some(oldest), Some(newest)) = (lane.get(self.flushed.next()), lane.get(limit)) else { return false };
         if newest.seq < oldest.seq {
             return false;
@@ -144,6 +144,13 @@ impl Flusher {
         let blobs = limit.0 - self.flushed.0;
         let bytes = newest.data_pos + u64::from(newest.payload_len) - oldest.data_pos;
         blobs >= u64::from(geometry.slots() / 4) || bytes >= geometry.ring_bytes() / 4
+    }
+
+    /// No batch is made now, unless [much](Flusher::much_is_due) is due. What comes meanwhile is taken note of as it comes: all of
+    /// it at once, at the end, would hold up whatever else this thread has to do.
+    pub(crate) fn goes_on_resting(&mut self, lane: &Lane, limit: Seq) -> bool {
+        self.follow(lane, limit);
+        !self.much_is_due(lane, limit)
     }
 
     /// The next batch of what may be flushed, up to `limit`: its number and its writes.

@@ -180,6 +180,21 @@ fn a_quarter_of_the_lane_is_much() {
     assert!(is_much(&of_bytes), "256 of 1024 blocks");
 }
 
+/// A quarter of a lane of small writes, all at once, would be milliseconds without a heartbeat.
+#[test]
+fn what_comes_in_a_rest_is_known_at_its_end() {
+    let mut bench = Bench::new(64);
+    bench.write(0..1);
+    let (number, _) = bench.batch();
+    bench.flusher.ended(number, true);
+    for seq in 2..10 {
+        bench.write(0..1);
+        assert!(bench.flusher.goes_on_resting(&bench.lane, Seq(seq)));
+        assert_eq!(bench.flusher.known_upto, Some(Seq(seq)));
+    }
+    assert_eq!(bench.batch().1, [(0..1, 9)]);
+}
+
 /// Else what one batch leaves would wait for a rest to end.
 #[test]
 fn a_batch_that_was_cut_off_says_so() {
