@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map;
+use alloc::vec::Vec;
 
 use twinsan_wire::{Lba, Seq};
 
@@ -72,6 +73,25 @@ impl Index {
                 taken(Lba(first), Lba(end), seq);
                 true
             });
+        }
+    }
+
+    /// What [`Index::take`] has said is held again, where nothing has come since.
+    pub fn put_back(&mut self, lba: Lba, blocks: u32, seq: Seq) {
+        let bare: Vec<Segment> = self.resolve(lba, blocks).filter(|part| part.seq.is_none()).collect();
+        for part in bare {
+            let (mut start, mut end) = bounds(part.lba, part.blocks);
+            // An extent is as long as can be.
+            if let Some((&first, left)) = self.extents.range(..start).next_back()
+                && (left.end, left.seq) == (start, seq)
+            {
+                start = first;
+            }
+            if let Some(right) = self.extents.get(&end).copied().filter(|right| right.seq == seq) {
+                self.extents.remove(&end);
+                end = right.end;
+            }
+            self.extents.insert(start, Extent { end, seq });
         }
     }
 

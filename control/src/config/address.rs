@@ -1,7 +1,7 @@
 //! Where a node is reached.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A path longer than this does not fit a `sockaddr_un` with its final zero (unix(7)).
@@ -76,6 +76,12 @@ impl Address {
             Self::Unix(first) => Self::Unix(path(first)?),
             Self::Shm(first) => Self::Shm(path(first)?),
         })
+    }
+
+    /// Of a TCP socket.
+    #[must_use]
+    pub fn of_tcp(at: SocketAddr) -> Self {
+        Self::Tcp { host: at.ip().to_string(), port: at.port() }
     }
 
     /// Whether who listens at the one is in the way of who listens at the other.

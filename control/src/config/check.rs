@@ -95,7 +95,11 @@ impl Checker<'_> {
                         "reactor {reactor} of {name} would have no address beside {first}: no such port, or too long a path"
                     )));
                 };
-                if let Some((_, whose)) = seen.iter().find(|(other, _)| other.is_in_the_way_of(&address)) {
+                // The other node's are another host's, as a rule.
+                let metrics = node.metrics.map(|at| (Address::of_tcp(at), format!("where {name} tells its metrics")));
+                if let Some((_, whose)) =
+                    seen.iter().chain(&metrics).find(|(other, _)| other.is_in_the_way_of(&address))
+                {
                     return Err(wrong(format!(
                         "reactor {reactor} of {name} would listen at {address}, which is {whose}; leave {reactors} ports \
                          (or names) to each address"
@@ -131,7 +135,12 @@ impl Checker<'_> {
         }
         if let Some(text) = metrics {
             let why = "write an IP address and a port, like \"127.0.0.1:9466\" or \"[::1]:9466\"";
-            node.metrics = Some(text.parse().map_err(|_| self.node_error(&node, "metrics", &text, why))?);
+            let at = text.parse().map_err(|_| self.node_error(&node, "metrics", &text, why))?;
+            if node.listen.iter().any(|address| address.is_in_the_way_of(&Address::of_tcp(at))) {
+                let why = "the node listens there for clients; give each its own port";
+                return Err(self.node_error(&node, "metrics", &text, why));
+            }
+            node.metrics = Some(at);
         }
         Ok(node)
     }

@@ -71,6 +71,10 @@ fn metrics_are_told_at_an_ip_address_and_port() {
         );
         assert_eq!(message, expected);
     }
+    let message = told("127.0.0.1:7401").expect_err("refused").to_string();
+    assert!(
+        message.ends_with("metrics = \"127.0.0.1:7401\": the node listens there for clients; give each its own port")
+    );
 }
 
 #[test]
@@ -94,6 +98,13 @@ fn each_reactor_has_volumes_and_addresses_of_its_own() {
     wrong(
         &file(2, "tcp://127.0.0.1:7402"),
         "2: reactor 0 of san2 would listen at tcp://127.0.0.1:7402, which is reactor 1's of san1; leave 2 ports (or \
+         names) to each address",
+    );
+    let file_with_metrics =
+        file(2, "tcp://[::1]:7403").replacen("listen =", "metrics = \"127.0.0.1:7402\"\nlisten =", 1);
+    wrong(
+        &file_with_metrics,
+        "2: reactor 1 of san1 would listen at tcp://127.0.0.1:7402, which is where san1 tells its metrics; leave 2 ports (or \
          names) to each address",
     );
     wrong(

@@ -42,7 +42,7 @@ pub struct Timing {
     pub leave_ms: u64,
     /// Nothing has been staged for so long: mark the volume clean (rule 12).
     pub clean_ms: u64,
-    /// While dual, between the end of a flush batch and the next one, unless a whole batch is due or the lane fills:
+    /// While dual, from when all that was due is flushed until more is, unless a quarter of the lane fills meanwhile:
     /// the disk's work then does not run into the next write's way, and blocks written again meanwhile are written once.
     pub flush_rest_ms: u64,
     /// While dual, no more may be in RAM only than the disk takes in so long. 0: as much as the lane holds.

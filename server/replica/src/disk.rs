@@ -5,7 +5,7 @@ use twinsan_wire::{Seq, Superblock};
 use crate::action::{Action, Notice};
 use crate::config::Weakness;
 use crate::event::{DiskError, FenceError, SlotRead};
-use crate::flush::{Batching, MAX_WRITES};
+use crate::flush::{Batching, Ended, MAX_WRITES};
 use crate::machine::{Failing, Refusals, Refused, Replica};
 use crate::state::{Admission, Leaving, Phase, Purpose, State, SuperblockWrite, TakeOver};
 
@@ -151,13 +151,14 @@ impl Replica {
         if let (Ok(()), Some(blocks)) = (result, self.flusher.blocks_of(batch)) {
             self.pace.took(blocks * u64::from(self.cfg.geometry.block_bytes()), us);
         }
-        if !self.flusher.ended(batch, result.is_ok()) {
-            return; // From before: it would tell of a disk trouble that no later batch may ever clear.
-        }
-        if result.is_err() {
-            self.flusher.retry_at = Some(self.now + self.cfg.timing.retry_ms);
-        } else {
-            self.flusher.rests_until = Some(self.now + self.cfg.timing.flush_rest_ms);
+        match self.flusher.ended(batch, result.is_ok()) {
+            // From before: it would tell of a disk trouble that no later batch may ever clear.
+            Ended::Void => return,
+            Ended::Failed => self.flusher.retry_at = Some(self.now + self.cfg.timing.retry_ms),
+            Ended::Flushed { is_cut: true } => self.flusher.rests_until = None,
+            Ended::Flushed { is_cut: false } => {
+                self.flusher.rests_until = Some(self.now + self.cfg.timing.flush_rest_ms);
+            }
         }
         self.refusal(result, |refusals| &mut refusals.flush);
         self.disk_result(result, |failing| &mut failing.flush);
@@ -267,7 +268,7 @@ impl Replica {
             oldest_first: self.cfg.weak(Weakness::OldestFirst),
         };
         while let Some(lane) = &self.lane {
-            if self.gathers() && !self.flusher.much_is_due(lane, limit, how) {
+            if self.gathers() && self.flusher.goes_on_resting(lane, limit) {
                 return;
             }
             let Some((batch, writes)) = self.flusher.next_batch(lane, limit, how) else { return };
@@ -278,7 +279,7 @@ impl Replica {
 
     /// Both nodes hold what completes, so that nobody waits for the disk: what is due may gather for a moment.
     fn gathers(&self) -> bool {
-        if self.is_at_budget() {
+        if self.is_at_budget() || self.is_half_exposed() {
             return false;
         }
         let dual = matches!(self.state, State::Primary(Phase::Dual { .. })) && self.attach.is_none();

@@ -119,9 +119,19 @@ impl Replica {
             self.exposure.restart(flushed);
             return;
         };
-        // Less than a batch would only make batches small.
-        let bound = self.pace.within(budget).map_or(u64::MAX, |bytes| bytes.max(self.cfg.max_batch_bytes));
-        self.exposure.follow(lane, flushed, bound);
+        self.exposure.follow(lane, flushed, self.budget_bytes());
+    }
+
+    /// What may be in RAM only. Less than a batch would only make batches small.
+    fn budget_bytes(&self) -> u64 {
+        let paced = self.pace.within(self.cfg.timing.takeover_budget_ms);
+        paced.map_or(u64::MAX, |bytes| bytes.max(self.cfg.max_batch_bytes))
+    }
+
+    /// Half of the takeover budget is used up: a flusher that went on resting would begin when a write waits for it.
+    pub(crate) fn is_half_exposed(&self) -> bool {
+        let exposed = self.exposure.total_blocks * u64::from(self.cfg.geometry.block_bytes());
+        self.has_budget() && exposed >= self.budget_bytes() / 2
     }
 
     /// Rule 5: all up to `target` is on the disk.

@@ -11,8 +11,9 @@
 //! *flushed*: in a batch that has ended well; *taken*: in a batch.
 //!
 //! What is *due* is known per block: the newest blob that may be flushed, unless a batch has taken those very bytes. What it
-//! has written of a newer blob is not written again when that one's turn comes. That knowledge only spares writes: where it
-//! is lost, or `limit` goes back, it is made anew from all that is not flushed.
+//! has written of a newer blob is not written again when that one's turn comes. What a failed batch was to write is due
+//! again. That knowledge only spares writes: where it is lost, or `limit` goes back, it is made anew from all that is not
+//! flushed.
 
 use alloc::vec::Vec;
 
@@ -39,7 +40,7 @@ pub(crate) struct Flusher {
     known_upto: Option<Seq>,
     /// After a failure: not before this time.
     pub(crate) retry_at: Option<u64>,
-    /// After a batch: while dual, not before this time unless there is [much](Flusher::much_is_due) to do.
+    /// Once all that was due is flushed: while dual, not before this time unless there is [much](Flusher::much_is_due) to do.
     pub(crate) rests_until: Option<u64>,
 }
 
@@ -47,10 +48,33 @@ pub(crate) struct Flusher {
 struct InFlight {
     number: u64,
     upto: Seq,
-    /// What it writes; `None` where zeros are among it, of which a disk takes any number in no time.
+    /// What it writes, of which blobs.
+    ranges: Vec<Range>,
+    /// How much that is; `None` where zeros are among it, of which a disk takes any number in no time.
     blocks: Option<u64>,
+    /// It was cut off at its size: the next one follows at once.
+    is_cut: bool,
     /// Its positions were declared void: it no longer counts.
     void: bool,
+}
+
+/// Blocks that a batch writes, and of which blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Range {
+    lba: Lba,
+    blocks: u32,
+    seq: Seq,
+}
+
+/// How a batch has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It no longer counts.
+    Void,
+    /// Its blobs are due again.
+    Failed,
+    /// Its blobs are flushed; so are all that were due when it was made, unless it `is_cut`.
+    Flushed { is_cut: bool },
 }
 
 impl Flusher {
@@ -110,17 +134,23 @@ impl Flusher {
         self.in_flight.is_empty()
     }
 
-    /// What is due up to `limit` is worth a batch at once: as much as one writes, or a quarter of the lane.
-    pub(crate) fn much_is_due(&self, lane: &Lane, limit: Seq, how: Batching) -> bool {
+    /// What is due up to `limit` is so much that it has to go: a quarter of the lane.
+    fn much_is_due(&self, lane: &Lane, limit: Seq) -> bool {
         let (Some(oldest), Some(newest)) = (lane.get(self.flushed.next()), lane.get(limit)) else { return false };
         if newest.seq < oldest.seq {
             return false;
         }
         let geometry = lane.geometry();
         let blobs = limit.0 - self.flushed.0;
-        let many = (how.max_writes as u64).min(u64::from(geometry.slots() / 4));
         let bytes = newest.data_pos + u64::from(newest.payload_len) - oldest.data_pos;
-        blobs >= many || bytes >= how.max_bytes.min(geometry.ring_bytes() / 4)
+        blobs >= u64::from(geometry.slots() / 4) || bytes >= geometry.ring_bytes() / 4
+    }
+
+    /// No batch is made now, unless [much](Flusher::much_is_due) is due. What comes meanwhile is taken note of as it comes: all of
+    /// it at once, at the end, would hold up whatever else this thread has to do.
+    pub(crate) fn goes_on_resting(&mut self, lane: &Lane, limit: Seq) -> bool {
+        self.follow(lane, limit);
+        !self.much_is_due(lane, limit)
     }
 
     /// The next batch of what may be flushed, up to `limit`: its number and its writes.
@@ -140,7 +170,13 @@ impl Flusher {
         self.next_batch += 1;
         let all_staged = writes.iter().all(|w| matches!(w.source, Source::Staged { .. }));
         let blocks = all_staged.then(|| writes.iter().map(|w| w.blocks).sum());
-        self.in_flight.push(InFlight { number, upto: self.taken, blocks, void: false });
+        let range = |w: &WriteRange| {
+            let blocks = u32::try_from(w.blocks).expect("of one blob");
+            Range { lba: w.lba, blocks, seq: w.seq }
+        };
+        let ranges = writes.iter().map(range).collect();
+        let is_cut = self.taken < limit;
+        self.in_flight.push(InFlight { number, upto: self.taken, ranges, blocks, is_cut, void: false });
         Some((number, writes))
     }
 
@@ -233,21 +269,25 @@ impl Flusher {
         self.in_flight.iter().find(|b| b.number == number)?.blocks
     }
 
-    /// A batch has ended. After a failure its blobs are due again, as a whole. False: it no longer counts.
-    pub(crate) fn ended(&mut self, number: u64, ok: bool) -> bool {
+    /// A batch has ended. After a failure its blobs are due again, as a whole.
+    pub(crate) fn ended(&mut self, number: u64, ok: bool) -> Ended {
         let at = self.in_flight.iter().position(|b| b.number == number).expect("a batch ends once");
         let batch = self.in_flight.remove(at);
         if batch.void {
-            return false;
+            return Ended::Void;
         }
         if ok {
             self.flushed = self.flushed.max(batch.upto);
             self.taken = self.taken.max(batch.upto);
+            Ended::Flushed { is_cut: batch.is_cut }
         } else {
             self.taken = self.flushed;
-            self.forget_what_is_due();
+            // Where all is to be found out, they are found too.
+            if self.known_upto.is_some() {
+                batch.ranges.iter().for_each(|range| self.due.put_back(range.lba, range.blocks, range.seq));
+            }
+            Ended::Failed
         }
-        true
     }
 }
 

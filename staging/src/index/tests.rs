@@ -44,6 +44,8 @@ enum Op {
     Remove(u64, u32, u64),
     /// All of a range is taken out.
     Take(u64, u32),
+    /// What was taken out and not put back yet comes back.
+    PutBack,
     Clear,
 }
 
@@ -60,6 +62,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::ReleaseOldest),
         3 => (range(), 1_u64..40).prop_map(|((lba, blocks), seq)| Op::Remove(lba, blocks, seq)),
         3 => range().prop_map(|(lba, blocks)| Op::Take(lba, blocks)),
+        2 => Just(Op::PutBack),
         1 => Just(Op::Clear),
     ]
 }
@@ -75,6 +78,7 @@ proptest! {
         let (mut index, mut model) = (Index::new(), Model::default());
         let mut blobs: Vec<(u64, u32, Seq)> = vec![];
         let mut last = Seq::ZERO;
+        let mut out: Vec<Segment> = vec![];
         for op in ops {
             match op {
                 Op::Insert(lba, blocks) => {
@@ -91,6 +95,7 @@ proptest! {
                         newest.take_if(|newest| *newest == seq);
                     }
                     prop_assert!(index.extents.values().all(|extent| extent.seq > seq), "{} is left", seq);
+                    out.retain(|part| part.seq > Some(seq));
                 }
                 Op::Remove(lba, blocks, seq) => {
                     index.remove(Lba(lba), blocks, Seq(seq));
@@ -106,11 +111,24 @@ proptest! {
                     taken.reverse();
                     let mut held = model.resolve(lba, blocks);
                     held.retain(|segment| segment.seq.is_some());
-                    prop_assert_eq!(taken, held);
+                    prop_assert_eq!(&taken, &held);
                     model.of(lba, blocks).fill(None);
+                    out.extend(taken);
+                }
+                Op::PutBack => {
+                    // Of one block the newest first, as whatever comes later finds it held.
+                    out.sort_by_key(|part| core::cmp::Reverse(part.seq));
+                    for Segment { lba, blocks, seq } in out.drain(..) {
+                        let seq = seq.unwrap();
+                        index.put_back(lba, blocks, seq);
+                        for newest in model.of(lba.0, blocks) {
+                            newest.get_or_insert(seq);
+                        }
+                    }
                 }
                 Op::Clear => {
                     index.clear();
+                    out.clear();
                     model.newest.clear();
                     blobs.clear();
                     last = Seq::ZERO;

@@ -32,6 +32,10 @@ struct Shared {
 struct State {
     up: bool,
     gone: bool,
+    /// Lines that are no messages.
+    garbled: u64,
+    /// The last of them.
+    last_garbled: String,
     last_job: u64,
     jobs: HashMap<u64, Progress>,
 }
@@ -42,6 +46,17 @@ struct Progress {
     exit: Option<i32>,
     log: Option<File>,
 }
+
+impl State {
+    /// For an error: a garbled line may be what somebody waits for.
+    fn garbled(&self) -> Option<String> {
+        let Self { garbled, last_garbled, .. } = self;
+        (*garbled > 0).then(|| format!("{garbled} lines from it were no messages, the last one {last_garbled:?}"))
+    }
+}
+
+/// So much of a garbled line is kept.
+const GARBLED_CHARS: usize = 300;
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,15 +81,32 @@ impl Agent {
         Ok(agent)
     }
 
-    fn listen(&self, reader: BufReader<UnixStream>) {
-        for line in reader.lines() {
-            let Ok(line) = line else { break };
-            // Before the agent has made its terminal raw, the terminal may echo; only whole messages count.
-            let Ok(message) = serde_json::from_str(&line) else { continue };
-            self.take(message);
+    fn listen(&self, mut reader: BufReader<UnixStream>) {
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
+            match serde_json::from_slice(&line) {
+                Ok(message) => self.take(message),
+                Err(_) => self.note_garbled(&line),
+            }
+            line.clear();
         }
         self.state().gone = true;
         self.shared.change.notify_all();
+    }
+
+    fn note_garbled(&self, line: &[u8]) {
+        let mut state = self.state();
+        // Before the agent has made its terminal raw, the terminal may echo.
+        if state.up {
+            state.garbled += 1;
+            state.last_garbled = lossy(line).trim_end().chars().take(GARBLED_CHARS).collect();
+        }
+    }
+
+    /// What came from the guest and was no message, if anything did.
+    #[must_use]
+    pub fn garbled(&self) -> Option<String> {
+        self.state().garbled()
     }
 
     fn take(&self, message: ToLauncher) {
@@ -119,7 +151,8 @@ impl Agent {
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("{}: not within {} s: {what}", self.name, within.as_secs_f32());
+                let garbled = state.garbled().map(|garbled| format!(" ({garbled})")).unwrap_or_default();
+                bail!("{}: not within {} s: {what}{garbled}", self.name, within.as_secs_f32());
             }
             state = self.shared.change.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -272,4 +305,65 @@ fn lossy(said: &[u8]) -> String {
 pub fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// So much of a line is in an excerpt.
+const EXCERPT_CHARS: usize = 160;
+
+/// At most `most` lines of a text: two thirds of them from its beginning, the rest from its end.
+pub(crate) fn excerpt(text: &str, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = text.lines().map(|line| line.chars().take(EXCERPT_CHARS).collect()).collect();
+    let more = lines.len().saturating_sub(most);
+    if more > 0 {
+        // One more than that, for the note's own line.
+        let begin = most * 2 / 3;
+        lines.splice(begin..=begin + more, [format!("({} lines left out)", more + 1)]);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_has_a_beginning_an_end_and_no_more_lines_than_asked_for() {
+        let text: String = (0..100).map(|n| format!("line {n} {}\n", "x".repeat(n * 10))).collect();
+        let lines = excerpt(&text, 10);
+        assert_eq!(lines.len(), 10, "{lines:?}");
+        assert!(lines[0].starts_with("line 0") && lines[9].starts_with("line 99"), "{lines:?}");
+        assert!(lines.contains(&"(91 lines left out)".to_owned()), "{lines:?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= EXCERPT_CHARS));
+        assert_eq!(excerpt("one\ntwo\n", 2), ["one", "two"]);
+        assert!(excerpt("", 2).is_empty());
+    }
+
+    /// An agent, and the guest's end of its line; the guest is up.
+    fn up() -> (Agent, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let agent = Agent::new("san1", ours, 1).unwrap();
+        theirs.write_all(b"an echo, before the terminal is raw\n").unwrap();
+        send(&mut theirs, &ToLauncher::Hello { name: "san1".into() }).unwrap();
+        agent.wait_up(Duration::from_secs(60)).unwrap();
+        (agent, theirs)
+    }
+
+    #[test]
+    fn a_line_that_is_no_message_is_named_by_who_waits_in_vain() {
+        let (agent, mut guest) = up();
+        let job = agent.spawn("true", None).unwrap();
+        guest.write_all(b"{\"exit\":{\"job\":1,\"co\xff\n").unwrap();
+        // What comes after it counts; once it is there, so is the line before.
+        send(&mut guest, &ToLauncher::Output { job: 1, data: "said".into() }).unwrap();
+        job.wait_for("it says something", Duration::from_secs(60), |said| said.contains("said").then_some(())).unwrap();
+        let error = format!("{:#}", job.wait(Duration::ZERO).unwrap_err());
+        assert!(error.contains("1 lines from it were no messages"), "{error}");
+        assert!(error.contains(r#"\"co"#), "{error}");
+    }
+
+    #[test]
+    fn an_echo_before_the_guest_is_up_is_nothing_to_speak_of() {
+        let (agent, _guest) = up();
+        assert_eq!(agent.garbled(), None);
+    }
 }

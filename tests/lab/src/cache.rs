@@ -15,6 +15,7 @@ use crate::machine::qemu::Boot;
 
 const KERNEL_SCRIPT: &str = include_str!("../recipe/kernel.sh");
 const KERNEL_CONFIG: &str = include_str!("../recipe/uml.config");
+const KERNEL_PATCH: &str = include_str!("../recipe/uml-events.patch");
 const ROOT_SCRIPT: &str = include_str!("../recipe/root.sh");
 const ROOT_PACKAGES: &str = include_str!("../recipe/packages");
 const ROOT_INIT: &str = include_str!("../recipe/lab-init");
@@ -22,7 +23,8 @@ const STOCK_SCRIPT: &str = include_str!("../recipe/stock.sh");
 const STOCK_MODULES: &str = include_str!("../recipe/stock.modules");
 const STOCK_INIT: &str = include_str!("../recipe/stock.init");
 /// What the host needs for the scripts.
-const KERNEL_TOOLS: &[&str] = &["gcc", "libc6-dev", "make", "flex", "bison", "bc", "xz-utils", "binutils", "tar"];
+const KERNEL_TOOLS: &[&str] =
+    &["gcc", "libc6-dev", "make", "flex", "bison", "bc", "xz-utils", "binutils", "tar", "patch"];
 const ROOT_TOOLS: &[&str] = &["mmdebstrap"];
 const STOCK_TOOLS: &[&str] = &["kmod", "cpio", "e2fsprogs", "xz-utils"];
 /// What it needs to run the guests.
@@ -69,10 +71,10 @@ struct Recipe {
 const KERNEL: Recipe = Recipe {
     what: "kernel",
     product: "linux",
-    files: &[("kernel.sh", KERNEL_SCRIPT), ("uml.config", KERNEL_CONFIG)],
+    files: &[("kernel.sh", KERNEL_SCRIPT), ("uml.config", KERNEL_CONFIG), ("uml-events.patch", KERNEL_PATCH)],
     arguments: |recipe, _| {
         let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        vec![recipe.join("uml.config"), jobs.to_string().into()]
+        vec![recipe.join("uml.config"), recipe.join("uml-events.patch"), jobs.to_string().into()]
     },
     tools: KERNEL_TOOLS,
 };

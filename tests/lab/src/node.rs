@@ -105,6 +105,11 @@ impl Node {
         self.agent.as_ref().with_context(|| format!("{} is off", self.spec.name))
     }
 
+    /// What came from it and was no message, if anything did.
+    pub(crate) fn garbled(&self) -> Option<String> {
+        self.agent.as_ref().and_then(Agent::garbled)
+    }
+
     /// Runs a command for the shell.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub struct Row {
     pub figures: Option<Value>,
     /// Why it failed, if it did.
     pub error: Option<String>,
+    /// What each host waited for in the moment of the failure, in short: where the logs are not kept, it is all there is.
+    pub state: Vec<String>,
     /// Why it was not run: what these machines lack.
     pub lacking: Option<&'static str>,
     /// What hosts and programs said.
@@ -63,6 +65,9 @@ impl Row {
         }
         if let Some(error) = &self.error {
             line += &format!("\n    {}\n    logs: {}", error.trim_end().replace('\n', "\n    "), self.logs.display());
+            for row in &self.state {
+                line += &format!("\n    {row}");
+            }
         }
         line
     }
@@ -80,6 +85,7 @@ impl Row {
             "notes": self.notes,
             "figures": self.figures,
             "error": self.error,
+            "state": self.failed().then_some(&self.state),
             "logs": self.failed().then_some(&self.logs),
         })
     }
@@ -88,6 +94,16 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_explains_itself_without_its_logs() {
+        let state = vec!["san1 does not answer".to_owned(), "client answers".to_owned()];
+        let row = Row { name: "paths", error: Some("why\nand how".into()), state, ..Row::default() };
+        let line = row.line();
+        assert!(line.contains("\n    why\n    and how\n    logs: "), "{line}");
+        assert!(line.ends_with("\n    san1 does not answer\n    client answers"), "{line}");
+        assert_eq!(row.json()["state"][0], "san1 does not answer");
+    }
 
     #[test]
     fn what_was_not_run_has_neither_passed_nor_failed() {

@@ -83,7 +83,7 @@ impl Scenario {
         row.error = (self.run)(&mut stage).err().map(|error| format!("{error:#}"));
         row.time = begin.elapsed();
         if row.failed() {
-            stage.lab.log_state();
+            row.state = stage.lab.log_state();
         }
         row.notes = stage.notes;
         row.table = stage.table;

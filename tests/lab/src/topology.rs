@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 
-use crate::agent::Job;
+use crate::agent::{Job, excerpt};
 use crate::cable::{Cable, Side};
 use crate::cache::Parts;
 use crate::machine::qemu::Qemu;
@@ -35,6 +35,9 @@ pub const SERIAL: &str = "shelf0001";
 
 /// A host says in less than this what it waits for.
 const STATE: Duration = Duration::from_secs(10);
+
+/// How many lines of that follow a failed scenario's row.
+const EXCERPT: usize = 40;
 
 /// The run's folder: short, as sockets' paths have to be.
 const PREFIX: &str = "twinsan-lab-";
@@ -299,14 +302,28 @@ impl Lab {
         Ok(())
     }
 
-    /// Has every host that answers log what its processes wait for (`HOST.state.log`).
-    pub fn log_state(&self) {
-        let ask = |&host: &Host| self.node(host).spawn("state", "sh /lab/guest/state").ok();
-        let jobs: Vec<Job> = HOSTS.iter().filter_map(ask).collect();
-        for job in jobs {
+    /// Has every host that answers log what its processes wait for (`HOST.state.log`). Gives the same in short, for whoever has
+    /// no logs.
+    pub fn log_state(&self) -> Vec<String> {
+        let ask = |host: Host| (host, self.node(host).spawn("state", "sh /lab/guest/state"));
+        let asked: Vec<_> = HOSTS.into_iter().map(ask).collect();
+        let mut lines = Vec::new();
+        for (host, job) in asked {
             // One that is frozen, or hangs, has said what it could.
-            let _ = job.wait(STATE);
+            let (ended, said) = match &job {
+                Ok(job) => (job.wait(STATE).map(|output| output.code), job.said()),
+                Err(error) => (Err(anyhow!("{error:#}")), String::new()),
+            };
+            let name = host.name();
+            lines.push(match ended {
+                Ok(_) => format!("{name} answers"),
+                Err(_) if said.is_empty() => format!("{name} does not answer"),
+                Err(_) => format!("{name} did not say all within {} s", STATE.as_secs()),
+            });
+            lines.extend(self.node(host).garbled());
+            lines.extend(excerpt(&said, EXCERPT).into_iter().map(|line| format!("  {line}")));
         }
+        lines
     }
 
     /// Pulls the plugs of some hosts and switches them on again, on the same cables, as fresh as after a boot.

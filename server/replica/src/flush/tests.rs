@@ -161,17 +161,51 @@ fn a_batch_has_so_many_writes() {
 }
 
 #[test]
-fn as_much_as_one_batch_writes_is_much() {
-    let mut bench = Bench::new(64);
-    let is_much = |bench: &Bench, how| bench.flusher.much_is_due(&bench.lane, bench.lane.received(), how);
-    for lba in 0..3 {
-        bench.write(lba..lba + 1);
+fn a_quarter_of_the_lane_is_much() {
+    let is_much = |bench: &Bench| bench.flusher.much_is_due(&bench.lane, bench.lane.received());
+    let mut of_slots = Bench::new(64);
+    for _ in 1..16 {
+        of_slots.write(0..1);
     }
-    let how = bench.how;
-    let many = Batching { max_writes: 3, ..how };
-    assert_eq!([how, many].map(|how| is_much(&bench, how)), [false, true]);
-    bench.flusher.forget(Seq(1));
-    assert!(!is_much(&bench, many));
+    assert!(!is_much(&of_slots));
+    of_slots.write(0..1);
+    assert!(is_much(&of_slots), "16 of 64 slots");
+    of_slots.flusher.forget(Seq(1));
+    assert!(!is_much(&of_slots));
+
+    let mut of_bytes = Bench::new(64);
+    of_bytes.write(0..255);
+    assert!(!is_much(&of_bytes));
+    of_bytes.write(0..1);
+    assert!(is_much(&of_bytes), "256 of 1024 blocks");
+}
+
+/// A quarter of a lane of small writes, all at once, would be milliseconds without a heartbeat.
+#[test]
+fn what_comes_in_a_rest_is_known_at_its_end() {
+    let mut bench = Bench::new(64);
+    bench.write(0..1);
+    let (number, _) = bench.batch();
+    bench.flusher.ended(number, true);
+    for seq in 2..10 {
+        bench.write(0..1);
+        assert!(bench.flusher.goes_on_resting(&bench.lane, Seq(seq)));
+        assert_eq!(bench.flusher.known_upto, Some(Seq(seq)));
+    }
+    assert_eq!(bench.batch().1, [(0..1, 9)]);
+}
+
+/// Else what one batch leaves would wait for a rest to end.
+#[test]
+fn a_batch_that_was_cut_off_says_so() {
+    let mut bench = Bench::new(2);
+    bench.write(0..1);
+    bench.write(4..6);
+    let (first, _) = bench.batch();
+    assert_eq!(bench.flusher.ended(first, true), Ended::Flushed { is_cut: true });
+    let (second, _) = bench.batch();
+    bench.write(0..1);
+    assert_eq!(bench.flusher.ended(second, true), Ended::Flushed { is_cut: false }, "what comes later may gather");
 }
 
 /// Also where the batch is larger than it may be, by its first blob.
@@ -203,21 +237,27 @@ fn zeros_are_the_newest_bytes_too() {
     assert_eq!(bench.flusher.blocks_of(number), None, "zeros tell nothing of how fast the disk is");
 }
 
-/// What a failed batch has left on the disk is not known.
+/// What a failed batch has left on the disk is not known; what earlier ones have is.
 #[test]
-fn after_a_failure_everything_is_written_again() {
+fn after_a_failure_its_writes_are_due_again() {
     let mut bench = Bench::new(1);
     bench.write(0..1);
     bench.write(5..6);
     bench.write(0..2);
     let (number, writes) = bench.batch();
     assert_eq!(writes, [(0..1, 3)]);
-    assert!(bench.flusher.ended(number, false));
+    assert_eq!(bench.flusher.ended(number, false), Ended::Failed);
     assert_eq!((bench.flusher.flushed(), bench.flusher.issued()), (Seq::ZERO, Seq(3)));
     let (number, writes) = bench.batch();
     assert_eq!(writes, [(0..1, 3)]);
     bench.flusher.ended(number, true);
     assert_eq!(bench.flusher.flushed(), Seq(1));
+    let (number, writes) = bench.batch();
+    assert_eq!(writes, [(5..6, 2)]);
+    bench.write(5..6);
+    bench.flusher.ended(number, false);
+    bench.how.max_bytes *= 10;
+    assert_eq!(bench.batch().1, [(1..2, 3), (5..6, 4)], "block 0 has the third's bytes, and a newer one wins");
 }
 
 /// Rules 5, 6 and 9: what was written of newer blobs counts no more than what was flushed.
@@ -232,7 +272,7 @@ fn what_is_forgotten_is_written_again() {
     let (late, _) = bench.batch();
     bench.flusher.forget(Seq::ZERO);
     assert_eq!(bench.batch_upto(Seq(3)), None, "one is in flight still");
-    assert!(!bench.flusher.ended(late, true), "it no longer counts");
+    assert_eq!(bench.flusher.ended(late, true), Ended::Void);
     assert_eq!(bench.flusher.flushed(), Seq::ZERO);
     bench.how.max_bytes *= 10;
     assert_eq!(bench.batch().1, [(0..1, 3), (5..6, 2)]);
@@ -383,8 +423,13 @@ impl Model {
                 self.bench.land(write);
             }
         }
-        if self.bench.flusher.ended(number, ok) && !ok {
-            self.knows_nothing();
+        if self.bench.flusher.ended(number, ok) == Ended::Failed {
+            // Of this batch's writes only: what earlier ones have written is still there.
+            for write in &writes {
+                for lba in write.lba.0..write.lba.0 + write.blocks {
+                    self.written[usize::try_from(lba).unwrap()].retain(|&seq| seq != write.seq);
+                }
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The takeover budget: what completes in RAM is bounded by what the disk takes in time, and goes on as it takes it.
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, ReplicaConfig, Timing};
+use twinsan_staging::Geometry;
 use twinsan_wire::{Blob, BlobKind, ClientMsg, Generation, Lba, NodeId, PeerBody, Role, Seq};
 
 use crate::rig::{BLOCK, Rig, config};
@@ -51,7 +52,9 @@ fn what_completes_in_ram_is_what_the_disk_takes_in_time() {
 /// What counts is how fast the disk is by now: of what was long ago, ever less is remembered.
 #[test]
 fn the_pace_follows_the_disk() {
-    let mut rig = Rig::dual_with(budgeted());
+    let mut config = budgeted();
+    config.timing.flush_rest_ms = 0;
+    let mut rig = Rig::dual_with(config);
     rig.hold(|a| matches!(a, Action::Flush { .. }));
     let mut seq = 0;
     let mut took = |us| {
@@ -65,6 +68,26 @@ fn the_pace_follows_the_disk() {
     }
     let paces = [(); 6].map(|()| took(1_000_000));
     assert!(paces.is_sorted() && paces[5] > u64::from(BLOCK) / 2, "{paces:?}");
+}
+
+/// A rest that lasts until the budget is used up lets a write wait for a whole batch, though the disk had nothing to do.
+#[test]
+fn the_flusher_begins_before_a_write_has_to_wait_for_the_budget() {
+    let geometry = Geometry::new(64, 128 * u64::from(BLOCK), BLOCK).unwrap();
+    let mut rig = Rig::dual_with(ReplicaConfig { geometry, max_batch_bytes: 2 * u64::from(BLOCK), ..budgeted() });
+    rig.hold(|a| matches!(a, Action::Flush { .. }));
+    staged(&mut rig, 1);
+    // 25 ms for a block: four of them in the budget.
+    flush(&mut rig, 25_000);
+    staged(&mut rig, 2);
+    assert_eq!((rig.status().flushed, rig.pending.len()), (Seq(1), 0), "it rests");
+    for seq in 3..=5 {
+        staged(&mut rig, seq);
+    }
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(5), false), "four are in RAM only");
+    flush(&mut rig, 25_000);
+    staged(&mut rig, 6);
+    assert_eq!((rig.status().durable, rig.status().at_budget), (Seq(6), false));
 }
 
 /// What is flushed goes by the ACKs: it may pass what fits into the budget. 5 is written for 2, and so 3 and 4 have

@@ -175,9 +175,14 @@ pub(super) fn new_ports(stage: &mut Stage) -> Result<()> {
     first.tell(lab, "fence")?;
     first.process.signal(libc::SIGKILL)?;
     first.process.wait(PATH_LOSS)?;
-    san.sh("iscsiadm -m node --logout > /dev/null; multipath -F; for record in $(iscsiadm -m node | cut -d, -f1 | sort -r); do \
-            iscsiadm -m node -p $record --login; done")?;
-    san.until("both paths are back", 2 * PATH_LOSS, BOTH_PATHS)?;
+    // As after a boot: udev is done with the paths and with the map that were there before. What it still has to do about them
+    // is done to the new ones, of the same names: multipathd takes an old map's event for its own map's, and the old one's end
+    // takes the new one's link away.
+    san.sh("iscsiadm -m node --logout > /dev/null && udevadm settle --timeout 20")?;
+    san.until("the map is gone", PATH_LOSS, "multipath -F; ! dmsetup info mpatha 2> /dev/null")?;
+    san.sh("udevadm settle --timeout 20")?;
+    san.sh("for record in $(iscsiadm -m node | cut -d, -f1 | sort -r); do iscsiadm -m node -p $record --login; done")?;
+    san.sh_within(2 * PATH_LOSS, "sh /lab/guest/paths && udevadm settle --timeout 20")?;
     let second = Holder::start(lab, Host::San1)?;
     second.tell(lab, "fence")?;
     let refused = refused_paths(lab)?;
