@@ -86,17 +86,17 @@ impl Checker<'_> {
             .map(|node| (Address::Unix(node.admin.clone()), format!("{}'s admin socket", node.name)))
             .collect();
         for node in nodes {
+            let name = &node.name;
+            // The other node's are another host's, as a rule.
+            let metrics = node.metrics.map(|at| (Address::of_tcp(at), format!("where {name} tells its metrics")));
             for (first, reactor) in
                 node.listen.iter().flat_map(|first| (0..reactors).map(move |reactor| (first, reactor)))
             {
-                let name = &node.name;
                 let Some(address) = first.of_reactor(reactor) else {
                     return Err(wrong(format!(
                         "reactor {reactor} of {name} would have no address beside {first}: no such port, or too long a path"
                     )));
                 };
-                // The other node's are another host's, as a rule.
-                let metrics = node.metrics.map(|at| (Address::of_tcp(at), format!("where {name} tells its metrics")));
                 if let Some((_, whose)) =
                     seen.iter().chain(&metrics).find(|(other, _)| other.is_in_the_way_of(&address))
                 {

@@ -110,8 +110,7 @@ impl Replica {
     }
 
     pub(crate) fn follow_exposure(&mut self) {
-        let budget = self.cfg.timing.takeover_budget_ms;
-        if budget == 0 {
+        if self.cfg.timing.takeover_budget_ms == 0 {
             return;
         }
         let flushed = self.flusher.flushed();

@@ -48,22 +48,11 @@ pub(crate) struct Flusher {
 struct InFlight {
     number: u64,
     upto: Seq,
-    /// What it writes, of which blobs.
-    ranges: Vec<Range>,
-    /// How much that is; `None` where zeros are among it, of which a disk takes any number in no time.
-    blocks: Option<u64>,
+    writes: Vec<WriteRange>,
     /// It was cut off at its size: the next one follows at once.
     is_cut: bool,
     /// Its positions were declared void: it no longer counts.
     void: bool,
-}
-
-/// Blocks that a batch writes, and of which blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Range {
-    lba: Lba,
-    blocks: u32,
-    seq: Seq,
 }
 
 /// How a batch has ended.
@@ -168,15 +157,8 @@ impl Flusher {
         let writes = self.take(lane, limit, how);
         let number = self.next_batch;
         self.next_batch += 1;
-        let all_staged = writes.iter().all(|w| matches!(w.source, Source::Staged { .. }));
-        let blocks = all_staged.then(|| writes.iter().map(|w| w.blocks).sum());
-        let range = |w: &WriteRange| {
-            let blocks = u32::try_from(w.blocks).expect("of one blob");
-            Range { lba: w.lba, blocks, seq: w.seq }
-        };
-        let ranges = writes.iter().map(range).collect();
         let is_cut = self.taken < limit;
-        self.in_flight.push(InFlight { number, upto: self.taken, ranges, blocks, is_cut, void: false });
+        self.in_flight.push(InFlight { number, upto: self.taken, writes: writes.clone(), is_cut, void: false });
         Some((number, writes))
     }
 
@@ -264,9 +246,11 @@ impl Flusher {
         upto
     }
 
-    /// What a batch in flight writes, if that tells how fast the disk is.
+    /// How much a batch in flight writes, if that tells how fast the disk is: of zeros it takes any number in no time.
     pub(crate) fn blocks_of(&self, number: u64) -> Option<u64> {
-        self.in_flight.iter().find(|b| b.number == number)?.blocks
+        let writes = &self.in_flight.iter().find(|b| b.number == number)?.writes;
+        let all_staged = writes.iter().all(|w| matches!(w.source, Source::Staged { .. }));
+        all_staged.then(|| writes.iter().map(|w| w.blocks).sum())
     }
 
     /// A batch has ended. After a failure its blobs are due again, as a whole.
@@ -284,7 +268,10 @@ impl Flusher {
             self.taken = self.flushed;
             // Where all is to be found out, they are found too.
             if self.known_upto.is_some() {
-                batch.ranges.iter().for_each(|range| self.due.put_back(range.lba, range.blocks, range.seq));
+                for write in &batch.writes {
+                    let blocks = u32::try_from(write.blocks).expect("of one blob");
+                    self.due.put_back(write.lba, blocks, write.seq);
+                }
             }
             Ended::Failed
         }

@@ -1,10 +1,9 @@
 //! The takeover budget: what completes in RAM is bounded by what the disk takes in time, and goes on as it takes it.
 
 use twinsan_replica::{Action, ConnId, DiskError, Event, LinkId, ReplicaConfig, Timing};
-use twinsan_staging::Geometry;
 use twinsan_wire::{Blob, BlobKind, ClientMsg, Generation, Lba, NodeId, PeerBody, Role, Seq};
 
-use crate::rig::{BLOCK, Rig, config};
+use crate::rig::{BLOCK, Rig, config, with_long_lane};
 
 /// One block a batch; 100 ms of the disk's.
 fn budgeted() -> ReplicaConfig {
@@ -73,8 +72,7 @@ fn the_pace_follows_the_disk() {
 /// A rest that lasts until the budget is used up lets a write wait for a whole batch, though the disk had nothing to do.
 #[test]
 fn the_flusher_begins_before_a_write_has_to_wait_for_the_budget() {
-    let geometry = Geometry::new(64, 128 * u64::from(BLOCK), BLOCK).unwrap();
-    let mut rig = Rig::dual_with(ReplicaConfig { geometry, max_batch_bytes: 2 * u64::from(BLOCK), ..budgeted() });
+    let mut rig = Rig::dual_with(with_long_lane(budgeted()));
     rig.hold(|a| matches!(a, Action::Flush { .. }));
     staged(&mut rig, 1);
     // 25 ms for a block: four of them in the budget.

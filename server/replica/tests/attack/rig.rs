@@ -33,6 +33,12 @@ pub(crate) fn config(node: NodeId) -> ReplicaConfig {
     ReplicaConfig::new(node, geometry, VOLUME_BLOCKS, Timing::default(), 1 << 20)
 }
 
+/// A lane with room for many batches, of at most two blocks each.
+pub(crate) fn with_long_lane(config: ReplicaConfig) -> ReplicaConfig {
+    let geometry = Geometry::new(64, 128 * u64::from(BLOCK), BLOCK).unwrap();
+    ReplicaConfig { geometry, max_batch_bytes: 2 * u64::from(BLOCK), ..config }
+}
+
 type Test = fn(&Action) -> bool;
 
 /// The bench.

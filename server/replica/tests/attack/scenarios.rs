@@ -1,13 +1,12 @@
 //! Event orders that broke a rule or left nobody to go on, each with what must hold instead.
 
-use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, ReplicaConfig, SlotRead, Timing};
-use twinsan_staging::Geometry;
+use twinsan_replica::{Action, ConnId, DiskError, Event, FenceError, LinkId, Probe, SlotRead};
 use twinsan_wire::{
     Blob, BlobKind, ClientMsg, Epoch, Generation, Lba, Mailbox, Member, Members, NodeId, NodeMsg, PeerBody, Role, Seq,
     Superblock,
 };
 
-use crate::rig::{BLOCK, BROKEN, Rig, VOLUME_BLOCKS, a_alone, answers, other, tells};
+use crate::rig::{BLOCK, BROKEN, Rig, a_alone, answers, config, other, tells, with_long_lane};
 
 /// Rules 5 and 6: a read that was under way when the fence was taken shows what stood before it. The other one may
 /// have dropped us, or let a new session in, in between.
@@ -316,12 +315,7 @@ fn the_flusher_rests_only_while_nobody_waits_for_it() {
 /// A burst of several batches' size gathers too, as long as the lane has room; then it is flushed as a whole, not a batch a rest.
 #[test]
 fn a_burst_is_not_flushed_beside_its_writes() {
-    let geometry = Geometry::new(64, 128 * u64::from(BLOCK), BLOCK).unwrap();
-    let timing = Timing { flush_rest_ms: 100, ..Timing::default() };
-    let mut rig = Rig::dual_with(ReplicaConfig {
-        max_batch_bytes: 2 * u64::from(BLOCK),
-        ..ReplicaConfig::new(NodeId::A, geometry, VOLUME_BLOCKS, timing, 1 << 20)
-    });
+    let mut rig = Rig::dual_with(with_long_lane(config(NodeId::A)));
     for seq in 1..=8 {
         rig.write(1, seq, seq);
         rig.ack(1, None, Seq(seq));
