@@ -176,16 +176,10 @@ impl Counts {
             ("corrupt blobs", self.corrupt_blobs, 100),
             ("corrupt messages", self.corrupt_messages, 50),
         ];
-        let short = floors.into_iter().filter(|&(_, n, per_thousand)| n < least(per_thousand, runs));
+        let short = floors.into_iter().filter(|(_, n, per_thousand)| *n * 1000 < per_thousand * runs);
         let short = short.map(|(what, n, floor)| format!("{what}: {n} in {runs} runs, {floor} per 1000 are the least"));
         let enough = runs >= ALL_RULES_IN;
         let silent = self.rules.silent().filter(|_| enough);
         short.chain(silent.map(|(rule, way)| format!("rule {rule} has never fired: {way}"))).collect()
     }
-}
-
-/// A count of chance may be three deviations below what it is on average: in 200 runs that is much, in 10,000 next to nothing.
-fn least(per_thousand: u64, runs: u64) -> u64 {
-    let average = per_thousand * runs / 1000;
-    average.saturating_sub(3 * average.isqrt())
 }
